@@ -1,0 +1,205 @@
+"""Task: a model, its calibration and validation data, and how its quality is judged."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from .errors import InvalidInput
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+QUALITIES = ("kl", "loss", "accuracy", "perplexity", "relative_error")
+Split = Literal["calibration", "validation", "holdout"]
+SPLITS: tuple[Split, ...] = ("calibration", "validation", "holdout")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch: the inputs of a forward pass and, where there are labels, the targets.
+
+    Attributes:
+        inputs: positional arguments of the model (a tuple of tensors), or keyword arguments (a dict).
+        targets: tensor of labels whose first dimension is the batch, or ``None``.
+    """
+
+    inputs: tuple[Tensor, ...] | dict[str, Tensor]
+    targets: Tensor | None = None
+
+    @staticmethod
+    def of(item: Any) -> Batch:
+        """Read one batch as users write it.
+
+        A pair is always ``(inputs, targets)``; ``inputs`` is a tensor, a tuple or a dict of tensors. A model with
+        two positional inputs and no targets is written ``((a, b), None)``.
+
+        Raises:
+            InvalidInput: the item has none of these forms.
+        """
+        import torch
+
+        if isinstance(item, Batch):
+            return item
+        inputs, targets = item, None
+        if isinstance(item, (tuple, list)) and len(item) == 2:
+            inputs, targets = item
+        if targets is not None and not isinstance(targets, torch.Tensor):
+            raise InvalidInput(f"targets must be a tensor or None, got {type(targets).__name__}")
+        if isinstance(inputs, torch.Tensor):
+            return Batch((inputs,), targets)
+        if isinstance(inputs, Mapping) and all(isinstance(value, torch.Tensor) for value in inputs.values()):
+            return Batch(dict(inputs), targets)
+        if isinstance(inputs, (tuple, list)) and inputs and all(isinstance(value, torch.Tensor) for value in inputs):
+            return Batch(tuple(inputs), targets)
+        raise InvalidInput(
+            "a batch is (inputs, targets) or inputs, inputs a tensor, tuple or dict of tensors; "
+            f"got {type(item).__name__}"
+        )
+
+    def __call__(self, model: nn.Module) -> Any:
+        """Run the model on this batch."""
+        return model(**self.inputs) if isinstance(self.inputs, dict) else model(*self.inputs)
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The input tensors by name (their position for positional ones)."""
+        if isinstance(self.inputs, dict):
+            return self.inputs
+        return {str(position): tensor for position, tensor in enumerate(self.inputs)}
+
+    def __len__(self) -> int:
+        """Samples in the batch: the first dimension of the first input."""
+        first = next(iter(self.tensors.values()))
+        return int(first.shape[0]) if first.ndim else 1
+
+
+class Task:
+    """A model, the data that judges it, and the metric.
+
+    Args:
+        model: any ``nn.Module``; it is put in evaluation mode and its weights are never changed for good.
+        calibration: batches that scoring and calibration may see. A batch is ``(inputs, targets)`` or inputs;
+            inputs a tensor, a tuple or a dict of tensors (see ``Batch.of``).
+        validation: batches on which candidates are measured during a search.
+        holdout: batches on which the survivors are judged at the end and which the search never sees. Without
+            it the second half of the validation batches is set apart for that.
+        loss: ``loss(outputs, targets) -> scalar`` (mean over the samples), for proxies that need gradients and for
+            ``quality="loss"``; ``None`` means cross-entropy with integer targets, and the KL divergence to the
+            float model's own outputs where there are no targets.
+        quality: ``"kl"`` | ``"loss"`` | ``"accuracy"`` | ``"perplexity"`` | ``"relative_error"``, or a callable
+            ``(outputs, targets) -> tensor [samples]``. Lower is always better; ``"accuracy"`` is stored as error.
+        name: shown in reports.
+
+    Raises:
+        InvalidInput: no data, unknown quality, targets missing where the quality needs them, or batches whose
+            shapes or types do not fit each other.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        calibration: Iterable[Any],
+        validation: Iterable[Any],
+        holdout: Iterable[Any] | None = None,
+        loss: Callable[[Any, Any], Tensor] | None = None,
+        quality: str | Callable[[Any, Any], Tensor] = "kl",
+        name: str = "",
+    ) -> None:
+        if not callable(quality) and quality not in QUALITIES:
+            raise InvalidInput(f"unknown quality {quality!r}; choose one of {', '.join(QUALITIES)}, or give a callable")
+        self.model = model.eval()
+        self.loss = loss
+        self.quality = quality
+        self.name = name or type(model).__name__
+        self.calibration = [Batch.of(item) for item in calibration]
+        self.validation = [Batch.of(item) for item in validation]
+        if holdout is None:
+            half = (len(self.validation) + 1) // 2
+            if half == len(self.validation):
+                raise InvalidInput(
+                    "validation needs at least two batches, because its second half is kept from the search; "
+                    "give more batches or a holdout of its own"
+                )
+            self.validation, self.holdout = self.validation[:half], self.validation[half:]
+        else:
+            self.holdout = [Batch.of(item) for item in holdout]
+        self._check()
+
+    def split(self, name: Split) -> list[Batch]:
+        """The batches of one split."""
+        batches: list[Batch] = getattr(self, name)
+        return batches
+
+    def samples(self, name: Split) -> int:
+        """How many samples a split holds."""
+        return sum(len(batch) for batch in self.split(name))
+
+    @property
+    def metric(self) -> str:
+        """Name of the stored metric."""
+        if callable(self.quality):
+            return getattr(self.quality, "__name__", type(self.quality).__name__)
+        return "error" if self.quality == "accuracy" else self.quality
+
+    def digest(self, *splits: Split) -> str:
+        """Content hash of the weights, the metric and the data of the given splits (sha256, 16 hex digits)."""
+        content = hashlib.sha256()
+        content.update(f"{type(self.model).__qualname__}|{self.metric}".encode())
+        for name, tensor in sorted(self.model.state_dict().items()):
+            _update(content, name, tensor)
+        for split in splits:
+            for position, batch in enumerate(self.split(split)):
+                for name, tensor in sorted(batch.tensors.items()):
+                    _update(content, f"{split}/{position}/{name}", tensor)
+                if batch.targets is not None:
+                    _update(content, f"{split}/{position}/targets", batch.targets)
+        return content.hexdigest()[:16]
+
+    def _check(self) -> None:
+        import torch
+
+        for split in SPLITS:
+            batches = self.split(split)
+            if not batches:
+                raise InvalidInput(f"the {split} data is empty; give at least one batch")
+            expected = _signature(self.calibration[0])
+            for position, batch in enumerate(batches):
+                if _signature(batch) != expected:
+                    raise InvalidInput(
+                        f"{split} batch {position} has inputs {_signature(batch)}, calibration batch 0 has {expected}; "
+                        "names, types and numbers of dimensions must agree"
+                    )
+                for name, tensor in batch.tensors.items():
+                    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                        raise InvalidInput(f"{split} batch {position}, input {name}: holds NaN or infinity")
+                if batch.targets is not None and batch.targets.shape[:1] != (len(batch),):
+                    raise InvalidInput(
+                        f"{split} batch {position} has {len(batch)} samples and targets of shape "
+                        f"{tuple(batch.targets.shape)}; their first dimensions must agree"
+                    )
+        if self.quality in ("loss", "accuracy", "perplexity"):
+            for split in ("validation", "holdout"):
+                if any(batch.targets is None for batch in self.split(split)):  # type: ignore[arg-type]
+                    raise InvalidInput(f"quality {self.quality!r} needs targets, and the {split} data has none")
+
+
+def _signature(batch: Batch) -> str:
+    """What must agree between batches: input names, types, and numbers of dimensions (lengths may differ)."""
+    parts = (
+        f"{name}: {tensor.ndim}-d {str(tensor.dtype).removeprefix('torch.')}"
+        for name, tensor in sorted(batch.tensors.items())
+    )
+    return "{" + ", ".join(parts) + "}"
+
+
+def _update(content: Any, name: str, tensor: torch.Tensor) -> None:
+    import torch
+
+    content.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}".encode())
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    content.update(memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else b"")
