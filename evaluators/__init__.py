@@ -1,1 +1,26 @@
-"""evaluators."""
+"""What a configuration really costs in quality: calibration, quantizers, metrics, the evaluator."""
+
+from .calibration import Calibration, calibrate, run_float
+from .evaluator import Evaluator, FakeQuantEvaluator, evaluate, evaluation_context
+from .measurement import Measurement, aggregate, bootstrap_means, interval, probability_better
+from .metrics import objective, output_tensor, per_sample
+from .quantized_model import QuantizedModel
+
+__all__ = [
+    "Calibration",
+    "Evaluator",
+    "FakeQuantEvaluator",
+    "Measurement",
+    "QuantizedModel",
+    "aggregate",
+    "bootstrap_means",
+    "calibrate",
+    "evaluate",
+    "evaluation_context",
+    "interval",
+    "objective",
+    "output_tensor",
+    "per_sample",
+    "probability_better",
+    "run_float",
+]

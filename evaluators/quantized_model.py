@@ -1,0 +1,116 @@
+"""A model that takes on a configuration by fake quantization, and takes it off again."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InvalidInput
+from ..formats import Format, TensorFormat
+from ..space import SearchSpace, Site
+from .calibration import Calibration
+from .quantizers import round_to_float
+
+
+class QuantizedModel:
+    """Fake quantization of one model, with every quantized weight kept for the next configuration that uses it.
+
+    Weights are exchanged, not copied: taking on a configuration costs one pointer per site. Integer formats round
+    the weight (symmetric, per output channel) and, where the format says so, the input of the layer (asymmetric,
+    per tensor, static). Floating-point formats round weight and input. Products are accumulated in the model's own
+    type. Sites that a configuration does not name stay in float.
+
+    Args:
+        model: the float model; it holds its own weights again whenever no configuration is taken on.
+        space: its sites.
+        calibration: scales and ranges.
+        cache_bytes: how much memory quantized weights may take; the least recently used go first.
+    """
+
+    def __init__(
+        self, model: nn.Module, space: SearchSpace, calibration: Calibration, cache_bytes: int = 4_000_000_000
+    ) -> None:
+        self.model = model
+        self.space = space
+        self.calibration = calibration
+        self._cache_bytes = cache_bytes
+        self._held = 0
+        self._weights: OrderedDict[tuple[str, TensorFormat], Tensor] = OrderedDict()
+        self._sites = {site.name: site for site in space.sites}
+        self._parameters = {site.name: model.get_parameter(site.parameter) for site in space.sites}
+        self._originals = {name: parameter.data for name, parameter in self._parameters.items()}
+
+    def weight(self, site: Site, target: TensorFormat) -> Tensor:
+        """The fake-quantized weight of a site, in the type of the float weight."""
+        key = (site.name, target)
+        if key in self._weights:
+            self._weights.move_to_end(key)
+            return self._weights[key]
+        original = self._originals[site.name]
+        if target.number == "float":
+            quantized = round_to_float(original, target)
+        else:
+            quantized = self.calibration.quantize(site, original, target).dequantize().to(original.dtype)
+        self._weights[key] = quantized
+        self._held += _bytes(quantized)
+        while self._held > self._cache_bytes and len(self._weights) > 1:
+            self._held -= _bytes(self._weights.popitem(last=False)[1])
+        return quantized
+
+    @contextmanager
+    def applied(self, configuration: Mapping[str, str]) -> Iterator[nn.Module]:
+        """The model with a configuration taken on, for the length of a ``with`` block.
+
+        Args:
+            configuration: ``{site name: format name}``; sites left out stay in float.
+
+        Raises:
+            InvalidInput: the configuration names a site that the space does not have.
+        """
+        unknown = sorted(set(configuration) - set(self._sites))
+        if unknown:
+            raise InvalidInput(f"the configuration names unknown sites: {', '.join(unknown[:5])}")
+        with ExitStack() as stack:
+            for name, format_name in configuration.items():
+                site, target = self._sites[name], Format.parse(format_name)
+                stack.callback(setattr, self._parameters[name], "data", self._originals[name])
+                self._parameters[name].data = self.weight(site, target.weight)
+                if target.activation is None:
+                    continue
+                for module in site.modules:
+                    quantizer = self._activation(site, module, target.activation)
+                    if quantizer is not None:
+                        handle = self.model.get_submodule(module).register_forward_pre_hook(_rounding(quantizer))
+                        stack.callback(handle.remove)
+            yield self.model
+
+    def _activation(self, site: Site, module: str, target: TensorFormat) -> Callable[[Tensor], Tensor] | None:
+        """What rounds the input of a module; nothing for inputs that are indices or out of a hook's reach."""
+        if target.number == "int":
+            return self.calibration.activation(module, target.bits)
+        if site.kind in ("embedding", "mha_in_proj", "mha_out_proj"):
+            return None
+        return lambda value: round_to_float(value, target)
+
+
+def _rounding(quantizer: Callable[[Tensor], Tensor]) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+    """A forward pre-hook that rounds the first positional input."""
+
+    def round_input(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not args or not isinstance(args[0], torch.Tensor) or not args[0].is_floating_point():
+            raise InvalidInput(
+                f"{type(module).__name__} gets its input by keyword or as integers; its activation cannot be "
+                "quantized: exclude the site or offer weight-only formats"
+            )
+        return (quantizer(args[0]), *args[1:])
+
+    return round_input
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
