@@ -113,7 +113,7 @@ def crops(split: str, count: int, preprocessing: Preprocessing, seed: int) -> to
 
 
 def _resized(pixels: npt.NDArray[np.uint8], top: int, left: int, side: int, to: Preprocessing) -> torch.Tensor:
-    """The square [top, top + side) x [left, left + side), resized (bicubic, anti-aliased) and normalised: [3, side, side]."""
+    """The square [top, top + side) x [left, left + side), resized (bicubic) and normalised: [3, side, side]."""
     from PIL import Image
 
     square = Image.fromarray(np.ascontiguousarray(pixels[top : top + side, left : left + side]))

@@ -9,10 +9,12 @@ from pathlib import Path
 import torch
 
 from ..errors import InvalidInput
-from . import efficientnet_lite0
+from . import char_gpt, efficientnet_lite0, minilm_l6, mobilenet_v2
 from .entry import Card, Inputs, Options, Progress, Sizes, ZooEntry
 
-_CARDS: dict[str, Card] = {card.name: card for card in (efficientnet_lite0.CARD,)}
+_CARDS: dict[str, Card] = {
+    card.name: card for card in (efficientnet_lite0.CARD, mobilenet_v2.CARD, minilm_l6.CARD, char_gpt.CARD)
+}
 
 
 def names() -> list[str]:
