@@ -1,4 +1,4 @@
-"""ResNet-20 on scikit-learn's handwritten digits (UCI Optical Recognition of Handwritten Digits; 1,797 images of 8x8)."""
+"""ResNet-20 on scikit-learn's handwritten digits (UCI's optical digits; 1,797 images of 8x8)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def data() -> tuple[Images, Images]:
 
 def recipe() -> Recipe:
     """The fixed recipe."""
-    return Recipe("digits_resnet20", 1, "sklearn.load_digits", steps=300, batch=64, learning_rate=5e-3, warmup=0.2)
+    return Recipe("digits_resnet20", 1, "sklearn.load_digits", steps=500, batch=64, learning_rate=5e-3, warmup=0.2)
 
 
 def _load(options: Options) -> Loaded:

@@ -9,12 +9,11 @@ from pathlib import Path
 import torch
 
 from ..errors import InvalidInput
-from . import char_gpt, efficientnet_lite0, minilm_l6, mobilenet_v2
+from . import char_gpt, digits_resnet20, efficientnet_lite0, fashion_resnet, minilm_l6, mobilenet_v2
 from .entry import Card, Inputs, Options, Progress, Sizes, ZooEntry
 
-_CARDS: dict[str, Card] = {
-    card.name: card for card in (efficientnet_lite0.CARD, mobilenet_v2.CARD, minilm_l6.CARD, char_gpt.CARD)
-}
+_MODULES = (efficientnet_lite0, mobilenet_v2, minilm_l6, char_gpt, digits_resnet20, fashion_resnet)
+_CARDS: dict[str, Card] = {module.CARD.name: module.CARD for module in _MODULES}
 
 
 def names() -> list[str]:
