@@ -1,3 +1,84 @@
-"""bitfront: mixed-precision search for PyTorch models."""
+"""bitfront: mixed-precision search for PyTorch models.
+
+The exact Pareto front of quality against latency, size and energy, priced in measured milliseconds, never worse than
+uniform, checked back in the runtime. Start with ``Task``, ``SearchSpace.from_model`` and ``run``.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from . import errors
+from .errors import BitfrontError
+from .formats import Format
+from .measurement import Measurement
+from .space import Configuration, SearchSpace, Site, Tie
+from .task import Batch, Task
+
+if TYPE_CHECKING:
+    from .evaluators import Calibration, calibrate, evaluate
+    from .exporters import export
+    from .hw_models import price
+    from .proxies import Sensitivity, sensitivity
+    from .search import Result, allocate, exact_front, hull_front, run
 
 __version__ = "0.1.0"
+
+#: Loaded on first use, so that ``import bitfront`` stays fast: name -> room.
+_LAZY = {
+    "Calibration": "evaluators",
+    "calibrate": "evaluators",
+    "evaluate": "evaluators",
+    "export": "exporters",
+    "price": "hw_models",
+    "Sensitivity": "proxies",
+    "sensitivity": "proxies",
+    "Result": "search",
+    "allocate": "search",
+    "exact_front": "search",
+    "hull_front": "search",
+    "run": "search",
+}
+
+__all__ = [
+    "Batch",
+    "BitfrontError",
+    "Calibration",
+    "Configuration",
+    "Format",
+    "Measurement",
+    "Result",
+    "SearchSpace",
+    "Sensitivity",
+    "Site",
+    "Task",
+    "Tie",
+    "allocate",
+    "calibrate",
+    "errors",
+    "evaluate",
+    "exact_front",
+    "export",
+    "hull_front",
+    "price",
+    "run",
+    "sensitivity",
+]
+
+
+_ROOMS = frozenset(
+    {"dashboard", "evaluators", "exporters", "hw_models", "proxies", "search", "service", "store", "zoo"}
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(f".{_LAZY[name]}", __name__), name)
+    if name in _ROOMS:
+        return import_module(f".{name}", __name__)
+    raise AttributeError(f"module 'bitfront' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -64,6 +64,13 @@ class Batch:
         """Run the model on this batch."""
         return model(**self.inputs) if isinstance(self.inputs, dict) else model(*self.inputs)
 
+    def piece(self, start: int, stop: int) -> Batch:
+        """The samples ``start`` to ``stop`` of the batch."""
+        targets = None if self.targets is None else self.targets[start:stop]
+        if isinstance(self.inputs, dict):
+            return Batch({name: tensor[start:stop] for name, tensor in self.inputs.items()}, targets)
+        return Batch(tuple(tensor[start:stop] for tensor in self.inputs), targets)
+
     @property
     def tensors(self) -> dict[str, Tensor]:
         """The input tensors by name (their position for positional ones)."""

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from ..errors import NonFiniteOutput
+from ..measurement import Measurement
 from ..space import SearchSpace
 from ..task import Split, Task
 from .calibration import VERSION, Calibration, calibrate, run_float
-from .measurement import Measurement
 from .metrics import output_tensor, per_sample
 from .quantized_model import QuantizedModel
 

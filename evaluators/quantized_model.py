@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import InvalidInput
 from ..formats import Format, TensorFormat
-from ..space import SearchSpace, Site
+from ..space import WEIGHT_ONLY_KINDS, SearchSpace, Site
 from .calibration import Calibration
 from .quantizers import round_to_float
 
@@ -80,22 +80,28 @@ class QuantizedModel:
                 site, target = self._sites[name], Format.parse(format_name)
                 stack.callback(setattr, self._parameters[name], "data", self._originals[name])
                 self._parameters[name].data = self.weight(site, target.weight)
-                if target.activation is None:
-                    continue
                 for module in site.modules:
-                    quantizer = self._activation(site, module, target.activation)
+                    quantizer = self.rounding(site, module, target)
                     if quantizer is not None:
                         handle = self.model.get_submodule(module).register_forward_pre_hook(_rounding(quantizer))
                         stack.callback(handle.remove)
             yield self.model
 
-    def _activation(self, site: Site, module: str, target: TensorFormat) -> Callable[[Tensor], Tensor] | None:
-        """What rounds the input of a module; nothing for inputs that are indices or out of a hook's reach."""
-        if target.number == "int":
-            return self.calibration.activation(module, target.bits)
-        if site.kind in ("embedding", "mha_in_proj", "mha_out_proj"):
+    def rounding(self, site: Site, module: str, target: Format) -> Callable[[Tensor], Tensor] | None:
+        """What rounds the input of a module of a site under a format.
+
+        Returns:
+            A function tensor -> tensor; ``None`` where the format leaves activations alone, and for inputs that are
+            indices or out of a hook's reach.
+        """
+        activation = target.activation
+        if activation is None:
             return None
-        return lambda value: round_to_float(value, target)
+        if activation.number == "int":
+            return self.calibration.activation(module, activation.bits)
+        if site.kind in WEIGHT_ONLY_KINDS:
+            return None
+        return lambda value: round_to_float(value, activation)
 
 
 def _rounding(quantizer: Callable[[Tensor], Tensor]) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:

@@ -1,1 +1,17 @@
-"""store."""
+"""What is known: jobs, candidates, evaluations, scores, measured kernels."""
+
+from .database import default_url, open_engine
+from .models import Candidate, Evaluation, Job, Kernel, Score
+from .store import JOB_STATES, Store
+
+__all__ = [
+    "JOB_STATES",
+    "Candidate",
+    "Evaluation",
+    "Job",
+    "Kernel",
+    "Score",
+    "Store",
+    "default_url",
+    "open_engine",
+]

@@ -1,0 +1,142 @@
+"""Sensitivity: the predicted loss of every site in every format; the protocol and the registry of proxies."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from ..errors import InvalidInput, NonFiniteOutput
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..evaluators import Calibration
+    from ..space import SearchSpace
+    from ..task import Task
+
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Predicted loss of each site in each format; the allocator adds them up over the sites.
+
+    Attributes:
+        proxy: name of the proxy.
+        values: float64 array [sites, formats]; NaN where a site does not offer a format.
+        error: standard error of ``values``, same shape, or ``None`` for a deterministic proxy.
+        sites: site names (rows).
+        formats: format names (columns).
+        seconds: wall time.
+        forward_passes: samples run forward.
+        backward_passes: samples run backward.
+    """
+
+    proxy: str
+    values: np.ndarray
+    error: np.ndarray | None
+    sites: tuple[str, ...]
+    formats: tuple[str, ...]
+    seconds: float
+    forward_passes: int = 0
+    backward_passes: int = 0
+
+    def __post_init__(self) -> None:
+        if np.isinf(self.values).any():
+            row = int(np.argwhere(np.isinf(self.values))[0][0])
+            raise NonFiniteOutput(f"proxy {self.proxy} gives an infinite score at site {self.sites[row]}")
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The values as a frame: index sites, columns formats."""
+        import pandas as pd
+
+        return pd.DataFrame(self.values, index=pd.Index(self.sites, name="site"), columns=list(self.formats))
+
+    def of(self, configuration: Mapping[str, str]) -> float:
+        """The additive prediction for a configuration: sum over the sites."""
+        column = {name: index for index, name in enumerate(self.formats)}
+        rows = enumerate(self.sites)
+        return float(sum(self.values[row, column[configuration[site]]] for row, site in rows))
+
+
+class Proxy(Protocol):
+    """A predictor of loss that never runs a whole configuration."""
+
+    name: str
+    summary: str
+
+    def score(
+        self, task: Task, space: SearchSpace, calibration: Calibration, *, seed: int, advance: Advance | None
+    ) -> Sensitivity:
+        """Score every (site, format)."""
+        ...
+
+    def steps(self, task: Task, space: SearchSpace) -> int:
+        """Upper bound of what ``advance`` will add up to, for progress bars."""
+        ...
+
+
+def proxies() -> dict[str, type[Any]]:
+    """All proxies by name: those of bitfront and those that installed packages register.
+
+    Other packages add theirs under the entry-point group ``bitfront.proxies``.
+    """
+    from .hessian_trace import HessianTrace
+    from .weight_mse import WeightMSE
+
+    found: dict[str, type[Any]] = {each.name: each for each in (HessianTrace, WeightMSE)}
+    for entry in entry_points(group="bitfront.proxies"):
+        found[entry.name] = entry.load()
+    return found
+
+
+def get_proxy(name: str) -> Proxy:
+    """The proxy of that name.
+
+    Raises:
+        InvalidInput: no such proxy; the message names the nearest.
+    """
+    known = proxies()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+        raise InvalidInput(f"unknown proxy {name!r}; did you mean {near[0]!r}? Known: {', '.join(sorted(known))}")
+    proxy: Proxy = known[name]()
+    return proxy
+
+
+def sensitivity(
+    task: Task,
+    space: SearchSpace,
+    proxy: str = "hessian_trace",
+    *,
+    calibration: Calibration | None = None,
+    seed: int = 0,
+    advance: Advance | None = None,
+) -> Sensitivity:
+    """Score every (site, format) of a space with one proxy.
+
+    Args:
+        task: model and calibration data; validation data is not touched.
+        space: sites and formats.
+        proxy: a name of ``proxies()``.
+        calibration: scales and ranges; computed here if not given.
+        seed: of the random probes.
+        advance: called with the steps done, for progress bars.
+
+    Returns:
+        The scores; ``.table`` is a frame sites x formats.
+
+    Raises:
+        InvalidInput: unknown proxy.
+        NonFiniteOutput: the model or a score is not finite.
+    """
+    from ..evaluators import calibrate
+
+    chosen = get_proxy(proxy)
+    return chosen.score(task, space, calibration or calibrate(task, space), seed=seed, advance=advance)

@@ -1,0 +1,90 @@
+"""The tables, as SQLAlchemy models. Every change of them comes with a migration in ``migrations/versions``."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, DateTime, Float, ForeignKey, Index, Integer, LargeBinary, String, Text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Base(DeclarativeBase):
+    """Declarative base of all tables."""
+
+
+class Job(Base):
+    """One search: what was asked, and how it stands."""
+
+    __tablename__ = "jobs"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200))
+    specification: Mapped[dict[str, Any]] = mapped_column(JSON)
+    state: Mapped[str] = mapped_column(String(20))
+    reason: Mapped[str] = mapped_column(Text, default="")
+    out: Mapped[str] = mapped_column(Text, default="")
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now)
+    updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now, onupdate=_now)
+
+
+class Candidate(Base):
+    """A configuration that a job proposed, and why."""
+
+    __tablename__ = "candidates"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    configuration: Mapped[str] = mapped_column(String(16), primary_key=True)
+    formats: Mapped[dict[str, str]] = mapped_column(JSON)
+    origin: Mapped[str] = mapped_column(String(40))
+    predicted: Mapped[float | None] = mapped_column(Float)
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now)
+
+
+class Evaluation(Base):
+    """A measured quality, shared by all jobs: what was measured is keyed by content, not by who asked."""
+
+    __tablename__ = "evaluations"
+
+    context: Mapped[str] = mapped_column(String(80), primary_key=True)
+    configuration: Mapped[str] = mapped_column(String(16), primary_key=True)
+    split: Mapped[str] = mapped_column(String(20), primary_key=True)
+    metric: Mapped[str] = mapped_column(String(80))
+    value: Mapped[float] = mapped_column(Float)
+    low: Mapped[float] = mapped_column(Float)
+    high: Mapped[float] = mapped_column(Float)
+    seconds: Mapped[float] = mapped_column(Float)
+    samples: Mapped[int] = mapped_column(Integer)
+    values: Mapped[bytes] = mapped_column(LargeBinary)
+    formats: Mapped[dict[str, str]] = mapped_column(JSON)
+    worker: Mapped[str] = mapped_column(String(120), default="")
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now)
+
+    __table_args__ = (Index("ix_evaluations_context", "context"),)
+
+
+class Score(Base):
+    """The scores of one proxy: arrays [sites, formats], keyed by everything that they depend on."""
+
+    __tablename__ = "scores"
+
+    key: Mapped[str] = mapped_column(String(80), primary_key=True)
+    proxy: Mapped[str] = mapped_column(String(80))
+    payload: Mapped[bytes] = mapped_column(LargeBinary)
+    seconds: Mapped[float] = mapped_column(Float)
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now)
+
+
+class Kernel(Base):
+    """One measured kernel: a row of a latency table, keyed by the digest of what was timed where."""
+
+    __tablename__ = "kernels"
+
+    digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    device: Mapped[str] = mapped_column(String(120), index=True)
+    row: Mapped[dict[str, Any]] = mapped_column(JSON)
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now)

@@ -1,0 +1,190 @@
+"""The store: what is known, by content digest. Everything here is committed before the call returns."""
+
+from __future__ import annotations
+
+import io
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from sqlalchemy import delete, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session, sessionmaker
+
+from ..errors import InvalidInput
+from ..measurement import Measurement
+from ..space import Configuration
+from .database import default_url, open_engine, writing
+from .models import Base, Candidate, Evaluation, Job, Kernel, Score
+
+JOB_STATES = ("queued", "running", "succeeded", "failed", "cancelled", "interrupted")
+
+
+class Store:
+    """Jobs, candidates, evaluations, scores and measured kernels in one SQL database.
+
+    Args:
+        url: SQLAlchemy URL; ``$BITFRONT_STORE`` or ``sqlite:///.bitfront/store.db`` if not given.
+
+    Raises:
+        InvalidInput: the database cannot be opened.
+    """
+
+    def __init__(self, url: str | None = None) -> None:
+        self.url = url or default_url()
+        self._engine = open_engine(self.url)
+        self._sessions = sessionmaker(self._engine, expire_on_commit=False)
+        self._writes = sessionmaker(writing(self._engine), expire_on_commit=False)
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self._engine.dispose()
+
+    # -- jobs ---------------------------------------------------------------------------------------------------------
+
+    def open_job(self, name: str, specification: Mapping[str, Any], out: str) -> str:
+        """The id of a running job; an unfinished job with the same specification and output folder is taken up again.
+
+        Args:
+            name: shown to people.
+            specification: the job as written.
+            out: output folder.
+
+        Returns:
+            The job's id.
+        """
+        with self._writes.begin() as session:
+            for job in session.scalars(select(Job).where(Job.out == out, Job.name == name, Job.state != "succeeded")):
+                if job.specification == dict(specification):
+                    job.state, job.reason = "running", ""
+                    return job.id
+            job = Job(
+                id=secrets.token_hex(6),
+                name=name,
+                specification=dict(specification),
+                state="running",
+                reason="",
+                out=out,
+            )
+            session.add(job)
+            return job.id
+
+    def set_job_state(self, job_id: str, state: str, reason: str = "") -> None:
+        """Record how a job stands.
+
+        Raises:
+            InvalidInput: no such job or no such state.
+        """
+        if state not in JOB_STATES:
+            raise InvalidInput(f"unknown job state {state!r}; known: {', '.join(JOB_STATES)}")
+        with self._writes.begin() as session:
+            job = session.get(Job, job_id)
+            if job is None:
+                raise InvalidInput(f"no job {job_id!r} in {self.url}")
+            job.state, job.reason = state, reason
+
+    def jobs(self) -> list[Job]:
+        """All jobs, newest first."""
+        with self._sessions() as session:
+            return list(session.scalars(select(Job).order_by(Job.created_at.desc(), Job.id)))
+
+    # -- candidates ---------------------------------------------------------------------------------------------------
+
+    def add_candidates(self, job_id: str, candidates: Iterable[tuple[Configuration, str, float | None]]) -> None:
+        """Record what a job proposed: configuration, origin, predicted loss. Known ones stay as they are."""
+        rows = [
+            {
+                "job_id": job_id,
+                "configuration": configuration.digest,
+                "formats": configuration.to_dict(),
+                "origin": origin,
+                "predicted": predicted,
+            }
+            for configuration, origin, predicted in candidates
+        ]
+        self._insert_missing(Candidate, rows)
+
+    def candidates(self, job_id: str) -> list[Candidate]:
+        """What a job proposed, in order."""
+        with self._sessions() as session:
+            query = select(Candidate).where(Candidate.job_id == job_id)
+            return list(session.scalars(query.order_by(Candidate.created_at, Candidate.configuration)))
+
+    # -- evaluations --------------------------------------------------------------------------------------------------
+
+    def save_evaluation(
+        self, context: str, configuration: Configuration, measurement: Measurement, worker: str = ""
+    ) -> None:
+        """Commit one measured quality. The first result of a (context, configuration, split) stays."""
+        row = {
+            "context": context,
+            "configuration": configuration.digest,
+            "split": measurement.split,
+            "metric": measurement.metric,
+            "value": measurement.value,
+            "low": measurement.low,
+            "high": measurement.high,
+            "seconds": measurement.seconds,
+            "samples": measurement.samples,
+            "values": np.asarray(measurement.values, dtype="<f8").tobytes(),
+            "formats": configuration.to_dict(),
+            "worker": worker,
+        }
+        self._insert_missing(Evaluation, [row])
+
+    def evaluations(self, context: str, split: str) -> dict[str, Measurement]:
+        """All measurements of a context and split by configuration digest."""
+        with self._sessions() as session:
+            query = select(Evaluation).where(Evaluation.context == context, Evaluation.split == split)
+            return {
+                row.configuration: Measurement(
+                    row.metric, row.split, row.value, row.low, row.high, row.seconds, row.samples,
+                    tuple(np.frombuffer(row.values, dtype="<f8").tolist()),
+                )
+                for row in session.scalars(query)
+            }  # fmt: skip
+
+    # -- scores -------------------------------------------------------------------------------------------------------
+
+    def save_score(self, key: str, proxy: str, arrays: Mapping[str, np.ndarray], seconds: float) -> None:
+        """Commit the arrays of a proxy under the digest of everything that they depend on."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+        row = {"key": key, "proxy": proxy, "payload": buffer.getvalue(), "seconds": seconds}
+        self._insert_missing(Score, [row])
+
+    def score(self, key: str) -> tuple[dict[str, np.ndarray], float] | None:
+        """Arrays and seconds stored under a key, or ``None``."""
+        with self._sessions() as session:
+            row = session.get(Score, key)
+        if row is None:
+            return None
+        with np.load(io.BytesIO(row.payload), allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}, row.seconds
+
+    # -- kernels ------------------------------------------------------------------------------------------------------
+
+    def save_kernels(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Commit measured kernels, each a JSON object with at least ``digest`` and ``device``; newer replace older."""
+        with self._writes.begin() as session:
+            digests = [row["digest"] for row in rows]
+            session.execute(delete(Kernel).where(Kernel.digest.in_(digests)))
+            session.add_all(Kernel(digest=row["digest"], device=row["device"], row=dict(row)) for row in rows)
+
+    def kernels(self, device: str) -> list[dict[str, Any]]:
+        """All measured kernels of a device."""
+        with self._sessions() as session:
+            return list(session.scalars(select(Kernel.row).where(Kernel.device == device)))
+
+    def _insert_missing(self, model: type[Base], rows: list[dict[str, Any]]) -> None:
+        """Insert rows whose primary key is new."""
+        if not rows:
+            return
+        dialect = sqlite if self._engine.dialect.name == "sqlite" else postgresql
+        with self._writes.begin() as session:
+            session.execute(dialect.insert(model).on_conflict_do_nothing(), rows)
+
+    def session(self) -> Session:
+        """A read session, for pages that query more than the methods here give."""
+        return self._sessions()

@@ -1,0 +1,171 @@
+"""The store contract, on SQLite and on a real PostgreSQL; data is always read back by a new process or connection."""
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sqlalchemy import inspect
+
+import bitfront as bf
+from bitfront.measurement import Measurement
+from bitfront.store import Store, open_engine
+from bitfront.store.models import Base
+
+POSTGRES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
+
+
+@pytest.fixture(scope="module")
+def postgres_url(tmp_path_factory):
+    """A PostgreSQL of its own on a free port, run by the unprivileged user postgres."""
+    if POSTGRES is None:
+        pytest.skip("no PostgreSQL server programs under /usr/lib/postgresql")
+    folder = tmp_path_factory.mktemp("pg")
+    for parent in [folder, *folder.parents][:4]:
+        parent.chmod(0o755)
+    shutil.chown(folder, "postgres", "postgres")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+
+    def as_postgres(*command):
+        return subprocess.run(
+            ["runuser", "-u", "postgres", "--", *command], check=True, capture_output=True, cwd=folder
+        )
+
+    data = folder / "data"
+    as_postgres(POSTGRES / "initdb", "-D", data, "--auth=trust", "--no-sync")
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
+    as_postgres(POSTGRES / "pg_ctl", "-D", data, "-o", options, "-w", "-l", folder / "log", "start")
+    yield f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
+    as_postgres(POSTGRES / "pg_ctl", "-D", data, "-m", "immediate", "stop")
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request, tmp_path):
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/deep/er/store.db"
+    url = request.getfixturevalue("postgres_url")
+    engine = open_engine(url)
+    with engine.begin() as connection:
+        for table in reversed(Base.metadata.sorted_tables):
+            connection.execute(table.delete())
+    engine.dispose()
+    return url
+
+
+MEASUREMENT = Measurement("kl", "validation", 0.25, 0.2, 0.3, 1.5, 3, (0.2, 0.25, 0.3))
+CONFIGURATION = bf.Configuration.from_dict({"a": "w4", "b": "w8"})
+
+
+def test_evaluations_survive_in_a_new_process(url):
+    store = Store(url)
+    store.save_evaluation("ctx", CONFIGURATION, MEASUREMENT)
+    script = (
+        "import sys; from bitfront.store import Store\n"
+        "(m,) = Store(sys.argv[1]).evaluations('ctx', 'validation').values(); print(m.value, m.values, m.samples)"
+    )
+    output = subprocess.run([sys.executable, "-c", script, url], check=True, capture_output=True, text=True).stdout
+    assert output.strip() == "0.25 (0.2, 0.25, 0.3) 3"
+    assert store.evaluations("ctx", "holdout") == {}
+    assert store.evaluations("other", "validation") == {}
+    assert Store(url).evaluations("ctx", "validation")[CONFIGURATION.digest] == MEASUREMENT
+
+
+def test_the_first_result_of_a_candidate_stays(url):
+    store = Store(url)
+    store.save_evaluation("ctx", CONFIGURATION, MEASUREMENT)
+    other = Measurement("kl", "validation", 9.0, 9.0, 9.0, 1.0, 1, (9.0,))
+    store.save_evaluation("ctx", CONFIGURATION, other)
+    assert Store(url).evaluations("ctx", "validation")[CONFIGURATION.digest].value == 0.25
+
+
+def test_an_unfinished_job_is_taken_up_and_a_finished_one_is_not(url):
+    store = Store(url)
+    first = store.open_job("demo", {"seed": 0}, "out/demo")
+    store.set_job_state(first, "interrupted", "SIGINT")
+    assert Store(url).open_job("demo", {"seed": 0}, "out/demo") == first
+    assert store.open_job("demo", {"seed": 1}, "out/demo") != first
+    store.set_job_state(first, "succeeded")
+    second = store.open_job("demo", {"seed": 0}, "out/demo")
+    assert second != first
+    states = {job.id: job.state for job in Store(url).jobs()}
+    assert states[first] == "succeeded"
+    assert states[second] == "running"
+    with pytest.raises(bf.errors.InvalidInput, match="unknown job state"):
+        store.set_job_state(first, "done")
+    with pytest.raises(bf.errors.InvalidInput, match="no job"):
+        store.set_job_state("nope", "failed")
+
+
+def test_candidates_keep_their_first_origin(url):
+    store = Store(url)
+    job = store.open_job("demo", {}, "out")
+    store.add_candidates(job, [(CONFIGURATION, "uniform", 0.5)])
+    store.add_candidates(job, [(CONFIGURATION, "exact_front", 0.1)])
+    (found,) = Store(url).candidates(job)
+    assert (found.origin, found.predicted, found.formats) == ("uniform", 0.5, {"a": "w4", "b": "w8"})
+
+
+def test_scores_and_kernels_round_trip(url):
+    store = Store(url)
+    values = np.array([[1e-15, np.nan], [1e9, -2.0]])
+    store.save_score("key", "hessian_trace", {"values": values, "error": values * 0}, 3.5)
+    arrays, seconds = Store(url).score("key")
+    np.testing.assert_array_equal(arrays["values"], values)
+    assert seconds == 3.5
+    assert store.score("nothing") is None
+    store.save_kernels([{"digest": "d1", "device": "cpu", "median_ms": 1.0}])
+    store.save_kernels([{"digest": "d1", "device": "cpu", "median_ms": 2.0}, {"digest": "d2", "device": "gpu"}])
+    assert Store(url).kernels("cpu") == [{"digest": "d1", "device": "cpu", "median_ms": 2.0}]
+
+
+def test_migrations_make_exactly_the_models(url):
+    engine = open_engine(url)
+    found = inspect(engine)
+    for table in Base.metadata.sorted_tables:
+        columns = {column["name"]: column for column in found.get_columns(table.name)}
+        assert set(columns) == set(table.columns.keys())
+        for column in table.columns:
+            assert columns[column.name]["nullable"] == column.nullable, (table.name, column.name)
+        assert {index["name"] for index in found.get_indexes(table.name)} == {index.name for index in table.indexes}
+    engine.dispose()
+
+
+def test_a_killed_writer_loses_nothing_that_was_committed(tmp_path):
+    url = f"sqlite:///{tmp_path}/store.db"
+    script = (
+        "import sys; import bitfront as bf; from bitfront.store import Store; from bitfront.measurement import Measurement\n"
+        "store = Store(sys.argv[1])\n"
+        "for i in range(10**6):\n"
+        "    c = bf.Configuration.from_dict({'a': f'w{2 + i % 7}', f's{i}': 'w4'})\n"
+        "    store.save_evaluation('ctx', c, Measurement('kl', 'validation', i, i, i, 0.0, 1, (float(i),)))\n"
+        "    print(c.digest, flush=True)\n"
+    )
+    writer = subprocess.Popen([sys.executable, "-c", script, url], stdout=subprocess.PIPE, text=True)
+    reported = [writer.stdout.readline().strip() for _ in range(40)]
+    writer.kill()
+    writer.wait()
+    writer.stdout.close()
+    assert set(reported) <= set(Store(url).evaluations("ctx", "validation"))
+
+
+def test_two_processes_create_one_store_at_once(tmp_path):
+    url = f"sqlite:///{tmp_path}/store.db"
+    script = "import sys; from bitfront.store import Store; Store(sys.argv[1]).open_job('a', {}, 'x' + sys.argv[2])"
+    started = time.monotonic()
+    running = [subprocess.Popen([sys.executable, "-c", script, url, str(i)], stderr=subprocess.PIPE) for i in range(3)]
+    errors = [process.communicate(timeout=60)[1].decode() for process in running]
+    assert [process.returncode for process in running] == [0, 0, 0], errors
+    assert len(Store(url).jobs()) == 3, time.monotonic() - started
+
+
+@pytest.mark.parametrize("url", ["nonsense", "sqlite:////proc/nowhere/store.db", "postgresql+psycopg://127.0.0.1:1/x"])
+def test_a_store_that_cannot_be_opened_is_one_clear_line(url):
+    with pytest.raises(bf.errors.InvalidInput, match="store") as caught:
+        Store(url)
+    assert "\n" not in str(caught.value)
