@@ -180,7 +180,7 @@ CARD = Card(
     quality="perplexity",
     licence=f"weights Apache-2.0 (trained here); {topics.LICENCE}",
     source=f"trained by the zoo; {topics.SOURCE}",
-    parameters=0,
+    parameters=1_013_632,
     sizes=Sizes(128, 128, 128),
     loader=_load,
 )

@@ -43,8 +43,8 @@ CARD = Card(
     quality="accuracy",
     licence="weights Apache-2.0 (trained here); digits CC BY 4.0 (UCI)",
     source="trained by the zoo on scikit-learn's load_digits, the test set of UCI's optical digits",
-    parameters=0,
-    sizes=Sizes(256, 396, 398),
+    parameters=271_402,
+    sizes=Sizes(256, 399, 398),
     loader=_load,
     install={"sklearn": _INSTALL},
 )

@@ -88,11 +88,11 @@ class ZooEntry:
     """
 
     name: str
-    model: nn.Module
-    calibration: list[Batch]
-    validation: list[Batch]
-    holdout: list[Batch]
-    example_inputs: Inputs
+    model: nn.Module = field(repr=False)
+    calibration: list[Batch] = field(repr=False)
+    validation: list[Batch] = field(repr=False)
+    holdout: list[Batch] = field(repr=False)
+    example_inputs: Inputs = field(repr=False)
     quality: str
     loss: Loss | None
     licence: str

@@ -70,7 +70,7 @@ def _idx(path: Path, magic: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint
 
 def recipe() -> Recipe:
     """The fixed recipe."""
-    return Recipe("fashion_resnet", 1, "fashion-mnist train", steps=600, batch=64, learning_rate=1e-2, warmup=0.2)
+    return Recipe("fashion_resnet", 1, "fashion-mnist train", steps=1800, batch=64, learning_rate=1e-2, warmup=0.2)
 
 
 def _build() -> ResNet:
@@ -78,7 +78,7 @@ def _build() -> ResNet:
 
 
 def _load(options: Options) -> Loaded:
-    return loaded(_build, recipe(), *data(options.folder), options, shift=2)
+    return loaded(_build, recipe(), *data(options.folder), options, shift=1)
 
 
 CARD = Card(
@@ -87,7 +87,7 @@ CARD = Card(
     quality="accuracy",
     licence="weights Apache-2.0 (trained here); images MIT (Zalando)",
     source="trained by the zoo on Fashion-MNIST (Debian package dataset-fashion-mnist)",
-    parameters=0,
+    parameters=174_410,
     sizes=Sizes(256, 1000, 1000),
     loader=_load,
 )
