@@ -43,6 +43,30 @@ class Allocation:
     details: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
 
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a solver knows of a problem over groups.
+
+    Args:
+        picked: Best configuration found, choice per group; None if none was found.
+        objective: Its loss, correctly rounded (infinity without one).
+        bound: No feasible configuration has a smaller loss; infinity if none exists.
+        complete: `picked` is optimal (or, without one, nothing is feasible).
+        details: How it was solved.
+    """
+
+    picked: NDArray[np.int64] | None
+    objective: float
+    bound: float
+    complete: bool
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def infeasible(self) -> bool:
+        """It is proven that no configuration meets the rows."""
+        return self.complete and self.picked is None
+
+
 def relative_gap(objective: float, bound: float) -> float:
     """`(objective - bound) / |objective|`, never negative; infinity if the objective is 0 and the bound is not.
 

@@ -1,10 +1,12 @@
 """Sums that are right: every reported number is recomputed from the caller's tables with `math.fsum`.
 
 `math.fsum` returns the correctly rounded sum of float64 values (J. R. Shewchuk, Adaptive precision floating-point
-arithmetic, 1997), so what is reported does not depend on the order in which a solver added.
+arithmetic and fast robust geometric predicates, 1997), so what is reported does not depend on the order in which a solver
+added.
 
-A budget counts as met up to the rounding error of an ordinary float64 sum, `n 2^-52 sum |cost|`: a budget that was
-computed as the sum of a configuration's costs, in whatever order, admits that configuration.
+A budget counts as met up to the rounding error of an ordinary float64 sum, `n 2^-53 sum |cost|`: a budget that was
+computed as the sum of a configuration's costs, in whatever order, admits that configuration. Where such sums have no
+rounding error (integers, or any multiples of one power of two) the tolerance is exactly 0.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import numpy as np
 
 from .problem import FloatArray, IntArray, Problem
 
-UNIT = 2.0**-52
+UNIT = 2.0**-53
 
 
 def chosen_sum(table: FloatArray, picked: IntArray) -> float:
@@ -32,28 +34,68 @@ def chosen_sum(table: FloatArray, picked: IntArray) -> float:
 
 
 def slack(table: FloatArray) -> float:
-    """Rounding error that any order of adding one entry per group can make: `n 2^-52 sum_g max_j |table[g, j]|`.
+    """Rounding error that any order of adding one entry per group can make: `n 2^-53 sum_g max_j |table[g, j]|`.
 
     Args:
         table: Shape [groups, choices].
 
     Returns:
-        The tolerance under which two sums count as equal.
+        The tolerance under which two sums count as equal; 0 if the sums are exact in float64.
     """
-    return len(table) * UNIT * float(np.abs(table).max(axis=1).sum())
+    largest = float(np.abs(table).max(axis=1).sum())
+    if largest == 0.0 or not math.isfinite(largest):
+        return 0.0
+    units = np.ldexp(table, 52 - math.frexp(largest)[1])  # all integers: every partial sum is exact
+    if (units == np.rint(units)).all():
+        return 0.0
+    return len(table) * UNIT * largest
 
 
-def row_values(problem: Problem, picked: IntArray) -> FloatArray:
-    """Value of every row for a configuration.
+def objective_of(problem: Problem, picked: IntArray) -> float:
+    """Loss of a configuration, correctly rounded.
 
     Args:
         problem: The problem.
         picked: Choice per group, shape [groups].
 
     Returns:
-        Shape [rows].
+        The sum of additive and pairwise losses.
     """
-    return np.array([chosen_sum(row, picked) for row in problem.rows], dtype=np.float64)
+    terms = problem.loss[np.arange(len(picked)), picked].tolist()
+    return math.fsum(terms + [float(pair.loss[picked[pair.first], picked[pair.second]]) for pair in problem.pairs])
+
+
+def row_value(problem: Problem, row: int, picked: IntArray) -> float:
+    """Value of one row for a configuration, correctly rounded.
+
+    Args:
+        problem: The problem.
+        row: Index of the row.
+        picked: Choice per group, shape [groups].
+
+    Returns:
+        The sum of additive and pairwise terms.
+    """
+    terms = problem.rows[row][np.arange(len(picked)), picked].tolist()
+    extra = [float(p.rows[row][picked[p.first], picked[p.second]]) for p in problem.pairs if row in p.rows]
+    return math.fsum(terms + extra)
+
+
+def row_slack(problem: Problem, row: int) -> float:
+    """Rounding error of a row's sum.
+
+    Args:
+        problem: The problem.
+        row: Index of the row.
+
+    Returns:
+        See `slack`.
+    """
+    terms = [slack(problem.rows[row]), *(slack(p.rows[row]) for p in problem.pairs if row in p.rows)]
+    for chance in problem.chances:
+        if chance.row == row:
+            terms.append(4 * UNIT * abs(problem.limits[row]) if math.isfinite(problem.limits[row]) else 0.0)
+    return math.fsum(terms)
 
 
 def meets(problem: Problem, picked: IntArray) -> bool:
@@ -69,7 +111,40 @@ def meets(problem: Problem, picked: IntArray) -> bool:
     if not problem.allowed[np.arange(len(picked)), picked].all():
         return False
     return all(
-        chosen_sum(row, picked) <= limit + slack(row)
-        for row, limit in zip(problem.rows, problem.limits, strict=True)
-        if np.isfinite(limit)
+        row_quantile(problem, row, picked) <= problem.limits[row] + row_slack(problem, row)
+        for row in np.flatnonzero(np.isfinite(problem.limits)).tolist()
     )
+
+
+def row_quantile(problem: Problem, row: int, picked: IntArray) -> float:
+    """Value of a row, for an uncertain one with its safety margin.
+
+    Args:
+        problem: The problem.
+        row: Index of the row.
+        picked: Choice per group.
+
+    Returns:
+        `value + quantile sqrt(variance)`.
+    """
+    value = row_value(problem, row, picked)
+    for chance in problem.chances:
+        if chance.row == row:
+            value += chance.quantile * math.sqrt(max(row_value(problem, chance.variance, picked), 0.0))
+    return value
+
+
+def named_costs(problem: Problem, picked: IntArray) -> dict[str, float]:
+    """Sum of every cost by name; the maximum for a name with several rows.
+
+    Args:
+        problem: The problem.
+        picked: Choice per group.
+
+    Returns:
+        Name to value, in the order of the rows.
+    """
+    found: dict[str, float] = {}
+    for row, name in enumerate(problem.names):
+        found[name] = max(found.get(name, -math.inf), row_value(problem, row, picked))
+    return found

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from bitfront.search.allocation import allocate, exact_front, hull_front
 
 pytestmark = pytest.mark.reference
