@@ -1,0 +1,87 @@
+"""Named devices: what their data sheets promise."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from ..errors import InvalidInput
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device of the roofline.
+
+    Attributes:
+        name: such as ``"nvidia-h100-sxm"``.
+        bandwidth_gb_s: peak memory bandwidth in 10^9 bytes per second.
+        peak_tera: compute type (fp32, tf32, fp16, bf16, fp8, int8, int4) -> dense peak in 10^12 operations per second;
+            a multiply-accumulate is two operations. A type that is missing has no kernel on the device.
+        reference: the data sheet.
+    """
+
+    name: str
+    bandwidth_gb_s: float
+    peak_tera: Mapping[str, float]
+    reference: str
+
+
+@cache
+def _known() -> Mapping[str, Device]:
+    content = json.loads(files(__package__).joinpath("devices.json").read_text())
+    return MappingProxyType(
+        {
+            name: Device(name, entry["bandwidth_gb_s"], MappingProxyType(entry["peak_tera"]), entry["reference"])
+            for name, entry in content["devices"].items()
+        }
+    )
+
+
+def device(name: str) -> Device:
+    """The named device.
+
+    Raises:
+        InvalidInput: no such device; the message names the nearest.
+    """
+    known = _known()
+    if name not in known:
+        near = difflib.get_close_matches(name, ["cpu", *known], n=3, cutoff=0.3) or ["cpu", *known]
+        raise InvalidInput(f"unknown device {name!r}; nearest: {', '.join(near)} (`bitfront devices` lists all)")
+    return known[name]
+
+
+def devices() -> pd.DataFrame:
+    """All devices that ``price`` knows: how their latency comes about, bandwidth, dense peaks, and the reference.
+
+    Columns: device, latency (``measured`` or ``roofline``), bandwidth_gb_s, one column per compute type (10^12
+    operations per second, NaN where there is no such kernel), reference.
+    """
+    import pandas as pd
+
+    types = ["fp32", "tf32", "fp16", "bf16", "fp8", "int8", "int4"]
+    records: list[dict[str, object]] = [
+        {"device": "cpu", "latency": "measured", "reference": "this machine, timed with onnxruntime"}
+    ]
+    for entry in _known().values():
+        peaks = {kind: entry.peak_tera.get(kind) for kind in types}
+        records.append(
+            {
+                "device": entry.name,
+                "latency": "roofline",
+                "bandwidth_gb_s": entry.bandwidth_gb_s,
+                **peaks,
+                "reference": entry.reference,
+            }
+        )
+    columns = ["device", "latency", "bandwidth_gb_s", *types, "reference"]
+    frame = pd.DataFrame(records, columns=columns)
+    return frame.astype(dict.fromkeys(["bandwidth_gb_s", *types], "float64"))

@@ -1,0 +1,114 @@
+"""`price`: every metric for every (site, format)."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from ..errors import InvalidInput
+from ..space import SearchSpace
+from .cost_model import CostModel, Question, cost_models
+from .devices import device as find_device
+from .prices import Prices
+from .rows import MeasuredTable
+
+if TYPE_CHECKING:
+    from .measured import Runner
+
+DEFAULT_METRICS = ("size_mb", "latency_ms")
+METRICS = ("size_mb", "avg_bits", "effective_bits", "macs", "bops", "latency_ms")
+
+
+def price(
+    space: SearchSpace,
+    device: str = "cpu",
+    batch: int = 1,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    tables: Sequence[MeasuredTable] | None = None,
+    advance: Callable[[int], None] | None = None,
+    *,
+    seconds: float = 40.0,
+    threads: int = 1,
+    runner: Runner | None = None,
+) -> Prices:
+    """Price every (site, format).
+
+    Args:
+        space: the sites and the formats offered.
+        device: ``"cpu"`` (this machine, measured with onnxruntime) or a name from ``devices()`` (roofline).
+        batch: samples per forward pass.
+        metrics: any of ``size_mb``, ``avg_bits``, ``effective_bits``, ``macs``, ``bops``, ``latency_ms``, and what
+            installed packages add.
+        tables: measurements that are known already; only missing kernels are timed, and ``Prices.measured`` holds
+            those for the caller to store.
+        advance: called with the steps done, of ``planned(...)`` in all.
+        seconds: time to spend on new measurements (sampling; loading comes on top). It is a target: each kernel gets
+            30 samples unless that takes more than three times as long.
+        threads: intra-op threads of the CPU runtime.
+        runner: what times kernels; onnxruntime on this machine if ``None``.
+
+    Returns:
+        The prices.
+
+    Raises:
+        InvalidInput: unknown metric or device, a batch below 1, or onnxruntime is not installed.
+        NotMeasured: a format has no kernel on the device.
+    """
+    question = _question(device, batch, tables, advance, seconds, threads, runner)
+    known = cost_models()
+    _check(metrics, known)
+    tables_by_metric = {metric: known[metric](space, question) for metric in dict.fromkeys(metrics)}
+    return Prices(space, tables_by_metric, device, batch)
+
+
+def planned(
+    space: SearchSpace,
+    device: str = "cpu",
+    batch: int = 1,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    tables: Sequence[MeasuredTable] | None = None,
+    *,
+    threads: int = 1,
+    runner: Runner | None = None,
+) -> int:
+    """How many steps ``price`` with these arguments will report to ``advance``: 0 when nothing must be timed.
+
+    Raises:
+        InvalidInput: as ``price``.
+        NotMeasured: as ``price``.
+    """
+    _check(metrics, cost_models())
+    if "latency_ms" not in metrics:
+        return 0
+    from .latency import planned_steps
+
+    return planned_steps(space, _question(device, batch, tables, None, 0.0, threads, runner))
+
+
+def _question(
+    device: str,
+    batch: int,
+    tables: Sequence[MeasuredTable] | None,
+    advance: Callable[[int], None] | None,
+    seconds: float,
+    threads: int,
+    runner: Runner | None,
+) -> Question:
+    if batch < 1:
+        raise InvalidInput(f"batch={batch}; it must be at least 1")
+    if threads < 1:
+        raise InvalidInput(f"threads={threads}; it must be at least 1")
+    if device != "cpu":
+        find_device(device)
+    return Question(device, batch, tuple(tables or ()), seconds, threads, runner, advance)
+
+
+def _check(metrics: Sequence[str], known: Mapping[str, CostModel]) -> None:
+    names = list(known)
+    if isinstance(metrics, str) or not metrics:
+        raise InvalidInput(f"metrics={metrics!r}; give a list of names out of {', '.join(names)}")
+    for metric in metrics:
+        if metric not in names:
+            near = difflib.get_close_matches(metric, names, n=2, cutoff=0.3) or names
+            raise InvalidInput(f"unknown metric {metric!r}; nearest: {', '.join(near)} (known: {', '.join(names)})")
