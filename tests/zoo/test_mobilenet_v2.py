@@ -8,7 +8,7 @@ from bitfront import zoo
 from bitfront.errors import InvalidInput
 from bitfront.zoo import mobilenet_v2, photographs
 
-ESPRESSO, MOPED, TRIPOD = 967, 665, 872
+ESPRESSO, MOPED, MOTOR_SCOOTER, PALACE, TRIPOD, EGYPTIAN_CAT = 967, 665, 670, 698, 872, 285
 
 
 @pytest.fixture(scope="module")
@@ -17,12 +17,19 @@ def entry() -> zoo.ZooEntry:
 
 
 @pytest.mark.parametrize(
-    ("name", "label"), [("coffee.png", ESPRESSO), ("motorcycle_left.png", MOPED), ("camera.png", TRIPOD)]
+    ("name", "labels"),
+    [
+        ("coffee.png", {ESPRESSO}),
+        ("motorcycle_left.png", {MOPED, MOTOR_SCOOTER}),
+        ("camera.png", {TRIPOD}),
+        ("china.jpg", {PALACE}),
+        ("chelsea.png", {EGYPTIAN_CAT}),
+    ],
 )
-def test_known_labels(entry, name, label):
+def test_known_labels(entry, name, labels):
     with torch.no_grad():
         logits = entry.model(photographs.whole(name, mobilenet_v2.PREPROCESSING))
-    assert int(logits.argmax()) == label
+    assert int(logits.argmax()) in labels
 
 
 def test_folding_changes_nothing(entry):
