@@ -1,1 +1,18 @@
-"""exporters."""
+"""Configurations into runtimes: one exporter per target, and every artifact checked back."""
+
+from .api import export
+from .protocol import Capability, Exporter, ExportRequest
+from .registry import get, names
+from .report import Artifact, ExportReport, Verification
+
+__all__ = [
+    "Artifact",
+    "Capability",
+    "ExportReport",
+    "ExportRequest",
+    "Exporter",
+    "Verification",
+    "export",
+    "get",
+    "names",
+]

@@ -1,0 +1,159 @@
+"""ONNX for onnxruntime: really quantized weights, and integer kernels where the runtime has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..errors import ExportMismatch, InvalidInput, UnsupportedModel
+from ..formats import Format
+from .onnx_activations import InputRounding
+from .onnx_check import check_weights, parameter_names, reference, relative_error
+from .onnx_kernels import products, site_node_name, use_integer_kernels
+from .onnx_trace import trace
+from .onnx_weights import INT2_OPSET, INT4_OPSET, StoredWeight, store_bfloat16
+from .protocol import Capability, ExportRequest
+from .report import Artifact, Verification
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+_PROTOBUF_BYTES = 2**31
+
+
+class OnnxExporter:
+    """One ``.onnx`` file: codes in 2, 4 or 8 bits, one float32 scale per output channel, rounded inputs as QDQ pairs.
+
+    ==============  ==============================================================================================
+    format          in the file
+    ==============  ==============================================================================================
+    ``w2``          INT2 codes (operator set 25; INT4 where an older one is asked for), ``Cast(codes) * scale``
+    ``w3``, ``w4``  INT4 codes, likewise
+    ``w5 … w8``     INT8 codes, likewise
+    ``wXaY``        the same codes; ``QuantizeLinear, DequantizeLinear`` on uint8 before the product (and ``Clip``
+                    on the codes where Y < 8), ``DequantizeLinear`` on the weight where an integer kernel takes it
+    ``bf16``        BFLOAT16 weight, the input cast to bfloat16 and back
+    ==============  ==============================================================================================
+    """
+
+    name = "onnx"
+
+    def capabilities(self, format: Format) -> Capability:
+        """Every format of the grammar can be stored; the reason says how."""
+        if format.is_float:
+            return Capability(True, f"stored in {format.weight.bits} bits")
+        return Capability(True, f"codes stored in {format.weight.container_bits} bits")
+
+    def validate(self, request: ExportRequest) -> None:
+        """Check the packages, the formats and the types.
+
+        Raises:
+            InvalidInput: a package is missing, a site cannot take its format, or the model is not float32 or too large.
+        """
+        missing = [package for package in _PACKAGES if find_spec(package) is None]
+        if missing:
+            raise InvalidInput(f"exporting to ONNX needs {', '.join(missing)}; run: pip install 'bitfront[onnx]'")
+        for site in request.space.sites:
+            name = request.configuration.to_dict().get(site.name, "fp32")
+            capability = self.capabilities(Format.parse(name))
+            if not capability:
+                raise InvalidInput(f"site {site.name}: onnx cannot take {name}: {capability.reason}")
+            dtype = request.model.get_parameter(site.parameter).dtype
+            if dtype != torch.float32:
+                raise InvalidInput(f"site {site.name} has a {dtype} weight; export model.float()")
+        opset = self._opset(request)
+        if opset < INT4_OPSET:
+            raise InvalidInput(f"opset={opset} has no 4-bit integers; give at least {INT4_OPSET}")
+        size = sum(parameter.numel() * parameter.element_size() for parameter in request.model.parameters())
+        if size >= _PROTOBUF_BYTES:
+            raise InvalidInput(f"the model holds {size / 1e9:.1f} GB; one ONNX file holds less than 2 GB")
+
+    def export(self, request: ExportRequest, path: Path) -> Artifact:
+        """Trace the float model, exchange the weights, round the inputs, write the file.
+
+        Raises:
+            UnsupportedModel: ``torch.onnx.export`` refuses the model, or drops the weight of a site.
+        """
+        import onnx_ir as ir
+        import onnx_ir.passes.common as passes
+
+        opset = self._opset(request)
+        traced = trace(request, opset)
+        graph = traced.model.graph
+        rounding = InputRounding(graph, request)
+        for site in request.space.sites:
+            self._store(graph, request, site.name, rounding, opset)
+        rounding.apply()
+        passes.RemoveUnusedNodesPass()(traced.model)
+        passes.RemoveUnusedOpsetsPass()(traced.model)
+        ir.save(traced.model, path)
+        return Artifact(traced.float_bytes, traced.dynamic_batch, opset)
+
+    def verify(self, request: ExportRequest, path: Path) -> Verification:
+        """Compare the weights in the file, then its outputs in onnxruntime, with the fake-quantized model.
+
+        Raises:
+            ExportMismatch: a stored weight differs, or the outputs do not correspond.
+            UnsupportedModel: onnxruntime does not load the file.
+        """
+        from .onnx_runtime import Loaded, version
+
+        check_weights(request, path)
+        wanted = reference(request)
+        loaded = Loaded(path)
+        given = loaded.run(request.example)
+        if len(given) != len(wanted):
+            raise ExportMismatch(f"the file has {len(given)} outputs, the model {len(wanted)}")
+        errors = {
+            name: relative_error(value, expected) for (name, value), expected in zip(given.items(), wanted, strict=True)
+        }
+        integer = loaded.integer_kernels
+        rounded = [site for site, name in request.configuration.pairs if Format.parse(name).quantizes_activations]
+        return Verification(
+            output_errors=errors,
+            runtime="onnxruntime",
+            version=version(),
+            node_counts=loaded.node_counts,
+            integer_kernels=integer,
+            float_kernels=tuple(site for site in rounded if site not in integer),
+        )
+
+    def default_bound(self, configuration: Mapping[str, str]) -> float:
+        """1e-4 for weight-only configurations, 5e-2 where inputs are rounded."""
+        rounded = any(Format.parse(name).activation is not None for name in configuration.values())
+        return 5e-2 if rounded else 1e-4
+
+    def _store(
+        self, graph: ir.Graph, request: ExportRequest, site_name: str, rounding: InputRounding, opset: int
+    ) -> None:
+        site = next(site for site in request.space.sites if site.name == site_name)
+        names = [name for name in parameter_names(request, site.parameter) if name in graph.initializers]
+        if not names:
+            raise UnsupportedModel(
+                f"site {site.name}: torch.onnx.export did not keep its weight {site.parameter}; exclude the site"
+            )
+        initializer = graph.initializers[names[0]]
+        found = list(products(initializer))
+        for number, product in enumerate(found):
+            product.node.name = site_node_name(site.name, number)
+        target = Format.parse(request.configuration.to_dict().get(site.name, "fp32")).weight
+        if target.number == "float":
+            if target.bits == 16:
+                store_bfloat16(graph, initializer, request.quantized.weight(site, target))
+            return
+        codes = request.quantized.calibration.quantize(site, request.model.get_parameter(site.parameter), target)
+        weight = StoredWeight(graph, initializer, codes, target.bits, opset)
+        use_integer_kernels(graph, found, weight, rounding)
+        weight.replace_float()
+
+    @staticmethod
+    def _opset(request: ExportRequest) -> int:
+        if request.opset is not None:
+            return request.opset
+        bits = [Format.parse(name).weight_bits for name in request.configuration.values()]
+        return INT2_OPSET if 2 in bits else INT4_OPSET

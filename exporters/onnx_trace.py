@@ -1,0 +1,183 @@
+"""The float model as an ONNX graph in which every rounded site input is marked."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UnsupportedModel
+from ..formats import Format
+from ..space import WEIGHT_ONLY_KINDS, Site
+from ..task import Batch
+from .protocol import ExportRequest
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+#: Domain of the marker operator ``Input``; no node of it is left in the file.
+DOMAIN = "bitfront"
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A float graph.
+
+    Attributes:
+        model: the graph. A node ``bitfront::Input`` with the attributes ``site`` and ``module`` stands where the
+            input of a module is to be rounded.
+        dynamic_batch: whether the first dimension of the inputs is free.
+        float_bytes: size of the float file, without the markers.
+    """
+
+    model: ir.Model
+    dynamic_batch: bool
+    float_bytes: int
+
+
+def trace(request: ExportRequest, opset: int) -> Traced:
+    """Export the float model with ``torch.onnx.export(dynamo=True)``, unoptimized, so that every weight is there.
+
+    The batch dimension is left free where the model allows it: an example of one sample is doubled for that, because
+    ``torch.export`` takes the size 1 for a constant. Where the model fixes it, the example's own batch size is kept.
+
+    Args:
+        request: model, configuration and example.
+        opset: ONNX operator set.
+
+    Raises:
+        UnsupportedModel: ``torch.onnx.export`` refuses the model; the message carries the first cause.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(_quiet())
+        stack.enter_context(_plain_evaluation(request.model))
+        stack.enter_context(torch.no_grad())
+        for site in request.space.sites:
+            if rounds_input(site, request.configuration.to_dict().get(site.name, "fp32")):
+                for module in site.modules:
+                    handle = request.model.get_submodule(module).register_forward_pre_hook(_marker(site.name, module))
+                    stack.callback(handle.remove)
+        exported = _export(request.model, _doubled(request.example), opset, dynamic=True)
+        if isinstance(exported, Exception) or not _is_dynamic(exported):
+            exported = _export(request.model, request.example, opset, dynamic=False)
+    if isinstance(exported, Exception):
+        raise UnsupportedModel(
+            f"torch.onnx.export cannot express {type(request.model).__name__}: {_first_cause(exported)}"
+        ) from exported
+    return Traced(exported, _is_dynamic(exported), _float_bytes(exported))
+
+
+def rounds_input(site: Site, format_name: str) -> bool:
+    """Whether the fake-quantized model rounds the input of the modules of a site in this format."""
+    activation = Format.parse(format_name).activation
+    return activation is not None and (activation.number == "int" or site.kind not in WEIGHT_ONLY_KINDS)
+
+
+def _marker(site: str, module: str) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+    def mark(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        value = args[0]
+        marked = torch.onnx.ops.symbolic(
+            f"{DOMAIN}::Input",
+            (value,),
+            {"site": site, "module": module},
+            dtype=value.dtype,
+            shape=value.shape,
+            version=1,
+        )
+        return (marked, *args[1:])
+
+    return mark
+
+
+def _export(model: nn.Module, example: Batch, opset: int, dynamic: bool) -> ir.Model | Exception:
+    import onnx_ir.passes.common as passes
+
+    free = {name: _free(tensor, len(example)) for name, tensor in example.tensors.items()} if dynamic else None
+    named = isinstance(example.inputs, dict)
+    try:
+        program = torch.onnx.export(
+            model,
+            () if isinstance(example.inputs, dict) else example.inputs,
+            kwargs=example.inputs if isinstance(example.inputs, dict) else None,
+            dynamic_shapes=free if free is None or named else tuple(free.values()),
+            opset_version=opset,
+            dynamo=True,
+            optimize=False,
+            verbose=False,
+        )
+    except Exception as cause:  # noqa: BLE001  torch.export raises anything; the caller reports the first cause
+        return cause
+    assert program is not None
+    passes.ClearMetadataAndDocStringPass()(program.model)
+    passes.IdentityEliminationPass()(program.model)
+    return program.model
+
+
+def _free(tensor: Tensor, samples: int) -> dict[int, Any] | None:
+    return {0: torch.export.Dim.AUTO} if tensor.ndim and tensor.shape[0] == samples else None
+
+
+def _doubled(example: Batch) -> Batch:
+    if len(example) != 1:
+        return example
+    if isinstance(example.inputs, dict):
+        return Batch({name: _twice(tensor) for name, tensor in example.inputs.items()})
+    return Batch(tuple(_twice(tensor) for tensor in example.inputs))
+
+
+def _twice(tensor: Tensor) -> Tensor:
+    return torch.cat([tensor, tensor]) if tensor.ndim and tensor.shape[0] == 1 else tensor
+
+
+def _is_dynamic(model: ir.Model) -> bool:
+    first = model.graph.inputs[0].shape
+    return first is not None and len(first) > 0 and not isinstance(first[0], int)
+
+
+def _float_bytes(model: ir.Model) -> int:
+    import onnx_ir as ir
+
+    proto = ir.to_proto(model)
+    return int(proto.ByteSize() - sum(node.ByteSize() for node in proto.graph.node if node.domain == DOMAIN))
+
+
+def _first_cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+@contextmanager
+def _plain_evaluation(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, without the fused attention path that would by-pass the marked modules."""
+    training = [module for module in model.modules() if module.training]
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    model.eval()
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter's progress notes and deprecation warnings say nothing about the user's model."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,47 @@
+"""The exporters by name. Packages add their own through the entry point group ``bitfront.exporters``."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+
+from ..errors import InvalidInput
+from .protocol import Exporter
+
+GROUP = "bitfront.exporters"
+
+_BUILT_IN = {
+    "onnx": EntryPoint("onnx", f"{__package__}.onnx_exporter:OnnxExporter", GROUP),
+}
+
+
+def names() -> list[str]:
+    """The names of all exporters, built-in and installed, in alphabetical order."""
+    return sorted({*_BUILT_IN, *(point.name for point in entry_points(group=GROUP))})
+
+
+def get(name: str) -> Exporter:
+    """A new exporter.
+
+    Args:
+        name: one of ``names()``; a built-in name cannot be taken over by an installed package.
+
+    Raises:
+        InvalidInput: no exporter has this name (the nearest are named), or its entry point does not load.
+    """
+    points = {point.name: point for point in entry_points(group=GROUP)} | _BUILT_IN
+    if name not in points:
+        near = difflib.get_close_matches(str(name), points, n=3, cutoff=0.0)
+        raise InvalidInput(f"unknown export target {name!r}; nearest: {', '.join(near)}")
+    return _load(points[name])()
+
+
+def _load(point: EntryPoint) -> Callable[[], Exporter]:
+    module, _, attribute = point.value.partition(":")
+    try:
+        found: Callable[[], Exporter] = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as cause:
+        raise InvalidInput(f"the exporter {point.name!r} ({point.value}) does not load: {cause}") from cause
+    return found

@@ -1,0 +1,50 @@
+"""A calibration for weight-only configurations, computed from the weights alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..errors import InvalidInput, NonFiniteOutput
+from ..evaluators import Calibration
+from ..evaluators.quantizers import mse_scales
+from ..formats import Format
+from ..space import SearchSpace
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def weight_scales(model: nn.Module, space: SearchSpace, configuration: Mapping[str, str]) -> Calibration:
+    """The scales that ``evaluators.calibrate`` would choose, for the formats that a configuration uses.
+
+    Args:
+        model: the float model.
+        space: its sites.
+        configuration: ``{site name: format name}`` of weight-only formats.
+
+    Returns:
+        A calibration without activation ranges.
+
+    Raises:
+        InvalidInput: a format rounds activations to integers, whose ranges only data can give.
+        NonFiniteOutput: a weight is NaN or infinite.
+    """
+    scales = {}
+    for site in space.sites:
+        if site.name not in configuration:
+            continue
+        target = Format.parse(configuration[site.name])
+        if target.quantizes_activations:
+            raise InvalidInput(
+                f"site {site.name} is in {target}, which needs activation ranges; give export(..., "
+                "calibration=Calibration) as evaluators.calibrate(task, space) returns it"
+            )
+        weight = model.get_parameter(site.parameter)
+        if not bool(torch.isfinite(weight).all()):
+            raise NonFiniteOutput(f"the weight of {site.name} holds NaN or infinity")
+        if target.weight.number == "int":
+            scales[site.name, target.weight_bits] = mse_scales(weight, target.weight, site.channel_axis)
+    return Calibration(scales)
