@@ -1,18 +1,19 @@
 """One small ONNX model per kernel, as an exported layer looks, and the data that it runs on.
 
-=========================  ==========================================================================================
-weight, activation         graph (x float in, y float out)
-=========================  ==========================================================================================
-fp32, fp32                 op
-int8/int4/int2, fp32       DequantizeLinear(codes) -> op: the weight is small on disk and becomes float on every run
-int8, uint8                x -> QuantizeLinear -> DequantizeLinear -> op <- DequantizeLinear(codes), then
-                           QuantizeLinear -> DequantizeLinear: onnxruntime fuses it to QLinearConv or QGemm
-int4/int2, uint8           the same behind Cast(codes -> int8), which onnxruntime folds when it loads the model; without
-                           the Cast it keeps the float operator
-bf16, bf16                 Cast(weight -> float), folded when the model is loaded; x -> Cast(bf16) -> Cast(float) -> op
-=========================  ==========================================================================================
+=========  ===========================================================================================================
+input      graph (x float in, y float out)
+=========  ===========================================================================================================
+fp32       x -> op <- weight. A weight stored in codes is Cast(codes) * scale, one stored in bf16 is Cast(weight); both
+           are folded to float32 when onnxruntime loads the model
+bf16       x -> Cast(bf16) -> Cast(float) -> op <- weight
+uint8      x -> QuantizeLinear -> DequantizeLinear -> op <- DequantizeLinear(int8 codes); a convolution is followed by
+           QuantizeLinear -> DequantizeLinear, without which it would not be fused to QLinearConv; a product is fused to
+           QGemm or MatMulIntegerToFloat as it is. Codes stored in int4 or int2 go through Cast(int8), which is folded
+int64      Gather of rows
+=========  ===========================================================================================================
 
-(ONNX operator specifications of QuantizeLinear and DequantizeLinear, opset 21 for int4 and 25 for int2.)
+(ONNX operator specifications of QuantizeLinear and DequantizeLinear; int4 from opset 21, int2 from opset 25. Which
+patterns are fused was tried on onnxruntime 1.31.1: the zero-point of the weight must be given, and the bias be int32.)
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class LayerData:
         x: input: float32, or int64 indices.
         weight: float32 weight, as torch lays it out.
         bias: float32 [channels], or ``None``.
+        stored: how the weight lies in the file: fp32, bf16, int8, int4, int2.
         codes: int8 codes of the weight, ``None`` for float weights.
         scale: float32 scales [weight_shape[channel_axis]] of the codes.
         x_scale: scale of the input's uint8 codes, whose zero-point is 128.
@@ -49,14 +51,24 @@ class LayerData:
     x: NDArray[Any]
     weight: NDArray[np.float32]
     bias: NDArray[np.float32] | None
+    stored: str
     codes: NDArray[np.int8] | None
     scale: NDArray[np.float32]
     x_scale: float
     y_scale: float
 
 
-def layer_data(kernel: Kernel, seed: int = 0) -> LayerData:
-    """Random data of the kernel's shapes: unit normal inputs, weights that keep the variance."""
+def layer_data(kernel: Kernel, stored: str = "", seed: int = 0) -> LayerData:
+    """Random data of the kernel's shapes: unit normal inputs, weights that keep the variance.
+
+    Args:
+        kernel: what to make data for.
+        stored: how the weight lies in the file: fp32, bf16, int8, int4, int2; by default as the kernel reads it.
+        seed: of the random numbers.
+
+    Returns:
+        The data.
+    """
     rng = np.random.default_rng(seed)
     fan_in = int(np.prod(kernel.weight_shape)) // kernel.weight_shape[kernel.channel_axis]
     weight = (rng.standard_normal(kernel.weight_shape, dtype=np.float32) / np.sqrt(max(fan_in, 1))).astype(np.float32)
@@ -65,15 +77,16 @@ def layer_data(kernel: Kernel, seed: int = 0) -> LayerData:
     else:
         x = rng.standard_normal(kernel.input_shape, dtype=np.float32)
     bias = rng.standard_normal(kernel.channels, dtype=np.float32) if kernel.bias else None
+    stored = stored or kernel.weight_format
     codes, scale = None, np.ones(kernel.weight_shape[kernel.channel_axis], np.float32)
-    if kernel.weight_format in _BITS:
-        top = 2 ** (_BITS[kernel.weight_format] - 1)
+    if stored in _BITS:
+        top = 2 ** (_BITS[stored] - 1)
         axes = tuple(axis for axis in range(weight.ndim) if axis != kernel.channel_axis)
         largest = np.abs(weight).max(axis=axes, keepdims=True)
         steps = np.maximum(largest, 1e-6) / (top - 0.5)
         codes = np.clip(np.rint(weight / steps), -top, top - 1).astype(np.int8)
         scale = steps.reshape(-1).astype(np.float32)
-    return LayerData(x, weight, bias, codes, scale, x_scale=8 / 255, y_scale=4 * _OUTPUT_SCALE_SIGMAS / 255)
+    return LayerData(x, weight, bias, stored, codes, scale, x_scale=8 / 255, y_scale=4 * _OUTPUT_SCALE_SIGMAS / 255)
 
 
 def build(kernel: Kernel, data: LayerData) -> bytes:
@@ -85,11 +98,11 @@ def build(kernel: Kernel, data: LayerData) -> bytes:
     weight = _weight(graph, kernel, data, as_inputs_by_outputs=flip)
     integer = kernel.activation_format == "uint8"
     x = graph.round_trip("x", data.x_scale) if integer else "x"
-    if kernel.activation_format == "bf16" and kernel.op != "Gather":
+    if kernel.activation_format == "bf16":
         x = graph.node("Cast", [graph.node("Cast", ["x"], to=TensorProto.BFLOAT16)], to=TensorProto.FLOAT)
     bias = None if data.bias is None else _bias(graph, data, integer)
     y = _operator(graph, kernel, x, weight, bias)
-    if integer:
+    if integer and kernel.op.startswith("Conv"):
         y = graph.round_trip(y, data.y_scale)
     graph.node("Identity", [y], output="y")
     kind = TensorProto.INT64 if kernel.op == "Gather" else TensorProto.FLOAT
@@ -97,8 +110,8 @@ def build(kernel: Kernel, data: LayerData) -> bytes:
     outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
     model = helper.make_model(
         helper.make_graph(graph.nodes, "kernel", inputs, outputs, graph.tensors),
-        opset_imports=[helper.make_opsetid("", _OPSET_INT2 if kernel.weight_format == "int2" else _OPSET)],
-        ir_version=_IR_INT2 if kernel.weight_format == "int2" else _IR,
+        opset_imports=[helper.make_opsetid("", _OPSET_INT2 if data.stored == "int2" else _OPSET)],
+        ir_version=_IR_INT2 if data.stored == "int2" else _IR,
     )
     return bytes(model.SerializeToString())
 
@@ -146,18 +159,22 @@ def _weight(graph: _Graph, kernel: Kernel, data: LayerData, as_inputs_by_outputs
     """The float weight of the graph, in the layout that its operator reads."""
     flip = as_inputs_by_outputs and kernel.channel_axis == 0
     axis = 1 if flip else kernel.channel_axis
-    if data.codes is not None:
-        codes = data.codes.T if flip else data.codes
-        name = graph.codes(np.ascontiguousarray(codes), kernel.weight_format)
-        if kernel.activation_format == "uint8" and kernel.weight_format != "int8":
-            name = graph.node("Cast", [name], to=graph.types.INT8)
-        return graph.node("DequantizeLinear", [name, graph.tensor(data.scale)], axis=axis)
     weight = data.weight.T if flip else data.weight
-    if kernel.weight_format == "bf16":
+    if data.stored == "fp32":
+        return graph.tensor(weight)
+    if data.stored == "bf16":
         from ml_dtypes import bfloat16
 
         return graph.node("Cast", [graph.tensor(weight.astype(bfloat16))], to=graph.types.FLOAT)
-    return graph.tensor(weight)
+    assert data.codes is not None
+    name = graph.codes(np.ascontiguousarray(data.codes.T if flip else data.codes), data.stored)
+    if kernel.weight_format == "int8":
+        if data.stored != "int8":
+            name = graph.node("Cast", [name], to=graph.types.INT8)
+        zero = graph.tensor(np.zeros(len(data.scale), np.int8))
+        return graph.node("DequantizeLinear", [name, graph.tensor(data.scale), zero], axis=axis)
+    wide = data.scale.reshape([-1 if position == axis else 1 for position in range(weight.ndim)])
+    return graph.node("Mul", [graph.node("Cast", [name], to=graph.types.FLOAT), graph.tensor(wide)])
 
 
 def _bias(graph: _Graph, data: LayerData, integer: bool) -> str:
@@ -166,8 +183,9 @@ def _bias(graph: _Graph, data: LayerData, integer: bool) -> str:
     if not integer or len(data.scale) != len(data.bias):
         return graph.tensor(data.bias)
     step = (data.scale * np.float32(data.x_scale)).astype(np.float32)
+    codes = graph.tensor(np.rint(data.bias / step).astype(np.int32))
     return graph.node(
-        "DequantizeLinear", [graph.tensor(np.rint(data.bias / step).astype(np.int32)), graph.tensor(step)], axis=0
+        "DequantizeLinear", [codes, graph.tensor(step), graph.tensor(np.zeros(len(step), np.int32))], axis=0
     )
 
 

@@ -1,7 +1,9 @@
 """Kernel: what a site in a format runs as on the CPU; the key of a measurement.
 
-Several formats share a kernel: 5-, 6-, 7- and 8-bit weights all lie in int8 and run the same code, so they share one
-measurement. Sites of equal shapes and attributes share it too.
+Many formats share a kernel. An exported weight is ``Cast(codes) * scale``, which onnxruntime folds to a float32 weight
+while it loads the model, so ``w2`` to ``w8`` without rounded activations and ``fp32`` run the very same code: narrow
+weights make a smaller file, not a faster kernel. ``w2a8`` to ``w8a8`` all run the int8 kernel, because narrower codes
+are folded to int8. Sites of equal shapes and attributes share a kernel too, and a kernel is timed once.
 """
 
 from __future__ import annotations
@@ -13,12 +15,10 @@ from typing import Any
 
 from ..errors import NotMeasured
 from ..formats import Format
-from ..space import Site
+from ..space import WEIGHT_ONLY_KINDS, Site
 
 #: Raise when a kernel is built differently: rows that were measured before are then not reused.
-RECIPE = 1
-
-_STORAGE = {2: "int2", 4: "int4", 8: "int8"}
+RECIPE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,9 @@ class Kernel:
 
     Attributes:
         op: ONNX operator: Conv, ConvTranspose, Gemm (2-d input), MatMul (more dimensions), Gather.
-        weight_format: how the weight is stored: fp32, bf16, int8, int4, int2.
-        activation_format: what enters the operator: fp32, bf16, uint8, or int64 (indices).
+        weight_format: what the kernel reads: fp32 or int8.
+        activation_format: what enters the operator: fp32, bf16 (rounded to it, computed in float32), uint8, or int64
+            (indices).
         input_shape: with the asked batch.
         weight_shape: as torch lays the weight out.
         channel_axis: axis of the output channels in ``weight_shape``.
@@ -50,6 +51,11 @@ class Kernel:
         """Length of a bias: output channels (of a grouped transposed convolution: of all groups)."""
         groups = dict(self.attributes).get("group", (1,))[0] if self.op == "ConvTranspose" else 1
         return self.weight_shape[self.channel_axis] * groups
+
+    @property
+    def converts(self) -> bool:
+        """Whether layout or type may be converted before and after, depending on the neighbours."""
+        return self.op.startswith("Conv") and self.activation_format != "bf16"
 
     @property
     def shape(self) -> str:
@@ -82,7 +88,7 @@ def site_kernel(site: Site, format_name: str, batch: int = 1) -> Kernel:
     Raises:
         NotMeasured: the CPU runtime has no kernel for the format.
     """
-    weight, activation = _storage(Format.parse(format_name))
+    weight, activation = _computed(Format.parse(format_name), site.kind)
     shape = batched(site.input_shape, site.samples, batch)
     attributes = dict(site.attributes)
     bias = bool(attributes.get("bias"))
@@ -117,20 +123,18 @@ def batched(shape: tuple[int, ...], samples: int, batch: int) -> tuple[int, ...]
     return (shape[0] // samples * batch, *shape[1:])
 
 
-def _storage(format_: Format) -> tuple[str, str]:
-    """How a format stores its weight, and what activation enters the kernel."""
-    if format_.is_float:
-        name = {32: "fp32", 16: "bf16"}[format_.weight_bits]
-        return name, name
-    weight = _STORAGE[format_.weight.container_bits]
-    if format_.activation_bits is None:
-        return weight, "fp32"
+def _computed(format_: Format, kind: str) -> tuple[str, str]:
+    """What weight the kernel reads, and what activation enters it."""
+    if format_.name == "bf16" and kind not in WEIGHT_ONLY_KINDS:
+        return "fp32", "bf16"
+    if not format_.quantizes_activations:
+        return "fp32", "fp32"
     if format_.activation_bits != 8:
         raise NotMeasured(
             f"format {format_.name}: onnxruntime's integer kernels on the CPU take 8-bit activations only; "
             f"offer w{format_.weight_bits}a8 or w{format_.weight_bits} instead"
         )
-    return weight, "uint8"
+    return "int8", "uint8"
 
 
 def _convolution(

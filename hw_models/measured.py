@@ -10,9 +10,10 @@ import numpy as np
 from ..space import SearchSpace
 from .cost_model import Question
 from .kernels import Kernel, site_kernel
+from .onnx_runner import STEPS, OnnxRuntimeRunner
+from .onnx_session import require
 from .prices import PriceTable, tabulate
 from .rows import KernelRow, lookup
-from .runtime import STEPS, OnnxRuntimeRunner, require
 
 
 class Runner(Protocol):
@@ -32,9 +33,9 @@ class Runner(Protocol):
 def cpu_latency(space: SearchSpace, question: Question) -> PriceTable:
     """Milliseconds per site and format: median time of the kernel x calls; sigma likewise.
 
-    Conversions of each kernel's input and output (layout, and float to int8 and back for integer kernels) are counted
-    in every site, because every kernel is timed between float tensors in the plain layout. The base is the cost of one
-    call of the runtime. Operators outside the sites are not counted.
+    The base is the cost of one call of the runtime. Conversions between neighbours of unlike formats (layout, float to
+    int8 and back) are in ``PriceTable.conversion``, which widens the interval of a configuration; operators outside
+    the sites are not counted.
 
     Raises:
         InvalidInput: onnxruntime is not installed.
@@ -53,6 +54,7 @@ def cpu_latency(space: SearchSpace, question: Question) -> PriceTable:
         unit="ms",
         values=tabulate(space, lambda site, format_: site.calls * rows[site.name, format_.name].median_ms),
         sigma=tabulate(space, lambda site, format_: site.calls * rows[site.name, format_.name].sigma_ms),
+        conversion=tabulate(space, lambda site, format_: site.calls * rows[site.name, format_.name].conversion_ms),
         base=float(np.median([row.overhead_ms for row in used])),
         source="measured",
         provenance=_provenance(used, question.batch),

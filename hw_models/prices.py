@@ -51,6 +51,8 @@ class PriceTable:
         base: the constant part, such as the size of the tensors outside the sites.
         source: ``"exact"``, ``"measured"`` or ``"roofline"``.
         provenance: one line for people: device, runtime and version, threads, date, or the formula.
+        conversion: array of the shape of ``values``, or ``None``: what a site pays on top where a neighbour in
+            execution order runs another format (layout, float to integer and back).
         rows: measurements that were taken to make this table (empty when nothing new was timed).
     """
 
@@ -61,6 +63,7 @@ class PriceTable:
     base: float
     source: Source
     provenance: str
+    conversion: NDArray[np.float64] | None = None
     rows: tuple[KernelRow, ...] = ()
 
     def total(self, choice: NDArray[np.int64]) -> Price:
@@ -69,14 +72,19 @@ class PriceTable:
         The interval takes the errors of the sites as fully correlated, so their standard deviations add up:
         ``value ± 1.96 sum(sigma)``. That is the widest interval that the standard deviations allow; kernels timed in
         one session on one machine do share most of their error (clock, neighbours, memory), so the narrower sum in
-        quadrature would promise too much. A roofline is a bound that no kernel beats, so there the lower end is the
-        value itself.
+        quadrature would promise too much. The upper end also holds the conversions of every site whose neighbour in
+        execution order runs another format; the first and the last site always convert. A roofline is a bound that no
+        kernel beats, so there the lower end is the value itself.
         """
         rows = np.arange(len(choice))
         value = self.base + float(self.values[rows, choice].sum())
         margin = _NORMAL_95 * float(self.sigma[rows, choice].sum())
         low = value if self.source == "roofline" else max(0.0, value - margin)
-        return Price(value, low, value + margin, self.source)
+        high = value + margin
+        if self.conversion is not None and len(choice):
+            changes = np.concatenate([[True], choice[1:] != choice[:-1], [True]])
+            high += float(self.conversion[rows, choice][changes[1:] | changes[:-1]].sum())
+        return Price(value, low, high, self.source)
 
 
 @dataclass(frozen=True)

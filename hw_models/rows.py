@@ -29,12 +29,14 @@ class KernelRow:
         runtime_version: its version.
         threads: intra-op threads.
         op: ONNX operator (Conv, ConvTranspose, Gemm, MatMul, Gather).
-        weight_format: how the weight is stored: fp32, bf16, int8, int4, int2.
+        weight_format: what the kernel reads: fp32 or int8 (see ``kernels``).
         activation_format: what enters the kernel: fp32, bf16, uint8, int64 (indices).
         shape: ``input;weight`` such as ``1x32x112x112;16x32x1x1`` (the weight as torch lays it out).
         attributes: JSON object of strides, pads, dilations, group, bias.
-        executed: operators of the optimized graph, in order, joined by ``+``: what really ran.
-        min_ms: shortest time of one run, like all times below without the overhead of the call.
+        executed: operators in the order in which they were seen running, joined by ``+``.
+        conversion_ms: time in conversions that a neighbour in the same format makes unnecessary: blocked layout, and
+            float to int8 and back. Not part of the times below.
+        min_ms: shortest time of one run, like all times below without the overhead of the call and conversions.
         median_ms: the price.
         p90_ms: 90th percentile.
         p99_ms: 99th percentile.
@@ -61,6 +63,7 @@ class KernelRow:
     shape: str
     attributes: str
     executed: str
+    conversion_ms: float
     min_ms: float
     median_ms: float
     p90_ms: float

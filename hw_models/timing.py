@@ -1,9 +1,10 @@
 r"""Timing of many short functions side by side.
 
 The candidates run in turn, round after round (interleaved), so that a change of the clock or a busy neighbour hits all
-of them alike. One sample is the mean over as many back-to-back runs as fill ``SAMPLE_SECONDS``, so that the resolution
-of the clock (tens of nanoseconds) does not matter. The estimate is the median of the samples; its standard error comes
-from the interquartile range,
+of them alike, and so that each finds the caches as the others left them. Before every run, outside the timed part, the
+candidate writes its input and output buffers anew: inside a model they have just been written by the layer before,
+while the weights have not been read since the last pass. One sample is the mean over so many timed runs that they fill
+``SAMPLE_SECONDS``. The estimate is the median of the samples; its standard error comes from the interquartile range,
 
 .. math:: \sigma_{\text{median}} = \sqrt{\pi/2}\; \frac{\mathrm{IQR}}{1.349\,\sqrt{n}}
 
@@ -16,27 +17,50 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 MIN_SAMPLES = 30
+MAX_SAMPLES = 60
+#: Samples under which a row is never left, however slow its kernel.
+FEWEST_SAMPLES = 5
 SAMPLE_SECONDS = 1e-4
-MAX_REPEATS = 32
+MAX_REPEATS = 16
 WARM_UP = 3
-#: Relative error between sessions that the spread inside one session does not show.
-FLOOR = 0.03
+#: Relative error between sessions, and between a kernel alone and inside a model (docs/hw_models.md).
+FLOOR = 0.05
 #: Precision (standard error over median) at which sampling stops early.
 PRECISE = 0.01
 #: Interquartile range over median above which a row is measured again, and flagged if it stays so.
 UNSTABLE = 0.3
 
 Clock = Callable[[], float]
+Advance = Callable[[int], None]
+
+
+class Candidate(Protocol):
+    """Something to time.
+
+    Attributes:
+        most_repeats: runs that one sample may hold.
+    """
+
+    most_repeats: int
+
+    def prepare(self) -> None:
+        """What comes before every run and is not timed."""
+        ...
+
+    def run(self) -> None:
+        """What is timed."""
+        ...
 
 
 @dataclass(frozen=True)
 class Timing:
-    """The samples of one function.
+    """The samples of one candidate.
 
     Attributes:
         samples: seconds per run, one entry a sample.
@@ -74,62 +98,59 @@ class Timing:
 
 
 def interleaved(
-    functions: Sequence[Callable[[], object]],
+    candidates: Sequence[Candidate],
     seconds: float,
-    advance: Callable[[int], None] | None = None,
+    advance: Advance | None = None,
     clock: Clock = time.perf_counter,
 ) -> list[Timing]:
-    """Time functions in turn.
+    """Time candidates in turn.
 
-    Every function gets ``MIN_SAMPLES`` samples, unless that takes more than three times ``seconds``; then sampling
-    stops where it is, after five samples at least. Past ``MIN_SAMPLES`` the functions whose median is not yet precise
-    to 1 % are sampled on while ``seconds`` last.
+    Every candidate gets ``MIN_SAMPLES`` samples, unless that takes more than three times ``seconds``; then sampling
+    stops where it is, after ``FEWEST_SAMPLES`` at least. Past ``MIN_SAMPLES`` all are sampled on, up to
+    ``MAX_SAMPLES``, while ``seconds`` last and the median of one of them is not yet precise to ``PRECISE``.
 
     Args:
-        functions: what to time; each is called without arguments.
+        candidates: what to time.
         seconds: time to spend.
-        advance: called with the number of samples taken, ``MIN_SAMPLES`` per function in all.
+        advance: called with the number of samples taken, ``MIN_SAMPLES`` per candidate in all.
         clock: monotonic seconds.
 
     Returns:
-        One timing per function.
+        One timing per candidate.
     """
     begin = clock()
-    repeats = [_repeats(function, clock) for function in functions]
-    samples: list[list[float]] = [[] for _ in functions]
-    active = list(range(len(functions)))
-    rounds = 0
-    while active:
-        for index in active:
-            samples[index].append(_sample(functions[index], repeats[index], clock))
-        rounds += 1
-        if advance and rounds <= MIN_SAMPLES:
-            advance(len(active))
+    repeats = [_repeats(candidate, clock) for candidate in candidates]
+    samples: list[list[float]] = [[] for _ in candidates]
+    for done in range(1, MAX_SAMPLES + 1):
+        for candidate, count, taken in zip(candidates, repeats, samples, strict=True):
+            taken.append(_sample(candidate, count, clock))
+        if advance and done <= MIN_SAMPLES:
+            advance(len(candidates))
         spent = clock() - begin
-        if rounds < MIN_SAMPLES:
-            if rounds >= 5 and spent > 3 * seconds:
+        if done < MIN_SAMPLES:
+            if done >= FEWEST_SAMPLES and spent > 3 * seconds:
+                if advance:
+                    advance((MIN_SAMPLES - done) * len(candidates))
                 break
-            continue
-        if spent + spent / rounds > seconds:
+        elif spent * (done + 1) / done > seconds or (done % 10 == 0 and all(map(_precise, samples))):
             break
-        if rounds % 10 == 0:
-            active = [index for index in active if not _precise(samples[index])]
-    if advance and rounds < MIN_SAMPLES:
-        advance((MIN_SAMPLES - rounds) * len(functions))
     return [Timing(np.array(taken), count) for taken, count in zip(samples, repeats, strict=True)]
 
 
-def _repeats(function: Callable[[], object], clock: Clock) -> int:
+def _repeats(candidate: Candidate, clock: Clock) -> int:
     """Warm up, and find how many runs fill a sample."""
-    shortest = min(_sample(function, 1, clock) for _ in range(WARM_UP))
-    return int(np.clip(np.ceil(SAMPLE_SECONDS / max(shortest, 1e-9)), 1, MAX_REPEATS))
+    shortest = min(_sample(candidate, 1, clock) for _ in range(WARM_UP))
+    return int(np.clip(np.ceil(SAMPLE_SECONDS / max(shortest, 1e-9)), 1, candidate.most_repeats))
 
 
-def _sample(function: Callable[[], object], repeats: int, clock: Clock) -> float:
-    start = clock()
+def _sample(candidate: Candidate, repeats: int, clock: Clock) -> float:
+    total = 0.0
     for _ in range(repeats):
-        function()
-    return (clock() - start) / repeats
+        candidate.prepare()
+        start = clock()
+        candidate.run()
+        total += clock() - start
+    return total / repeats
 
 
 def _precise(samples: Sequence[float]) -> bool:

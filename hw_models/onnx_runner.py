@@ -1,0 +1,180 @@
+"""Kernels timed in onnxruntime on this machine's CPU."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from .kernels import Kernel
+from .onnx_session import LoadedKernel, Profile, empty_model, load, require
+from .rows import KernelRow
+from .timing import MIN_SAMPLES, Advance, Candidate, Timing, interleaved
+
+#: Kernels that are held in memory together (weights and activations, bytes); more are timed group after group.
+GROUP_BYTES = 512_000_000
+#: Steps of a progress bar per kernel: one to load it, one per sample.
+STEPS = 1 + MIN_SAMPLES
+#: Written between the runs of a second measurement, so that weights leave the second-level cache.
+_EVICTION_BYTES = 8_000_000
+
+
+@cache
+def processor() -> str:
+    """Model name of this machine's CPU."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+@dataclass(frozen=True)
+class OnnxRuntimeRunner:
+    """Times kernels in onnxruntime on this machine.
+
+    Attributes:
+        threads: intra-op threads.
+    """
+
+    threads: int = 1
+
+    @property
+    def runtime(self) -> tuple[str, str]:
+        """Name and version of the runtime."""
+        return "onnxruntime", str(require().__version__)
+
+    def digest(self, kernel: Kernel) -> str:
+        """The key under which this runner stores a kernel's row."""
+        return kernel.digest("cpu", processor(), *self.runtime, self.threads)
+
+    def measure(self, kernels: Sequence[Kernel], seconds: float, advance: Advance | None = None) -> list[KernelRow]:
+        """Time kernels, interleaved; unstable ones once more.
+
+        Args:
+            kernels: what to time.
+            seconds: time to spend on sampling, over all kernels.
+            advance: called with the steps done, ``STEPS`` per kernel in all.
+
+        Returns:
+            One row per kernel, in order.
+        """
+        rows: list[KernelRow] = []
+        for group in _groups(kernels):
+            rows += self._measure_group(group, seconds * len(group) / len(kernels), advance)
+        return rows
+
+    def _measure_group(self, group: Sequence[Kernel], seconds: float, advance: Advance | None) -> list[KernelRow]:
+        results, overhead = self._time(group, seconds, advance)
+        shaky = [index for index, (_, timing) in enumerate(results) if not timing.stable]
+        if shaky:
+            again, _ = self._time([group[index] for index in shaky], seconds * len(shaky) / len(group), evicting=True)
+            for index, result in zip(shaky, again, strict=True):
+                if result[1].spread < results[index][1].spread:
+                    results[index] = result
+        return [self._row(kernel, *result, overhead) for kernel, result in zip(group, results, strict=True)]
+
+    def _time(
+        self, kernels: Sequence[Kernel], seconds: float, advance: Advance | None = None, evicting: bool = False
+    ) -> tuple[list[tuple[Profile, Timing]], float]:
+        """Profile and timing of each kernel, and the seconds of an empty call.
+
+        A kernel between conversions is timed by the runtime's profiler, which tells them apart; any other by the
+        clock around the call, less the empty call.
+        """
+        loaded: list[LoadedKernel] = []
+        for kernel in kernels:
+            loaded.append(load(kernel, threads=self.threads, profiled=True))
+            loaded[-1].run()
+            if advance:
+                advance(1)
+        profiles = {index: loaded[index].profile(kernel) for index, kernel in enumerate(kernels) if not kernel.converts}
+        empty = empty_model(self.threads)
+        candidates: list[Candidate] = [_Evicting(item) for item in loaded] if evicting else [*loaded]
+        timings = interleaved([*candidates, empty], seconds, _of_kernels(advance, len(kernels)))
+        overhead = timings.pop().median
+        results = []
+        for index, (kernel, timing) in enumerate(zip(kernels, timings, strict=True)):
+            if kernel.converts:
+                profile = loaded[index].profile(kernel)
+                timing = Timing(1e-3 * profile.kernel_ms[-len(timing.samples) :], 1)
+            else:
+                # what is left is never less than a tenth of what was timed
+                net = np.maximum(timing.samples - overhead, 0.1 * timing.samples)
+                profile, timing = profiles[index], Timing(net, timing.repeats)
+            results.append((profile, timing))
+        return results, overhead
+
+    def _row(self, kernel: Kernel, profile: Profile, timing: Timing, overhead: float) -> KernelRow:
+        net = 1e3 * timing.samples
+        name, version = self.runtime
+        return KernelRow(
+            digest=self.digest(kernel),
+            device="cpu",
+            hardware=processor(),
+            runtime=name,
+            runtime_version=version,
+            threads=self.threads,
+            op=kernel.op,
+            weight_format=kernel.weight_format,
+            activation_format=kernel.activation_format,
+            shape=kernel.shape,
+            attributes=kernel.parameters,
+            executed="+".join(profile.executed),
+            conversion_ms=float(np.median(profile.conversion_ms)),
+            min_ms=float(net.min()),
+            median_ms=float(np.median(net)),
+            p90_ms=float(np.quantile(net, 0.9)),
+            p99_ms=float(np.quantile(net, 0.99)),
+            mean_ms=float(net.mean()),
+            std_ms=float(net.std(ddof=1)),
+            sigma_ms=1e3 * timing.sigma,
+            samples=len(net),
+            repeats=timing.repeats,
+            overhead_ms=1e3 * overhead,
+            stable=timing.stable,
+            date=datetime.now(UTC).date().isoformat(),
+        )
+
+
+class _Evicting:
+    """A kernel whose weights are driven out of the second-level cache before each run, as the other kernels do it."""
+
+    def __init__(self, kernel: LoadedKernel) -> None:
+        self._kernel = kernel
+        self.most_repeats = kernel.most_repeats
+        self._other = np.zeros(_EVICTION_BYTES, np.uint8)
+
+    def prepare(self) -> None:
+        self._other += 1
+        self._kernel.prepare()
+
+    def run(self) -> None:
+        self._kernel.run()
+
+
+def _of_kernels(advance: Advance | None, kernels: int) -> Callable[[int], None] | None:
+    """Progress of the kernels only: the empty model that is timed beside them takes no step."""
+    if advance is None:
+        return None
+    return lambda samples: advance(samples // (kernels + 1) * kernels)
+
+
+def _groups(kernels: Sequence[Kernel]) -> list[list[Kernel]]:
+    """Kernels in order, cut where the next one would not fit in memory beside the group."""
+    groups: list[list[Kernel]] = []
+    used = 0
+    for kernel in kernels:
+        size = 8 * int(np.prod(kernel.weight_shape)) + 16 * int(np.prod(kernel.input_shape))
+        if not groups or used + size > GROUP_BYTES:
+            groups.append([])
+            used = 0
+        groups[-1].append(kernel)
+        used += size
+    return groups
