@@ -1,0 +1,265 @@
+"""``report.html``: one file that answers what to ship, shows why, and says how it was found.
+
+Plotly's JavaScript is inlined once, so the file opens from disk without a network. Everything that comes from the
+document is HTML-escaped; figures are embedded as JSON in which ``<`` cannot occur.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..files import write_text
+from .view import Front, Point, count, format_order, histogram, label, limit_text, number, price_label, unit
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1d2127; --soft: #5c6570; --paper: #fff; --panel: #f4f6f8; --line: #d9dee4;
+  --best: #d01c6f; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ee; --soft: #9aa4b0; --paper: #14171b; --panel: #1e2329;
+  --line: #363d46; --best: #ff74b1; } }
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 0 auto;
+  max-width: 1160px; padding: 1.2rem 1.2rem 4rem; }
+h1 { font-size: 1.5rem; margin: 0 0 .2rem; } h2 { font-size: 1.2rem; margin: 2.4rem 0 .4rem; }
+h3 { font-size: 1rem; margin: 1.4rem 0 .3rem; }
+.soft, figcaption { color: var(--soft); font-size: .9rem; } h1, p, figcaption { overflow-wrap: anywhere; }
+.answer { background: var(--panel); border-left: 5px solid var(--best); padding: .8rem 1.1rem; margin: 1rem 0; }
+.answer p { margin: .3rem 0; } .answer .ship { font-size: 1.2rem; font-weight: 600; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; width: 100%; }
+th, td { text-align: left; padding: .35rem .7rem; border-bottom: 1px solid var(--line); vertical-align: top; }
+td { font-variant-numeric: tabular-nums; } th { font-weight: 600; } tr.best { background: var(--panel); }
+tr.best th { color: var(--best); } .interval { color: var(--soft); font-size: .85em; white-space: nowrap; }
+.bar { display: flex; height: 1.1rem; margin: .5rem 0 .2rem; border-radius: 3px; overflow: hidden; }
+.key { display: inline-block; width: .8rem; height: .8rem; margin: 0 .3rem 0 0; vertical-align: -1px; }
+.used { display: inline-block; margin-right: 1rem; }
+figure { margin: .6rem 0; } pre { background: var(--panel); padding: .8rem;
+  overflow-x: auto; font-size: .85rem; } details { margin: .6rem 0; } summary { cursor: pointer; font-weight: 600; }
+"""
+
+_SCRIPT = """
+(function () {
+  var dark = matchMedia('(prefers-color-scheme: dark)');
+  function theme() { return {'font.color': dark.matches ? '#e6e9ee' : '#1d2127'}; }
+  var plots = document.querySelectorAll('div.plot');
+  plots.forEach(function (plot) {
+    var spec = JSON.parse(plot.nextElementSibling.textContent);
+    Plotly.newPlot(plot, spec.data, spec.layout, {responsive: true, displaylogo: false}).then(function () {
+      Plotly.relayout(plot, theme());
+    });
+  });
+  dark.addEventListener('change', function () {
+    plots.forEach(function (plot) { Plotly.relayout(plot, theme()); });
+  });
+})();
+"""
+
+
+def write_report(document: Mapping[str, Any], path: str | Path) -> None:
+    """Write the report of a run; a reader sees the old file or the new one, never half of it.
+
+    Args:
+        document: the content of ``front.json``.
+        path: where to write, usually ``report.html``.
+
+    Raises:
+        InvalidInput: the document is not a front; the message names the part.
+    """
+    write_text(path, render_report(Front.parse(document)))
+
+
+def render_report(front: Front) -> str:
+    """The report as one HTML page."""
+    from plotly.offline import get_plotlyjs
+
+    body = "\n".join([_header(front), _table(front), _exports(front), *_figures(front), _how(front)])
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(front.name)} · bitfront</title><style>{_STYLE}</style>"
+        f"<script>{get_plotlyjs()}</script></head>\n<body>\n{body}\n<script>{_SCRIPT}</script>\n</body></html>\n"
+    )
+
+
+def _header(front: Front) -> str:
+    facts = [front.model.name, f"{len(front.model.sites)} layers", f"{len(front.points)} configurations evaluated"]
+    facts += [front.created, f"bitfront {front.bitfront}"]
+    limits = ", ".join(limit_text(name, value) for name, value in front.constraints.items())
+    best = front.best_point
+    if best is None:
+        ship = "<p class='ship'>No configuration can be recommended.</p>"
+    else:
+        ship = f"<p class='ship'>Ship {escape(best.label)}: {escape(_claims(front, best))}.</p>{_bits_bar(front, best)}"
+    return (
+        f"<header><h1>What should I ship for {escape(front.name)}?</h1>"
+        f"<p class='soft'>{escape(' · '.join(fact for fact in facts if fact))}</p></header>"
+        f"<section class='answer'>{ship}<p>{escape(_sentence(front.best_reason))}</p>"
+        f"<p class='soft'>Constraints: {escape(limits or 'none')}.</p></section>"
+    )
+
+
+def _sentence(text: str) -> str:
+    """With a capital and a full stop."""
+    return "" if not text else text[0].upper() + text[1:].rstrip(".") + "."
+
+
+def _claims(front: Front, point: Point) -> str:
+    """Quality and prices of a point in one line."""
+    measured = point.measured.holdout or point.measured.validation
+    parts = []
+    if measured is not None:
+        split = "held-out" if point.measured.holdout else "validation"
+        parts.append(f"{split} {label(front.metric).split(' (')[0]} {measured.text(unit(front.metric))}")
+    for metric in front.price_metrics:
+        if metric in point.prices:
+            price = point.prices[metric]
+            source = f" ({price.source})" if price.source not in ("", "exact") else ""
+            name = "average " if metric == "avg_bits" else "" if unit(metric) else f"{metric} "
+            parts.append(f"{name}{number(price.value)} {unit(metric)}".rstrip() + source)
+    return ", ".join(parts)
+
+
+def _bits_bar(front: Front, point: Point) -> str:
+    """The share of the weights in each format, as one bar with a key."""
+    from .figures import format_colour
+
+    counts = histogram(front, point)
+    used = [(str(name), row["share"], row["layers"]) for name, row in counts.iterrows() if row["layers"]]
+    bar = "".join(f"<div style='width:{100 * share:.2f}%;background:{format_colour(n)}'></div>" for n, share, _ in used)
+    key = "".join(
+        f"<span class='used'><span class='key' style='background:{format_colour(name)}'></span>"
+        f"{escape(name)}: {count(layers, 'layer')}, {100 * share:.0f} % of the weights</span>"
+        for name, share, layers in used
+    )
+    return f"<div class='bar' aria-hidden='true'>{bar}</div><p class='soft'>{key}</p>"
+
+
+def _table(front: Front) -> str:
+    """The best configuration against the uniform ones."""
+    rows: list[tuple[str, bool, list[str]]] = []
+    best = front.best_point
+    for point in _distinct(front):
+        cells = [
+            _interval(measured) if measured is not None else "not measured"
+            for measured in (point.measured.holdout, point.measured.validation)
+        ]
+        for metric in front.price_metrics:
+            price = point.prices.get(metric)
+            cells.append("—" if price is None else _interval(price))
+        cells.append("met" if point.feasible else "missed")
+        name = escape(point.label)
+        rows.append((f"best: {name}" if point is best else name, point is best, cells))
+    heads = [f"{label(front.metric)}, held-out", f"{label(front.metric)}, validation"]
+    for metric in front.price_metrics:
+        source = ", ".join(front.sources(metric))
+        heads.append(f"{label(metric)}" + (f", {source}" if source not in ("", "exact") else ""))
+    head = "".join(f"<th>{escape(text)}</th>" for text in ["configuration", *heads, "constraints"])
+    body = "".join(
+        f"<tr{' class=best' if is_best else ''}><th>{name}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+        for name, is_best, cells in rows
+    )
+    note = "Lower is better in every column. Brackets hold the interval. Held-out data was not seen by the search."
+    return (
+        f"<h2>Best against uniform</h2><div class='scroll'><table><thead><tr>{head}</tr></thead>"
+        f"<tbody>{body}</tbody></table></div><p class='soft'>{note}</p>"
+    )
+
+
+def _distinct(front: Front) -> list[Point]:
+    """The best point, then the uniform ones without it."""
+    best = front.best_point
+    return [*([best] if best is not None else []), *(point for point in front.baselines if point is not best)]
+
+
+def _interval(found: Any) -> str:
+    """A number with its interval on the next line."""
+    if not math.isfinite(found.value):
+        return "not finite"
+    if not (found.below or found.above):
+        return number(found.value)
+    return f"{number(found.value)}<br><span class='interval'>[{number(found.low)}, {number(found.high)}]</span>"
+
+
+def _exports(front: Front) -> str:
+    if not front.exports:
+        return "<h2>Export</h2><p>Nothing was exported.</p>"
+    rows = [
+        [
+            export.target,
+            export.path,
+            "—" if export.bytes_on_disk is None else f"{export.bytes_on_disk / 1e6:.3f}",
+            number(export.relative_error),
+            number(export.bound),
+        ]
+        for export in front.exports
+    ]
+    heads = ["target", "path", "size on disk (MB)", "relative error, loaded back", "allowed"]
+    return "<h2>Export</h2>" + _plain_table(heads, rows)
+
+
+def _plain_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
+    body = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def _figures(front: Front) -> Iterable[str]:
+    from .figures import agreement_figure, front_figure, layer_map, points_map, sensitivity_figure
+
+    prices = [metric for metric in front.price_metrics if metric in front.objectives] or front.price_metrics
+    yield "<h2>The front</h2>"
+    for metric in prices:
+        caption = (
+            f"Quality against {price_label(front, metric)}. Bars are intervals, grey points are dominated, hollow ones "
+            "miss a constraint; hover for the numbers."
+        )
+        yield _embed(front_figure(front, metric), caption)
+    if front.best_point is not None:
+        yield f"<h2>The format of every layer in {escape(front.best_point.label)}</h2>"
+        yield _embed(layer_map(front, front.best_point), "Layers in the order of the forward pass.")
+    if prices and front.model.sites:
+        yield "<h2>The format of every layer along the front</h2>"
+        caption = f"Pareto-optimal and uniform configurations by rising {label(prices[-1])}; ★ is the best."
+        yield _embed(points_map(front, prices[-1]), caption)
+    for proxy, scores in front.sensitivity.items():
+        yield f"<h2>How sensitive each layer is: {escape(proxy)}</h2>"
+        took = f" Computed in {number(scores.seconds)} s." if math.isfinite(scores.seconds) else ""
+        yield _embed(sensitivity_figure(front, proxy), f"Predicted loss if only this layer is quantized.{took}")
+    if any("quality" in point.predicted for point in front.points):
+        yield "<h2>Was the prediction right?</h2>"
+        yield _embed(agreement_figure(front), "Every evaluated configuration; a perfect prediction lies on the line.")
+
+
+def _embed(figure: go.Figure, caption: str) -> str:
+    spec = figure.to_json().replace("<", "\\u003c")
+    return (
+        f"<figure><div class='plot' role='img' aria-label=\"{escape(caption)}\"></div>"
+        f"<script type='application/json'>{spec}</script><figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def _how(front: Front) -> str:
+    prices = [[label(name), table.source, table.provenance] for name, table in front.price_tables.items()]
+    proxies = []
+    for name in dict.fromkeys([*front.proxies, *front.sensitivity]):
+        score, scores = front.proxies.get(name), front.sensitivity.get(name)
+        rho = "—" if score is None or score.spearman is None else f"{score.spearman:.3f}"
+        points = "—" if score is None else str(score.points)
+        proxies.append([name, rho, points, "—" if scores is None else number(scores.seconds)])
+    formats = ", ".join(format_order(front))
+    job = json.dumps(front.job, indent=2, default=str)
+    ties = "; ".join(f"{', '.join(tie.sites)} ({tie.reason})" for tie in front.model.ties)
+    return (
+        "<h2>How it was made</h2>"
+        f"<p>Formats offered: {escape(formats)}. Ties: {escape(ties or 'none')}.</p>"
+        f"<h3>Where the prices come from</h3>{_plain_table(['price', 'source', 'provenance'], prices)}"
+        "<h3>How well the proxies ordered what was measured</h3>"
+        f"{_plain_table(['proxy', 'Spearman ρ', 'points', 'seconds'], proxies)}"
+        f"<h3>Environment</h3>{_plain_table(['what', 'value'], [[k, str(v)] for k, v in front.environment.items()])}"
+        f"<details><summary>The job</summary><pre>{escape(job)}</pre></details>"
+    )

@@ -1,0 +1,112 @@
+"""report.html holds the numbers, needs no network, and cannot be made to run what a document says."""
+
+import json
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+from bitfront.errors import InvalidInput
+from bitfront.service.report import write_report
+
+MAKE = runpy.run_path(str(Path(__file__).parents[1] / "front_documents.py"))["front_document"]
+SPEC = re.compile(r"<script type='application/json'>(.*?)</script>", re.DOTALL)
+
+
+@pytest.fixture
+def document():
+    return MAKE()
+
+
+def _page(document, tmp_path):
+    write_report(document, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    start, end = page.index("<script>"), page.index("</script></head>")
+    return page[:start] + page[end:]  # without Plotly's own code
+
+
+def test_answers_what_to_ship(document, tmp_path):
+    page = _page(document, tmp_path)
+    head = page[: page.index("The front")]
+    for text in (
+        "What should I ship for efficientnet-lite0?",
+        "Ship p030: held-out KL divergence 1.185 [1.019, 1.351] nats, 28.25 ms (measured), 2.512 MB",
+        "uniform w4 has 3.1 times as much",
+        "size ≤ 3 MB",
+        "[2.302, 3.051]",
+        "export/model.onnx",
+        "0.0021",
+    ):
+        assert text in head
+    assert re.findall(r"<th>((?:best: |uniform ).*?)</th>", head) == [
+        "best: p030",
+        *(f"uniform {name}" for name in ("w2", "w4", "w8", "bf16")),
+    ]
+    for text in ("onnxruntime 1.22, 1 thread", "Example CPU", "0.960", "12.4", "efficientnet_lite0"):
+        assert text in page[page.index("How it was made") :]
+
+
+def test_figures_are_embedded_and_nothing_is_fetched(document, tmp_path):
+    page = _page(document, tmp_path)
+    specs = [json.loads(text) for text in SPEC.findall(page)]
+    titles = [spec["layout"]["xaxis"]["title"]["text"] for spec in specs]
+    assert titles[:2] == ["latency (ms)", "size (MB)"]
+    assert len(specs) == 6
+    assert page.count("<div class='plot'") == 6
+    assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=", page)
+    assert "http" not in re.sub(SPEC, "", page)
+    full = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert full.count("<script>") >= 2
+    assert 3e6 < len(full) < 8e6
+
+
+def _poison(value, evil):
+    """Every string that is no key of the schema becomes hostile."""
+    if isinstance(value, dict):
+        return {key: _poison(item, evil) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_poison(item, evil) for item in value]
+    return value + evil if isinstance(value, str) else value
+
+
+def test_everything_of_the_document_is_escaped(document, tmp_path):
+    evil = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
+    page = _page(_poison(document, evil), tmp_path)
+    assert "<script>alert" not in page
+    assert "<img" not in page
+    assert page.count("<script") == page.count("<div class='plot'") + 1
+    assert "&lt;script&gt;alert(1)" in page
+    for spec in SPEC.findall(page):
+        assert "<" not in spec
+
+
+def test_hostile_keys_are_escaped(document, tmp_path):
+    evil = "<script>alert(1)</script>"
+    for part in ("sensitivity", "price_tables", "proxies", "environment", "constraints", "job"):
+        document[part] = {evil: next(iter(document[part].values()))}
+    for point in document["points"]:
+        point["prices"][evil] = point["prices"]["size_mb"]
+    page = _page(document, tmp_path)
+    assert evil not in page
+
+
+def test_nothing_recommended_is_said(document, tmp_path):
+    document |= {"best": None, "best_reason": "no configuration meets 0.1 MB; the smallest has 1.3 MB", "exports": []}
+    page = _page(document, tmp_path)
+    assert "No configuration can be recommended." in page
+    assert "the smallest has 1.3 MB" in page
+    assert "Nothing was exported." in page
+
+
+def test_a_bare_document_is_enough(tmp_path):
+    bare = {"schema_version": 1, "name": "x", "metric": "kl", "model": {"name": "x"}, "points": []}
+    assert "What should I ship for x?" in _page(bare, tmp_path)
+
+
+def test_a_bad_document_leaves_the_old_report(document, tmp_path):
+    (tmp_path / "report.html").write_text("old")
+    del document["points"][0]["config"]
+    with pytest.raises(InvalidInput, match=r"points\.0\.config"):
+        write_report(document, tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]

@@ -1,0 +1,143 @@
+"""The typed document and the tables made of it."""
+
+import copy
+import json
+import math
+import runpy
+from pathlib import Path
+
+import pytest
+from bitfront.errors import InvalidInput
+from bitfront.service import view
+
+MAKE = runpy.run_path(str(Path(__file__).parents[1] / "front_documents.py"))["front_document"]
+
+
+@pytest.fixture
+def document():
+    return MAKE()
+
+
+@pytest.fixture
+def front(document):
+    return view.Front.parse(document)
+
+
+def test_parses_everything(document, front):
+    assert [p.id for p in front.points] == [p["id"] for p in document["points"]]
+    assert front.best_point.id == document["best"]
+    assert [p.baseline for p in front.baselines] == ["w2", "w4", "w8", "bf16"]
+    assert front.price_metrics == ["latency_ms", "size_mb", "avg_bits"]
+
+
+def test_keys_of_later_versions_are_ignored(document):
+    document["new"] = document["points"][0]["new"] = 1
+    assert view.Front.parse(document).points[0].id == "p000"
+
+
+def test_null_and_nan_read_as_nan(document):
+    document["points"][5]["measured"]["validation"]["value"] = None
+    document["points"][6]["measured"]["validation"]["value"] = math.nan
+    front = view.Front.parse(document)
+    assert math.isnan(front.points[5].quality())
+    assert math.isnan(front.points[6].quality())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.pop("metric"), "at metric: Field required"),
+        (lambda d: d["points"][3].pop("id"), r"at points\.3\.id"),
+        (lambda d: d["points"][3]["prices"].update(size_mb="big"), r"at points\.3\.prices\.size_mb"),
+        (lambda d: d.update(schema_version=2), "schema_version is 2, expected 1"),
+        (lambda d: d.update(points=None), "at points"),
+    ],
+)
+def test_what_is_wrong_is_named(document, change, message):
+    change(document)
+    with pytest.raises(InvalidInput, match=message):
+        view.Front.parse(document)
+
+
+@pytest.mark.parametrize("content", ["", '{"schema_version": 1, "name": "ha', "[]", "\x00", "[" * 100_000])
+def test_half_written_file(tmp_path, content):
+    path = tmp_path / "front.json"
+    path.write_text(content)
+    with pytest.raises(InvalidInput, match=r"front\.json is not JSON|schema_version"):
+        view.read_front(path)
+
+
+def test_reads_a_file_and_names_a_missing_or_large_one(tmp_path, document):
+    path = tmp_path / "front.json"
+    path.write_text(json.dumps(document))
+    assert view.read_front(path).name == document["name"]
+    with pytest.raises(InvalidInput, match="more than the 10 that are read"):
+        view.read_front(path, limit_bytes=10)
+    with pytest.raises(InvalidInput, match="cannot be read"):
+        view.read_front(tmp_path / "none.json")
+
+
+def test_histogram_adds_up(front):
+    for point in front.points:
+        counts = view.histogram(front, point)
+        assert counts["layers"].sum() == len(front.model.sites)
+        assert counts["share"].sum() == pytest.approx(1)
+    uniform = view.histogram(front, front.baselines[1])
+    assert uniform.loc["w4"].tolist() == [50, 1]
+
+
+def test_points_table_is_flat_and_complete(document, front):
+    table = view.points_table(front)
+    assert len(table) == len(document["points"])
+    row, point = table.iloc[7], document["points"][7]
+    assert row["size_mb"] == point["prices"]["size_mb"]["value"]
+    assert row["kl_validation_low"] == point["measured"]["validation"]["low"]
+    assert math.isnan(row["kl_holdout_value"]) == (point["measured"]["holdout"] is None)
+    assert row["format:_fc"] == point["config"]["_fc"]
+    assert table["best"].sum() == 1
+
+
+def test_comparison_shows_best_once_also_when_uniform(document):
+    document["best"] = "p001"
+    front = view.Front.parse(document)
+    table = view.comparison(front, [front.best_point, *front.baselines])
+    assert list(table.index) == ["best: uniform w4", "uniform w2", "uniform w8", "uniform bf16"]
+    assert table.loc["uniform w8", "constraints"] == "missed"
+    assert "50 × w4" in table.loc["best: uniform w4", "layers per format"]
+
+
+def test_difference_lists_the_changed_layers(front):
+    one, other = front.by_id["p030"], front.by_id["p001"]
+    table = view.difference(front, one, other)
+    assert len(table) == sum(one.config[site] != other.config[site] for site in one.config)
+    assert set(table["uniform w4"]) == {"w4"}
+
+
+def test_roofline_is_said(document):
+    changed = copy.deepcopy(document)
+    for point in changed["points"]:
+        point["prices"]["latency_ms"]["source"] = "roofline"
+    assert view.price_label(view.Front.parse(document), "latency_ms") == "latency (ms)"
+    assert view.price_label(view.Front.parse(changed), "latency_ms") == "latency (ms), roofline"
+
+
+def test_lower_front_drops_dominated_duplicates_and_nan():
+    xs = [1.0, 1.0, 2.0, 3.0, math.nan, 0.5, 4.0]
+    ys = [5.0, 5.0, 6.0, 1.0, 0.0, math.inf, 1.0]
+    assert view.lower_front(xs, ys) == [0, 3]
+
+
+def test_rank_correlation_against_the_closed_form():
+    # Spearman 1904: 1 - 6 sum d^2 / (n (n^2 - 1)) without ties
+    assert view.rank_correlation([1, 2, 3, 4], [1, 3, 2, 4]) == pytest.approx(1 - 6 * 2 / (4 * 15))
+    assert view.rank_correlation([1, 2, 3], [math.exp(x) for x in (1, 2, 3)]) == pytest.approx(1)
+    assert view.rank_correlation([1, 2], [1, 2]) is None
+    assert view.rank_correlation([1, 2, 3], [7, 7, 7]) is None
+
+
+def test_numbers_keep_four_digits():
+    assert [view.number(v) for v in (0.0123456, 12345.6, 3.0, math.nan)] == ["0.01235", "12,346", "3", "—"]
+    assert view.label("latency_ms") == "latency (ms)"
+    assert view.label("avg_bits") == "average weight bits"
+    assert view.limit_text("size_mb", 3.0) == "size ≤ 3 MB"
+    assert view.count(1, "layer") == "1 layer"
