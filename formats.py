@@ -22,6 +22,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from .errors import UnknownFormat
@@ -93,6 +94,7 @@ class Format:
     activation: TensorFormat | None = None
 
     @staticmethod
+    @lru_cache(maxsize=1024)
     def parse(name: str) -> Format:
         """Read a format name.
 

@@ -1,0 +1,180 @@
+"""The additive problem of a search: scores, prices, objectives and constraints of one space."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import InvalidInput
+from ..hw_models import Prices
+from ..proxies import Sensitivity
+from ..space import Configuration, SearchSpace
+from .allocation import allocate, exact_front
+
+_LEVELS = 24  # budgets per price when other constraints bind
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A configuration worth measuring.
+
+    Attributes:
+        configuration: what.
+        origin: who proposed it: ``uniform``, ``exact_front:<proxy>:<price>``, ``budget:<proxy>``, ``gap:<proxy>``.
+    """
+
+    configuration: Configuration
+    origin: str
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Scores and prices of a space, and what is asked of them.
+
+    Attributes:
+        space: sites, formats, ties.
+        sensitivities: by proxy name; the first is the one that budgets are solved with.
+        prices: of every objective and constraint.
+        objectives: ``quality`` and prices.
+        constraints: price -> largest value allowed.
+    """
+
+    space: SearchSpace
+    sensitivities: dict[str, Sensitivity]
+    prices: Prices
+    objectives: tuple[str, ...]
+    constraints: dict[str, float]
+
+    @property
+    def price_objectives(self) -> list[str]:
+        """The objectives that are prices."""
+        return [name for name in self.objectives if name != "quality"]
+
+    def loss(self, proxy: str) -> np.ndarray:
+        """Scores [sites, formats], 0 where a format is not offered."""
+        return np.where(self.space.allowed, self.sensitivities[proxy].values, 0.0)
+
+    def cost(self, metric: str) -> np.ndarray:
+        """Prices [sites, formats], 0 where a format is not offered."""
+        return np.where(self.space.allowed, self.prices[metric].values, 0.0)
+
+    def solve(self, proxy: str, budgets: Mapping[str, float]) -> Configuration:
+        """The exact optimum of the additive model within budgets (totals, the constant part included).
+
+        Raises:
+            InfeasibleBudget: no configuration meets them.
+        """
+        found = allocate(
+            self.loss(proxy),
+            {metric: self.cost(metric) for metric in budgets},
+            {metric: limit - self.prices[metric].base for metric, limit in budgets.items()},
+            ties=self.space.tie_indices,
+            allowed=self.space.allowed,
+        )
+        return self.space.configuration(found.choice)
+
+    def totals(self, choices: np.ndarray, metric: str) -> np.ndarray:
+        """Price of many choices at once: int array [points, sites] -> float array [points]."""
+        rows = np.arange(len(self.space.sites))
+        total: np.ndarray = self.cost(metric)[rows, choices].sum(axis=1) + self.prices[metric].base
+        return total
+
+    def meets(self, choices: np.ndarray) -> np.ndarray:
+        """Which choices [points, sites] meet all constraints: boolean array [points]."""
+        fits = np.ones(len(choices), dtype=bool)
+        for metric, limit in self.constraints.items():
+            fits &= self.totals(choices, metric) <= limit * (1 + 1e-9)
+        return fits
+
+    def front(self, proxy: str, metric: str) -> np.ndarray:
+        """The exact front of score against one price that meets the constraints: int array [points, sites].
+
+        With constraints on other prices the front is sampled at evenly spaced budgets, each solved exactly.
+        """
+        others = {name: limit for name, limit in self.constraints.items() if name != metric}
+        if not others:
+            table = exact_front(
+                self.loss(proxy), self.cost(metric), ties=self.space.tie_indices, allowed=self.space.allowed
+            )
+            found = np.stack(list(table["choice"]))
+            kept: np.ndarray = found[self.meets(found)]
+            return kept
+        dearest = self.space.choice(self.solve(proxy, others))
+        cheapest = self.space.choice(self._cheapest(metric, others))
+        low, high = self.totals(np.stack([cheapest, dearest]), metric)
+        high = max(low, min(high, self.constraints.get(metric, np.inf)))
+        levels = np.linspace(low, high, _LEVELS)
+        solved = [self.solve(proxy, {**others, metric: float(level) * (1 + 1e-12)}) for level in levels]
+        return np.stack([self.space.choice(found) for found in dict.fromkeys(solved)])
+
+    def _cheapest(self, metric: str, others: Mapping[str, float]) -> Configuration:
+        """The configuration of least price within the other constraints."""
+        found = allocate(
+            self.cost(metric),
+            {name: self.cost(name) for name in others},
+            {name: limit - self.prices[name].base for name, limit in others.items()},
+            ties=self.space.tie_indices,
+            allowed=self.space.allowed,
+        )
+        return self.space.configuration(found.choice)
+
+
+def check_names(objectives: Sequence[str], constraints: Mapping[str, float], known: Sequence[str]) -> None:
+    """Refuse objectives and constraints that are no prices.
+
+    Raises:
+        InvalidInput: the message names the nearest valid one.
+    """
+    for name in [*objectives, *constraints]:
+        if name != "quality" and name not in known:
+            near = difflib.get_close_matches(name, [*known, "quality"], n=1, cutoff=0.0)[0]
+            raise InvalidInput(f"unknown price {name!r}; did you mean {near!r}? Known: quality, {', '.join(known)}")
+    if "quality" not in objectives:
+        raise InvalidInput(f"objectives {list(objectives)} leave out 'quality'; add it")
+    if len(set(objectives)) < 2:
+        raise InvalidInput("give at least one price beside 'quality' as an objective, such as size_mb or latency_ms")
+    if "quality" in constraints:
+        raise InvalidInput("a constraint on quality is asked of the finished front: result.best(max_drop=...)")
+    for name, limit in constraints.items():
+        if not limit > 0:
+            raise InvalidInput(f"constraint {name}: {limit} must be positive")
+
+
+def spread(costs: np.ndarray, count: int, covered: np.ndarray) -> list[int]:
+    """Indices of up to ``count`` points spread evenly over the costs of a front (farthest point first).
+
+    Args:
+        costs: price [points].
+        count: how many to pick.
+        covered: boolean [points], which are measured already.
+
+    Returns:
+        Indices in the order of picking: the two ends first.
+    """
+    scaled = (costs - costs.min()) / max(float(np.ptp(costs)), 1e-30)
+    distance = np.full(len(costs), np.inf)
+    for index in np.flatnonzero(covered):
+        distance = np.minimum(distance, np.abs(scaled - scaled[index]))
+    free = ~covered
+    picked: list[int] = []
+    while len(picked) < count and free.any():
+        best = int(np.argmax(np.where(free, distance, -1.0)))
+        if distance[best] <= 0:
+            break
+        picked.append(best)
+        free[best] = False
+        distance = np.minimum(distance, np.abs(scaled - scaled[best]))
+    return picked
+
+
+def interleave(*lists: Sequence[Proposal]) -> Iterator[Proposal]:
+    """Take from each list in turn, each configuration once."""
+    seen: set[Configuration] = set()
+    for position in range(max((len(each) for each in lists), default=0)):
+        for each in lists:
+            if position < len(each) and each[position].configuration not in seen:
+                seen.add(each[position].configuration)
+                yield each[position]

@@ -1,0 +1,237 @@
+"""Result: what a search measured, and the choices that follow from it."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import InfeasibleBudget, InvalidInput
+from ..hw_models import Price
+from ..measurement import Measurement, probability_better
+from ..space import Configuration
+from .pareto import knee, non_dominated
+from .problem import Problem
+from .surrogate import PowerLaw, spearman
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Point:
+    """One measured configuration.
+
+    Attributes:
+        id: short name: ``uniform-w4``, or ``p`` and a number counted from the cheapest.
+        configuration: what.
+        origin: who proposed it.
+        baseline: name of the format if it is a uniform configuration.
+        score: additive score of the first proxy.
+        predicted: quality that the surrogate foretells.
+        validation: measured on the data that the search looked at.
+        holdout: measured on data that it never saw; survivors only.
+        prices: by metric.
+        pareto: not dominated on what was measured on the validation data.
+        feasible: meets the constraints.
+    """
+
+    id: str
+    configuration: Configuration
+    origin: str
+    baseline: str | None
+    score: float
+    predicted: float | None
+    validation: Measurement
+    holdout: Measurement | None
+    prices: dict[str, Price]
+    pareto: bool
+    feasible: bool
+
+    @property
+    def quality(self) -> float:
+        """The most trustworthy measured quality: held-out where there is one."""
+        return (self.holdout or self.validation).value
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A point, and why it."""
+
+    point: Point
+    reason: str
+
+
+@dataclass
+class Result:
+    """What a search found.
+
+    Attributes:
+        problem: scores, prices, objectives, constraints.
+        points: everything measured, cheapest first.
+        float_model: the float model by split.
+        surrogate: the map from score to quality, if it could be fitted.
+        seconds: wall time by stage.
+        failures: configurations that gave no finite output, with the reason.
+        job: the job as asked.
+        model: name of the model.
+        metric: quality metric.
+    """
+
+    problem: Problem
+    points: list[Point]
+    float_model: dict[str, Measurement]
+    surrogate: PowerLaw | None
+    seconds: dict[str, float]
+    failures: dict[Configuration, str]
+    job: dict[str, Any]
+    model: str
+    metric: str
+    notes: list[str] = field(default_factory=list)
+
+    @cached_property
+    def front(self) -> pd.DataFrame:
+        """All measured points: id, quality with interval, prices, baseline, origin, flags, configuration."""
+        import pandas as pd
+
+        rows = []
+        for point in self.points:
+            row: dict[str, Any] = {"id": point.id, "baseline": point.baseline, "pareto": point.pareto}
+            row |= {"feasible": point.feasible, "predicted": point.predicted, "score": point.score}
+            for split, found in (("validation", point.validation), ("holdout", point.holdout)):
+                for key in ("value", "low", "high"):
+                    row[f"{split}_{key}"] = getattr(found, key) if found else np.nan
+            row |= {metric: price.value for metric, price in point.prices.items()}
+            row |= {"origin": point.origin, "configuration": point.configuration.to_dict()}
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    @cached_property
+    def report(self) -> dict[str, Any]:
+        """What was tried, and how well each proxy ranked what was measured."""
+        measured = np.array([point.validation.value for point in self.points])
+        trust = {}
+        for name, scores in self.problem.sensitivities.items():
+            predicted = np.array([scores.of(point.configuration) for point in self.points])
+            trust[name] = {"spearman": spearman(predicted, measured), "points": len(measured)}
+        return {
+            "evaluated": len(self.points),
+            "failed": {configuration.digest: reason for configuration, reason in self.failures.items()},
+            "proxies": trust,
+            "seconds": self.seconds,
+            "notes": self.notes,
+        }
+
+    def best(self, max_drop: float | None = None, **budgets: float) -> Configuration:
+        """The configuration to ship.
+
+        Args:
+            max_drop: largest loss of quality against the float model; the cheapest configuration (in the first
+                price objective) within it is returned.
+            budgets: price -> largest value; on top of the constraints of the search.
+
+        Returns:
+            Without ``max_drop`` the best quality within the budgets (without any budget: the knee of the front);
+            never one that a uniform configuration beats on held-out data at no higher price.
+
+        Raises:
+            InfeasibleBudget: nothing that was measured meets the budgets.
+        """
+        return self.choose(max_drop, budgets).point.configuration
+
+    def choose(self, max_drop: float | None = None, budgets: dict[str, float] | None = None) -> Choice:
+        """As ``best``, with the point and the reason in words."""
+        limits = {**self.problem.constraints, **(budgets or {})}
+        eligible = [point for point in self.points if self._within(point, limits)]
+        if not eligible:
+            raise InfeasibleBudget(self._unreachable(limits))
+        price = self.problem.price_objectives[0]
+        if max_drop is not None:
+            worst = self.float_model["validation"].value + max_drop
+            kept = [point for point in eligible if point.validation.value <= worst]
+            if not kept:
+                least = min(point.validation.value for point in eligible) - self.float_model["validation"].value
+                raise InfeasibleBudget(
+                    f"no measured configuration drops less than {max_drop:g}; the least is {least:g}"
+                )
+            chosen = min(kept, key=lambda point: (point.prices[price].value, point.validation.value))
+            return self._against_uniform(chosen, eligible, f"the cheapest in {price} within a drop of {max_drop:g}")
+        if limits:
+            chosen = min(eligible, key=lambda point: point.validation.value)
+            told = ", ".join(f"{name} <= {limit:g}" for name, limit in limits.items())
+            return self._against_uniform(chosen, eligible, f"the best quality within {told}")
+        front = [point for point in eligible if point.pareto]
+        columns = np.array([[point.prices[price].value, point.validation.value] for point in front])
+        flat = non_dominated(columns)
+        front, columns = [p for p, keep in zip(front, flat, strict=True) if keep], columns[flat]
+        chosen = front[knee(columns)]
+        return self._against_uniform(chosen, eligible, f"the knee of quality against {price}")
+
+    def _against_uniform(self, chosen: Point, eligible: list[Point], reason: str) -> Choice:
+        """The chosen point, unless a uniform one that costs no more beats it on held-out data."""
+        rivals = [
+            point
+            for point in eligible
+            if point.baseline is not None and point is not chosen and self._no_dearer(point, chosen)
+        ]
+        if chosen.baseline is not None:
+            return Choice(chosen, f"{reason}; uniform {chosen.baseline} is it: nothing measured beats it there")
+        if not rivals:
+            return Choice(chosen, f"{reason}; no uniform configuration is as cheap")
+        rival = min(rivals, key=lambda point: point.quality)
+        if rival.quality <= chosen.quality or chosen.holdout is None or rival.holdout is None:
+            return Choice(rival, f"uniform {rival.baseline} returned: the search found nothing better on held-out data")
+        sure = probability_better(chosen.holdout, rival.holdout)
+        return Choice(
+            chosen,
+            f"{reason}; on held-out data {self.metric} {chosen.quality:.4g} against {rival.quality:.4g} of uniform "
+            f"{rival.baseline} (better in {sure:.1%} of paired bootstrap resamples)",
+        )
+
+    def _no_dearer(self, point: Point, than: Point) -> bool:
+        """Whether a point competes: it costs no more in every price objective, or only the constraints matter."""
+        if self.problem.constraints:
+            return True
+        prices = self.problem.price_objectives
+        return all(point.prices[name].value <= than.prices[name].value * (1 + 1e-9) for name in prices)
+
+    def _within(self, point: Point, limits: dict[str, float]) -> bool:
+        unknown = sorted(set(limits) - set(point.prices))
+        if unknown:
+            raise InvalidInput(f"unknown budget {unknown[0]!r}; this search priced {', '.join(point.prices)}")
+        return all(point.prices[name].value <= limit * (1 + 1e-9) for name, limit in limits.items())
+
+    def _unreachable(self, limits: dict[str, float]) -> str:
+        least = ", ".join(
+            f"{name} <= {limit:g} (smallest measured {min(p.prices[name].value for p in self.points):.4g})"
+            for name, limit in limits.items()
+        )
+        return f"no measured configuration meets {least}; raise a budget or run a search with it as a constraint"
+
+    def document(self, exports: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+        """Everything as JSON: the content of ``front.json``."""
+        from .document import build
+
+        return build(self, exports or [])
+
+
+def environment() -> dict[str, Any]:
+    """Versions, processor and threads, for the record."""
+    import torch
+
+    from .. import __version__
+
+    return {
+        "bitfront": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cpu": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
