@@ -15,6 +15,7 @@ from ..files import replacing, write_text
 from ..space import Configuration, SearchSpace
 from ..task import Batch
 from . import registry
+from .noise import rounding_noise
 from .protocol import ExportRequest
 from .report import ExportReport
 from .scales import weight_scales
@@ -50,7 +51,8 @@ def export(
         calibration: scales and ranges that the configuration was measured with. Without it the weight scales are
             computed from the weights, as ``evaluators.calibrate`` does; formats that round activations need it.
         space: the sites; found in the model if not given.
-        bound: relative error up to which the artifact counts as the same function; by default the exporter's own.
+        bound: relative error up to which the artifact counts as the same function; by default the exporter's own,
+            which follows from the model's ``noise`` (see ``ExportReport``).
         opset: version of the target's operator set; by default the exporter's choice.
 
     Returns:
@@ -68,7 +70,8 @@ def export(
         raise InvalidInput(f"{path} is a folder; give the path of a file, such as {path / 'model.onnx'}")
     request = _request(model, configuration, example_inputs, calibration, space, opset)
     exporter.validate(request)
-    bound = exporter.default_bound(request.configuration) if bound is None else bound
+    noise = rounding_noise(request)
+    bound = exporter.default_bound(request, noise) if bound is None else bound
     with replacing(path) as side:
         artifact = exporter.export(request, side)
         found = exporter.verify(request, side)
@@ -76,7 +79,8 @@ def export(
             worst = max(found.output_errors, key=found.output_errors.__getitem__)
             raise ExportMismatch(
                 f"{found.runtime} {found.version} does not compute what the fake-quantized model computes: relative "
-                f"error {found.relative_error:.3g} at output {worst!r}, bound {bound:.3g}; nothing was written"
+                f"error {found.relative_error:.3g} at output {worst!r}, bound {bound:.3g} (rounding noise of the model "
+                f"itself: {noise:.3g}); nothing was written"
             )
         size = side.stat().st_size
     certificate = path.with_suffix(".bitfront.json")
@@ -88,6 +92,7 @@ def export(
         float_bytes=artifact.float_bytes,
         relative_error=found.relative_error,
         bound=bound,
+        noise=noise,
         output_errors=found.output_errors,
         runtime=found.runtime,
         version=found.version,

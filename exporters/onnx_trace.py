@@ -13,8 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UnsupportedModel
-from ..formats import Format
-from ..space import WEIGHT_ONLY_KINDS, Site
 from ..task import Batch
 from .protocol import ExportRequest
 
@@ -58,11 +56,9 @@ def trace(request: ExportRequest, opset: int) -> Traced:
         stack.enter_context(_quiet())
         stack.enter_context(_plain_evaluation(request.model))
         stack.enter_context(torch.no_grad())
-        for site in request.space.sites:
-            if rounds_input(site, request.configuration.to_dict().get(site.name, "fp32")):
-                for module in site.modules:
-                    handle = request.model.get_submodule(module).register_forward_pre_hook(_marker(site.name, module))
-                    stack.callback(handle.remove)
+        for module, site in request.rounded_modules.items():
+            handle = request.model.get_submodule(module).register_forward_pre_hook(_marker(site, module))
+            stack.callback(handle.remove)
         exported = _export(request.model, _doubled(request.example), opset, dynamic=True)
         if isinstance(exported, Exception) or not _is_dynamic(exported):
             exported = _export(request.model, request.example, opset, dynamic=False)
@@ -71,12 +67,6 @@ def trace(request: ExportRequest, opset: int) -> Traced:
             f"torch.onnx.export cannot express {type(request.model).__name__}: {_first_cause(exported)}"
         ) from exported
     return Traced(exported, _is_dynamic(exported), _float_bytes(exported))
-
-
-def rounds_input(site: Site, format_name: str) -> bool:
-    """Whether the fake-quantized model rounds the input of the modules of a site in this format."""
-    activation = Format.parse(format_name).activation
-    return activation is not None and (activation.number == "int" or site.kind not in WEIGHT_ONLY_KINDS)
 
 
 def _marker(site: str, module: str) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
@@ -115,8 +105,23 @@ def _export(model: nn.Module, example: Batch, opset: int, dynamic: bool) -> ir.M
         return cause
     assert program is not None
     passes.ClearMetadataAndDocStringPass()(program.model)
-    passes.IdentityEliminationPass()(program.model)
+    _simplify(program.model)
     return program.model
+
+
+def _simplify(model: ir.Model) -> None:
+    """Fold what is computed from small constants alone; parameters and buffers stay as they are."""
+    import onnx_ir.passes.common as passes
+    from onnxscript import optimizer
+
+    kept = set(model.graph.initializers)
+
+    def should_fold(node: ir.Node) -> bool | None:
+        return False if any(value is not None and value.name in kept for value in node.inputs) else None
+
+    optimizer.fold_constants(model, should_fold=should_fold)
+    passes.IdentityEliminationPass()(model)
+    passes.RemoveUnusedNodesPass()(model)
 
 
 def _free(tensor: Tensor, samples: int) -> dict[int, Any] | None:

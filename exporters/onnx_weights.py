@@ -145,6 +145,8 @@ def prepend(
 def _register(graph: ir.Graph, tensor: ir.TensorProtocol) -> ir.Value:
     import onnx_ir as ir
 
-    value = ir.Value(name=tensor.name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+    value = ir.Value(
+        name=tensor.name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+    )
     graph.register_initializer(value)
     return value

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+from ..formats import Format
+from ..space import WEIGHT_ONLY_KINDS, Configuration, SearchSpace, Site
 
 if TYPE_CHECKING:
     from torch import nn
 
     from ..evaluators import QuantizedModel
-    from ..formats import Format
-    from ..space import Configuration, SearchSpace
     from ..task import Batch
     from .report import Artifact, Verification
 
@@ -56,9 +56,25 @@ class ExportRequest:
         return self.quantized.model
 
     @property
+    def rounded_modules(self) -> dict[str, str]:
+        """Module path -> site, for the modules whose input the fake-quantized model rounds."""
+        return {
+            module: site.name
+            for site in self.space.sites
+            if site.name in self.configuration
+            for module in site.modules
+            if _rounds_input(site, Format.parse(self.configuration[site.name]))
+        }
+
+    @property
     def space(self) -> SearchSpace:
         """The sites of the model."""
         return self.quantized.space
+
+
+def _rounds_input(site: Site, target: Format) -> bool:
+    """Integers round every input that a hook reaches, floats only those of layers that are called as modules."""
+    return target.activation is not None and (target.activation.number == "int" or site.kind not in WEIGHT_ONLY_KINDS)
 
 
 class Exporter(Protocol):
@@ -95,6 +111,11 @@ class Exporter(Protocol):
         """
         ...
 
-    def default_bound(self, configuration: Mapping[str, str]) -> float:
-        """The relative error up to which the artifact counts as computing the same; the class says why."""
+    def default_bound(self, request: ExportRequest, noise: float) -> float:
+        """The relative error up to which the artifact counts as computing the same.
+
+        Args:
+            request: what is exported.
+            noise: what last-bit differences do to the fake-quantized model itself; see ``noise.rounding_noise``.
+        """
         ...

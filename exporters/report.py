@@ -59,6 +59,7 @@ class ExportReport:
         float_bytes: size of the float model exported the same way, in bytes.
         relative_error: the largest of ``output_errors``.
         bound: the error that would have failed the export.
+        noise: how far last-bit differences move the outputs of the fake-quantized model itself (relative).
         output_errors: output name -> norm of the difference to the fake-quantized model over the norm of its output.
         runtime: the runtime that loaded the artifact back.
         version: its version.
@@ -77,6 +78,7 @@ class ExportReport:
     float_bytes: int
     relative_error: float
     bound: float
+    noise: float
     output_errors: dict[str, float]
     runtime: str
     version: str

@@ -1,0 +1,50 @@
+r"""Outputs of an artifact and of the fake-quantized model, and the distance between them:
+
+.. math:: \max_o \frac{\lVert y_o^{\mathrm{artifact}} - y_o^{\mathrm{fq}} \rVert_2}{\lVert y_o^{\mathrm{fq}} \rVert_2}
+
+over the outputs o.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .protocol import ExportRequest
+
+
+def relative_error(given: Tensor, wanted: Tensor) -> float:
+    """Norm of the difference over the norm of ``wanted``; for integers the fraction of entries that differ.
+
+    Returns:
+        A number >= 0; infinity where shapes differ or ``given`` is not finite.
+    """
+    if given.shape != wanted.shape:
+        return float("inf")
+    if not wanted.is_floating_point():
+        return float((given != wanted).double().mean()) if wanted.numel() else 0.0
+    difference = torch.linalg.vector_norm(given.double() - wanted.double())
+    norm = torch.linalg.vector_norm(wanted.double())
+    error = float(difference / norm) if norm > 0 else float(difference)
+    return error if error == error else float("inf")
+
+
+def reference(request: ExportRequest) -> list[Tensor]:
+    """The tensors that the fake-quantized model returns for the example, in order."""
+    training = [module for module in request.model.modules() if module.training]
+    with request.quantized.applied(request.configuration) as model, torch.no_grad():
+        try:
+            found = _tensors(request.example(model.eval()))
+        finally:
+            for module in training:
+                module.training = True
+    return [tensor.detach().cpu() for tensor in found]
+
+
+def _tensors(output: Any) -> list[Tensor]:
+    """The tensors of an output in the order in which ``torch.export`` flattens it."""
+    from torch.utils import _pytree
+
+    return [leaf for leaf in _pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
