@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import InvalidInput
+from ..errors import InfeasibleBudget, InvalidInput
 from ..hw_models import Prices
 from ..proxies import Sensitivity
 from ..space import Configuration, SearchSpace
-from .allocation import allocate, exact_front
+from .allocation import BudgetConflict, allocate, exact_front
 
 _LEVELS = 24  # budgets per price when other constraints bind
 
@@ -67,14 +67,26 @@ class Problem:
         Raises:
             InfeasibleBudget: no configuration meets them.
         """
-        found = allocate(
-            self.loss(proxy),
-            {metric: self.cost(metric) for metric in budgets},
-            {metric: limit - self.prices[metric].base for metric, limit in budgets.items()},
-            ties=self.space.tie_indices,
-            allowed=self.space.allowed,
-        )
+        try:
+            found = allocate(
+                self.loss(proxy),
+                {metric: self.cost(metric) for metric in budgets},
+                {metric: limit - self.prices[metric].base for metric, limit in budgets.items()},
+                ties=self.space.tie_indices,
+                allowed=self.space.allowed,
+            )
+        except BudgetConflict as cause:
+            raise InfeasibleBudget(self._refusal(cause, budgets)) from None
         return self.space.configuration(found.choice)
+
+    def _refusal(self, cause: BudgetConflict, budgets: Mapping[str, float]) -> str:
+        """Why budgets cannot be met, in totals as users give them (the allocator sees them without the base)."""
+        told = [
+            f"{name} {budgets[name]:.6g} asked, smallest reachable alone {least + self.prices[name].base:.6g}"
+            for name, least in cause.reachable.items()
+        ]
+        which = " with ".join(cause.conflict)
+        return f"no configuration meets {which}: {'; '.join(told)}; raise the budget or offer coarser formats"
 
     def totals(self, choices: np.ndarray, metric: str) -> np.ndarray:
         """Price of many choices at once: int array [points, sites] -> float array [points]."""

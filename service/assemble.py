@@ -1,0 +1,183 @@
+"""From a job to what a search needs: the task and the space."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import zoo
+from ..errors import InvalidInput
+from ..space import SearchSpace
+from ..task import SPLITS, Task
+from .job import Job
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A job made real.
+
+    Attributes:
+        task: model, data, metric.
+        space: sites, formats, ties.
+        example: a batch of inputs for export.
+    """
+
+    task: Task
+    space: SearchSpace
+    example: Any
+
+
+def assemble(job: Job, folder: Path, progress: Callable[[int, int, float], None] | None = None) -> Assembled:
+    """Load the model and the data of a job and find its sites.
+
+    Args:
+        job: what is asked.
+        folder: where relative paths start.
+        progress: told about the training steps of a zoo entry that is trained on first use.
+
+    Returns:
+        Task, space, example inputs.
+
+    Raises:
+        InvalidInput: a file, entry or function is missing or unfit; the message says which.
+        UnsupportedModel: the model fails on the data, or has nothing to quantize.
+    """
+    entry = _zoo_data(job, progress)
+    if job.model.zoo is not None:
+        model = entry.model if entry is not None and entry.name == job.model.zoo else zoo.load(job.model.zoo).model
+    else:
+        model = _from_factory(job, folder)
+    if entry is not None:
+        splits: dict[str, Any] = {name: getattr(entry, name) for name in SPLITS}
+    else:
+        splits = {name: _npz(job, folder, name) for name in SPLITS}
+    quality = job.quality or (entry.quality if entry else "kl")
+    task = Task(
+        model,
+        calibration=splits["calibration"],
+        validation=splits["validation"],
+        holdout=splits["holdout"],
+        loss=entry.loss if entry is not None else None,
+        quality=quality,
+        name=job.title,
+    )
+    example = entry.example_inputs if entry is not None else task.calibration[0].piece(0, 2).inputs
+    space = SearchSpace.from_model(
+        model, task.calibration[0].piece(0, 2), job.space.formats, job.space.exclude, job.space.ties
+    )
+    return Assembled(task, space, example)
+
+
+def _zoo_data(job: Job, progress: Callable[[int, int, float], None] | None) -> zoo.ZooEntry | None:
+    """The zoo entry whose data is used, or ``None`` when the job names files."""
+    files = [name for name in SPLITS if isinstance(getattr(job.data, name), Path)]
+    name = job.data.zoo or (job.model.zoo if not files else None)
+    if name is None:
+        return None
+    if files:
+        raise InvalidInput(f"data.{files[0]} is a file while data.zoo is given; with zoo data give numbers of samples")
+    sizes = {split: getattr(job.data, split) for split in SPLITS}
+    return zoo.load(name, **sizes, seed=job.search.seed, progress=progress)
+
+
+def _from_factory(job: Job, folder: Path) -> nn.Module:
+    """Import the factory, call it, load weights."""
+    from torch import nn
+
+    assert job.model.factory is not None
+    module_name, function_name = job.model.factory.split(":")
+    for path in (str(folder), os.getcwd()):
+        if path not in sys.path:
+            sys.path.insert(0, path)
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([str(folder), os.getcwd(), *_python_path()]))
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except ModuleNotFoundError as cause:
+        raise InvalidInput(
+            f"model.factory: no module {cause.name!r} (looked in {folder}, the current folder and installed packages)"
+        ) from cause
+    except AttributeError:
+        raise InvalidInput(f"model.factory: module {module_name!r} has no {function_name!r}") from None
+    model = function(**job.model.arguments)
+    if not isinstance(model, nn.Module):
+        raise InvalidInput(f"model.factory {job.model.factory!r} returned {type(model).__name__}, not an nn.Module")
+    if job.model.weights is not None:
+        _load_weights(model, folder / job.model.weights)
+    return model
+
+
+def _python_path() -> list[str]:
+    return [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
+
+
+def _load_weights(model: nn.Module, path: Path) -> None:
+    """Load a state dict from safetensors or a tensors-only checkpoint; nothing is unpickled."""
+    import torch
+
+    if not path.is_file():
+        raise InvalidInput(f"model.weights: no file {path}")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as cause:
+        first = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+        raise InvalidInput(
+            f"model.weights: {path} holds no plain tensors ({first}); save a state dict as safetensors"
+        ) from cause
+    try:
+        model.load_state_dict(state)
+    except (RuntimeError, AttributeError, TypeError) as cause:
+        told = " ".join(str(cause).split())[:300]
+        raise InvalidInput(f"model.weights: {path.name} does not fit {type(model).__name__}: {told}") from None
+
+
+def _npz(job: Job, folder: Path, split: str) -> list[tuple[Any, torch.Tensor | None]] | None:
+    """The batches of one split from an ``.npz`` file."""
+    import torch
+
+    given = getattr(job.data, split)
+    if given is None:
+        if split == "holdout":
+            return None
+        raise InvalidInput(f"data.{split} is missing; give an .npz file with an array 'inputs'")
+    if isinstance(given, int):
+        raise InvalidInput(f"data.{split} is a number of samples, which only zoo data takes; give an .npz file")
+    path = folder / given
+    if not path.is_file():
+        raise InvalidInput(f"data.{split}: no file {path}")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: torch.from_numpy(file[name].copy()) for name in file.files}
+    except (ValueError, OSError, TypeError, EOFError) as cause:
+        raise InvalidInput(f"data.{split}: {path} is not an .npz of plain arrays: {cause}") from None
+    targets = arrays.pop("targets", None)
+    if not arrays:
+        raise InvalidInput(f"data.{split}: {path} holds no array 'inputs'")
+    lengths = {
+        name: len(array) for name, array in {**arrays, **({} if targets is None else {"targets": targets})}.items()
+    }
+    if len(set(lengths.values())) > 1:
+        raise InvalidInput(f"data.{split}: arrays of different lengths in {path}: {lengths}")
+    inputs: Any = arrays["inputs"] if set(arrays) == {"inputs"} else arrays
+    step = job.data.batch
+    batches: list[tuple[Any, torch.Tensor | None]] = []
+    for start in range(0, next(iter(lengths.values())), step):
+        stop = start + step
+        piece = inputs[start:stop] if not isinstance(inputs, dict) else {k: v[start:stop] for k, v in inputs.items()}
+        batches.append((piece, None if targets is None else targets[start:stop]))
+    return batches

@@ -1,0 +1,286 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import BitfrontError, InvalidInput
+
+app = typer.Typer(
+    name="bitfront",
+    help="Mixed-precision search for PyTorch models: the Pareto front of quality against latency, size and energy.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output instead of tables.")]
+StoreUrl = Annotated[
+    str | None,
+    typer.Option("--store", help="SQLAlchemy URL of the store.  [default: $BITFRONT_STORE or .bitfront/store.db]"),
+]
+
+
+@app.command("run")
+def run_command(
+    job_file: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job; examples/ has some to start from.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the results.")],
+    executor: Annotated[str, typer.Option(help="ray (workers in parallel) or local (this process).")] = "ray",
+    store: StoreUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Search: score, price, allocate exactly, measure, validate, export.
+
+    Stopped or killed, the same command goes on where it was: nothing that was measured is measured again.
+
+        bitfront run examples/efficientnet_lite0.yaml --out out/demo
+    """
+    from .job import read_job
+
+    job, folder = read_job(job_file)
+    from .run_job import run_job
+    from .terminal import TerminalProgress, best_table, front_table, show
+
+    if out.exists() and not out.is_dir():
+        raise InvalidInput(f"--out {out} is a file; give a folder")
+    progress = TerminalProgress(out / "run.log", quiet=as_json)
+    try:
+        _, document = run_job(job, folder, out, store=store, executor=executor, progress=progress)
+    except Exception:
+        if out.is_dir():
+            with (out / "run.log").open("a") as log:
+                log.write(traceback.format_exc())
+        raise
+    if as_json:
+        print(json.dumps(document, allow_nan=False))  # noqa: T201
+        return
+    exported = [
+        f"exported  {out / found['path']} ({found['target']}, {found['bytes_on_disk'] / 1e6:.2f} MB, "
+        f"relative error {found['relative_error']:.2g} against the fake-quantized model, bound {found['bound']:.2g})"
+        for found in document["exports"]
+    ]
+    show(
+        front_table(document),
+        best_table(document),
+        f"best      {document['best']}: {document['best_reason']}",
+        f"report    {out / 'report.html'}",
+        *exported,
+        f"look      bitfront dashboard {out.parent}",
+    )
+
+
+@app.command("front")
+def front_command(
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of a finished run.")],
+    budget: Annotated[
+        list[str] | None, typer.Option("--budget", metavar="PRICE=MAX", help="Keep points within it; repeatable.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show the measured front of a finished run, and the best point within budgets.
+
+    bitfront front out/demo --budget size_mb=3
+    """
+    from .run_job import read_document
+    from .terminal import front_table, show
+
+    document = read_document(out)
+    limits = _budgets(budget or [], list(document["points"][0]["prices"]))
+    kept = [
+        point
+        for point in document["points"]
+        if all(point["prices"][name]["value"] <= limit * (1 + 1e-9) for name, limit in limits.items())
+    ]
+    if not kept:
+        least = {name: min(point["prices"][name]["value"] for point in document["points"]) for name in limits}
+        told = ", ".join(f"{name} >= {value:.4g}" for name, value in least.items())
+        raise InvalidInput(f"no measured point meets the budget; the measured points reach {told}")
+
+    def quality(point: dict[str, Any]) -> float:
+        found = point["measured"]["holdout"] or point["measured"]["validation"]
+        return float(found["value"])
+
+    best = min(kept, key=quality) if limits else next(p for p in kept if p["id"] == document["best"])
+    chosen = {**document, "points": kept, "best": best["id"]}
+    if as_json:
+        print(json.dumps({"best": best["id"], "points": kept}, allow_nan=False))  # noqa: T201
+        return
+    show(front_table(chosen), f"best      {best['id']}" + (f" within {', '.join(budget or [])}" if limits else ""))
+
+
+@app.command("export")
+def export_command(
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of a finished run.")],
+    point: Annotated[str, typer.Option(help="Id of a point (see `bitfront front`), or best.")] = "best",
+    target: Annotated[str, typer.Option(help="Export target.")] = "onnx",
+    as_json: Json = False,
+) -> None:
+    """Export a point for a runtime, load it back there, and compare it with what was measured.
+
+    bitfront export out/demo --point best --target onnx
+    """
+    from .run_job import export_point
+    from .terminal import TerminalProgress, show
+
+    report = export_point(out, point, target, TerminalProgress(quiet=as_json))
+    if as_json:
+        print(json.dumps(report.to_dict(), allow_nan=False))  # noqa: T201
+        return
+    show(
+        f"exported  {report.path}",
+        f"size      {report.bytes_on_disk / 1e6:.3f} MB (float: {report.float_bytes / 1e6:.3f} MB)",
+        f"checked   {report.runtime} {report.version}: relative error {report.relative_error:.3g}, "
+        f"bound {report.bound:.3g}",
+    )
+
+
+@app.command("devices")
+def devices_command(as_json: Json = False) -> None:
+    """List the devices that latency can be priced for, and where the numbers come from."""
+    from ..hw_models import devices
+    from .terminal import show
+
+    table = devices()
+    _print_frame(table, as_json, show)
+
+
+@app.command("proxies")
+def proxies_command(as_json: Json = False) -> None:
+    """List the proxies that predict the loss of a configuration."""
+    import pandas as pd
+
+    from ..proxies import proxies
+    from .terminal import show
+
+    _print_frame(
+        pd.DataFrame([{"proxy": name, "what": kind.summary} for name, kind in proxies().items()]), as_json, show
+    )
+
+
+@app.command("jobs")
+def jobs_command(store: StoreUrl = None, as_json: Json = False) -> None:
+    """List the jobs in the store, newest first."""
+    import pandas as pd
+
+    from ..store import Store
+    from .terminal import show
+
+    rows = [
+        {
+            "id": job.id,
+            "name": job.name,
+            "state": job.state,
+            "updated": job.updated_at.isoformat(timespec="seconds"),
+            "out": job.out,
+            "reason": job.reason,
+        }
+        for job in Store(store).jobs()
+    ]
+    _print_frame(pd.DataFrame(rows, columns=["id", "name", "state", "updated", "out", "reason"]), as_json, show)
+
+
+@app.command("dashboard")
+def dashboard_command(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="[DIR]...", help="Folders of runs.  [default: out]")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8501,
+) -> None:
+    """Open the dashboard: runs, Pareto fronts, layer maps.
+
+    bitfront dashboard out
+    """
+    from importlib import import_module
+
+    folders = paths or [Path("out")]
+    for folder in folders:
+        if not folder.is_dir():
+            raise InvalidInput(
+                f"no folder {folder}; run a search first, such as `bitfront run JOB.yaml --out out/NAME`"
+            )
+    # the dashboard is the floor above: the command finds it by name, nothing here depends on it
+    import_module(f"{__package__.rpartition('.')[0]}.dashboard").launch(folders, host, port)
+
+
+@app.command("doctor")
+def doctor_command(as_json: Json = False) -> None:
+    """Check this installation: versions, optional packages, threads, the store."""
+    import pandas as pd
+
+    from .doctor import examine
+    from .terminal import show
+
+    rows = examine()
+    _print_frame(pd.DataFrame(rows), as_json, show)
+    if any(row["state"] == "broken" for row in rows):
+        raise BitfrontError("the installation is broken: see the lines above")
+
+
+def _budgets(given: list[str], known: list[str]) -> dict[str, float]:
+    """Budgets as written on the command line."""
+    limits = {}
+    for item in given:
+        name, _, value = item.partition("=")
+        if name not in known:
+            raise InvalidInput(f"--budget {item!r}: this run priced {', '.join(known)}; write PRICE=MAX")
+        try:
+            limits[name] = float(value)
+        except ValueError:
+            raise InvalidInput(f"--budget {item!r}: {value!r} is not a number; write PRICE=MAX") from None
+    return limits
+
+
+def _print_frame(frame: Any, as_json: bool, show: Any) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    if as_json:
+        print(frame.to_json(orient="records"))  # noqa: T201
+        return
+    table = Table(*[str(column) for column in frame.columns])
+    for row in frame.itertuples(index=False):
+        table.add_row(*["" if value is None or value != value else escape(str(value)) for value in row])
+    show(table)
+
+
+def main() -> None:
+    """Entry point of the ``bitfront`` command: errors are one line on standard error; 2 bad input, 1 failure."""
+    import logging
+    import warnings
+
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # parallelism is by processes
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    try:
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+    except (typer.Abort, KeyboardInterrupt):
+        _fail("interrupted; run the same command to go on", 130)
+    except InvalidInput as cause:
+        _fail(str(cause), 2)
+    except BitfrontError as cause:
+        _fail(str(cause), 1)
+    except Exception as cause:
+        if hasattr(cause, "format_message"):  # a usage error of the command line itself
+            _fail(f"{cause.format_message()} See `bitfront --help`.", 2)
+        if os.environ.get("BITFRONT_DEBUG"):
+            raise
+        where = traceback.extract_tb(cause.__traceback__)[-1]
+        _fail(
+            f"unexpected {type(cause).__name__} in {Path(where.filename).name}:{where.lineno}: {cause}; "
+            "set BITFRONT_DEBUG=1 for the traceback and report it",
+            1,
+        )
+    sys.exit(code or 0)
+
+
+def _fail(message: str, code: int) -> None:
+    sys.stderr.write(f"bitfront: {' '.join(message.split())}\n")
+    sys.exit(code)

@@ -1,0 +1,200 @@
+"""The job: what a user asks for, as a strict schema."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ..errors import InvalidInput
+from ..formats import Format
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSource(_Part):
+    """Where the model comes from: ``zoo`` or ``factory``."""
+
+    zoo: str | None = Field(None, description="name of a zoo entry, such as efficientnet_lite0")
+    factory: str | None = Field(None, description='"package.module:function" that returns the nn.Module')
+    arguments: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the factory")
+    weights: Path | None = Field(None, description=".safetensors, or .pt/.pth that holds tensors only")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ModelSource:
+        if (self.zoo is None) == (self.factory is None):
+            raise ValueError("give exactly one of zoo and factory")
+        if self.factory is not None and self.factory.count(":") != 1:
+            raise ValueError(f"factory {self.factory!r} must read 'package.module:function'")
+        if self.zoo is not None and (self.arguments or self.weights):
+            raise ValueError("arguments and weights belong to a factory; a zoo entry brings its own")
+        return self
+
+
+class DataSource(_Part):
+    """Where the data comes from: ``.npz`` files (arrays ``inputs`` or named inputs, and ``targets``), or the zoo."""
+
+    zoo: str | None = Field(None, description="take the data of this zoo entry; default: that of the model")
+    calibration: Path | int | None = Field(None, description=".npz file, or with zoo data the number of samples")
+    validation: Path | int | None = Field(None, description="as calibration; candidates are measured on it")
+    holdout: Path | int | None = Field(
+        None, description="as calibration; judges the survivors. Without it the second half of validation is set apart"
+    )
+    batch: Annotated[int, Field(ge=1)] = Field(16, description="samples per forward pass (npz data)")
+
+
+class Space(_Part):
+    """What may be chosen."""
+
+    formats: list[str] = Field(
+        default_factory=lambda: ["w2", "w4", "w8", "bf16"], min_length=1, description="w2 … w8, wXaY, bf16, fp32"
+    )
+    exclude: list[str] = Field(default_factory=list, description="globs of site names that stay in float")
+    ties: Literal["auto", "residual", "none"] | list[list[str]] = Field(
+        "auto", description="auto: q/k/v and gate/up share a format; residual: down-sampling too; or groups of names"
+    )
+
+    @model_validator(mode="after")
+    def _known_formats(self) -> Space:
+        for name in self.formats:
+            Format.parse(name)
+        return self
+
+
+class Device(_Part):
+    """What latency is priced for."""
+
+    name: str = Field("cpu", description="cpu (measured on this machine) or a name of `bitfront devices`")
+    batch: Annotated[int, Field(ge=1)] = Field(1, description="samples per forward pass")
+
+
+class Search(_Part):
+    """How much is measured."""
+
+    evaluations: Annotated[int, Field(ge=1)] = Field(32, description="configurations measured, uniform ones included")
+    seconds: Annotated[float, Field(gt=0)] | None = Field(None, description="stop measuring candidates after this")
+    seed: int = Field(0, description="of every random choice")
+
+
+class Workers(_Part):
+    """Who measures."""
+
+    count: Annotated[int, Field(ge=1)] | None = Field(None, description="Ray actors; default: one per CPU")
+    cpus: Annotated[float, Field(gt=0)] = Field(1, description="CPUs reserved by each")
+    gpus: Annotated[float, Field(ge=0)] = Field(0, description="GPUs reserved by each")
+
+
+class Export(_Part):
+    """What the best configuration is exported to."""
+
+    target: str = Field("onnx", description="an export target")
+
+
+class Job(_Part):
+    """A search job."""
+
+    name: str = Field("", description="shown in reports; default: the model's name")
+    model: ModelSource
+    data: DataSource = Field(default_factory=DataSource)
+    space: Space = Field(default_factory=Space)
+    quality: Literal["kl", "loss", "accuracy", "perplexity", "relative_error"] | None = Field(
+        None, description="default: that of the zoo entry, else kl"
+    )
+    device: Device = Field(default_factory=Device)
+    objectives: list[str] = Field(
+        default_factory=lambda: ["quality", "size_mb", "latency_ms"],
+        description="quality and at least one of size_mb, latency_ms, avg_bits, effective_bits, bops",
+    )
+    constraints: dict[str, float] = Field(default_factory=dict, description="price: largest value allowed")
+    proxies: list[str] = Field(default_factory=lambda: ["hessian_trace"], min_length=1, description="predict the loss")
+    search: Search = Field(default_factory=Search)
+    workers: Workers = Field(default_factory=Workers)
+    export: Export | None = Field(default_factory=Export, description="null: do not export")
+
+    @property
+    def title(self) -> str:
+        """The name to show."""
+        return self.name or self.model.zoo or (self.model.factory or "").split(":")[-1]
+
+    def plain(self) -> dict[str, Any]:
+        """The job as plain data, every default written out."""
+        return self.model_dump(mode="json")
+
+
+def read_job(path: str | Path) -> tuple[Job, Path]:
+    """Read a job file.
+
+    Args:
+        path: a YAML file.
+
+    Returns:
+        The job, and the folder that its relative paths start from.
+
+    Raises:
+        InvalidInput: the file is missing, not YAML, or breaks the schema; the message names every wrong key with the
+            nearest valid one.
+    """
+    file = Path(path)
+    try:
+        content = yaml.safe_load(file.read_text())
+    except FileNotFoundError:
+        raise InvalidInput(f"no job file {file}; see examples/ for one to start from") from None
+    except (IsADirectoryError, PermissionError, UnicodeDecodeError) as cause:
+        raise InvalidInput(f"cannot read the job file {file}: {cause}") from None
+    except yaml.YAMLError as cause:
+        mark = getattr(cause, "problem_mark", None)
+        where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise InvalidInput(f"{file} is not YAML{where}: {getattr(cause, 'problem', None) or cause}") from None
+    if not isinstance(content, dict):
+        raise InvalidInput(f"{file} must hold keys such as model, data, space; it holds {type(content).__name__}")
+    return parse_job(content, str(file)), file.resolve().parent
+
+
+def parse_job(content: dict[str, Any], origin: str = "job") -> Job:
+    """A job from plain data.
+
+    Raises:
+        InvalidInput: the data breaks the schema; one line that names what is wrong and what to write instead.
+    """
+    try:
+        return Job.model_validate(content)
+    except ValidationError as cause:
+        told = [_tell(error) for error in cause.errors()]
+        raise InvalidInput(f"{origin}: {'; '.join(dict.fromkeys(told))}") from None
+
+
+def _tell(error: Any) -> str:
+    """One schema violation in words."""
+    path = [str(part) for part in error["loc"] if not _is_branch(part)]
+    where = ".".join(path) or "job"
+    if error["type"] == "extra_forbidden":
+        valid = _keys(path[:-1])
+        near = difflib.get_close_matches(path[-1], valid, n=1, cutoff=0.0)
+        return f"unknown key {where!r}; did you mean {near[0]!r}? (valid here: {', '.join(valid)})"
+    if error["type"] == "missing":
+        return f"key {where!r} is missing"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    given = error.get("input")
+    shown = f", got {given!r}" if isinstance(given, (str, int, float, bool, type(None))) else ""
+    return f"{where}: {message[:1].lower()}{message[1:]}{shown if error['type'] != 'value_error' else ''}"
+
+
+def _is_branch(part: Any) -> bool:
+    """Whether a location part names a branch of a union rather than a key of the job."""
+    return isinstance(part, str) and ("[" in part or part in ("path", "int", "literal"))
+
+
+def _keys(path: list[str]) -> list[str]:
+    """The valid keys below a path of the schema."""
+    kind: Any = Job
+    for part in path:
+        annotation = kind.model_fields[part].annotation
+        kind = next(
+            each for each in (annotation, *getattr(annotation, "__args__", ())) if hasattr(each, "model_fields")
+        )
+    return sorted(kind.model_fields)

@@ -1,0 +1,202 @@
+"""Running a job from its file to its output folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import InvalidInput
+from ..evaluators import calibrate
+from ..exporters import ExportReport, export
+from ..files import replacing, write_text
+from ..search import Executor, LocalExecutor, Progress, RayExecutor, Result, Silent, run
+from ..space import Configuration
+from ..store import Store
+from .assemble import Assembled, assemble
+from .job import Job, parse_job
+
+
+def run_job(
+    job: Job,
+    folder: Path,
+    out: Path,
+    *,
+    store: str | None = None,
+    executor: str = "ray",
+    progress: Progress | None = None,
+) -> tuple[Result, dict[str, Any]]:
+    """Run a job and write its outputs.
+
+    Args:
+        job: what is asked.
+        folder: where the job's relative paths start.
+        out: output folder; ``front.json``, ``front.parquet``, ``best.json``, ``report.html`` and ``export/`` appear in
+            it when they are complete.
+        store: URL of the store.
+        executor: ``"ray"`` or ``"local"``.
+        progress: who watches.
+
+    Returns:
+        The result and the document that ``front.json`` holds.
+
+    Raises:
+        BitfrontError: see ``search.run`` and ``exporters.export``.
+    """
+    watch = progress or Silent()
+    if out.exists() and not out.is_dir():
+        raise InvalidInput(f"--out {out} is a file; give a folder")
+    made = _assemble(job, folder, watch)
+    result = run(
+        made.task,
+        made.space,
+        device=job.device.name,
+        batch=job.device.batch,
+        objectives=job.objectives,
+        constraints=job.constraints,
+        evaluations=job.search.evaluations,
+        seconds=job.search.seconds,
+        seed=job.search.seed,
+        executor=_executor(executor, job),
+        proxies=job.proxies,
+        store=Store(store),
+        progress=watch,
+        job={**job.plain(), "folder": str(folder)},
+        out=str(out.resolve()),
+    )
+    exports = []
+    if job.export is not None:
+        with watch.stage(f"export to {job.export.target} and check back", 1) as advance:
+            report = _export(
+                made, result.choose().point.configuration, out, result.choose().point.id, job.export.target
+            )
+            exports.append(_summary(report, out))
+            advance(1)
+    document = result.document(exports)
+    with watch.stage("write the report", 1) as advance:
+        write_outputs(result, document, out)
+        advance(1)
+    return result, document
+
+
+def write_outputs(result: Result, document: Mapping[str, Any], out: Path) -> None:
+    """Write the output files, each whole or not at all; ``front.json`` last, as the sign that all are there."""
+    from .report import write_report
+
+    out.mkdir(parents=True, exist_ok=True)
+    with replacing(out / "front.parquet") as side:
+        frame = result.front.copy()
+        frame["configuration"] = frame["configuration"].map(json.dumps)
+        frame.to_parquet(side)
+    result.best().to_json(out / "best.json")
+    write_report(document, out / "report.html")
+    write_text(out / "front.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
+
+
+def read_document(out: str | Path) -> dict[str, Any]:
+    """The ``front.json`` of a finished run.
+
+    Raises:
+        InvalidInput: there is none, or it is not one.
+    """
+    path = Path(out) / "front.json"
+    if not path.is_file():
+        raise InvalidInput(f"no {path}; is {out} the output folder of a finished `bitfront run`?")
+    try:
+        document = json.loads(path.read_text())
+        if document["schema_version"] != 1:
+            raise InvalidInput(f"{path} has schema {document['schema_version']}; this bitfront reads 1")
+    except (json.JSONDecodeError, KeyError, TypeError) as cause:
+        raise InvalidInput(f"{path} is not a front of bitfront: {cause!r}") from None
+    found: dict[str, Any] = document
+    return found
+
+
+def pick(document: Mapping[str, Any], point: str) -> Mapping[str, Any]:
+    """The point of a document by id; ``best`` is the one to ship.
+
+    Raises:
+        InvalidInput: no such point.
+    """
+    wanted = document["best"] if point == "best" else point
+    for found in document["points"]:
+        if found["id"] == wanted:
+            chosen: Mapping[str, Any] = found
+            return chosen
+    ids = ", ".join(found["id"] for found in document["points"])
+    raise InvalidInput(f"no point {point!r}; there are best, {ids}")
+
+
+def export_point(out: Path, point: str, target: str, progress: Progress | None = None) -> ExportReport:
+    """Export one point of a finished run and check it back.
+
+    Args:
+        out: output folder of the run.
+        point: its id, or ``best``.
+        target: an export target.
+        progress: who watches.
+
+    Returns:
+        The exporter's report; the artifact lies in ``out/export/``.
+
+    Raises:
+        InvalidInput: no such run, point or target.
+        ExportMismatch: the artifact does not compute what was measured.
+    """
+    watch = progress or Silent()
+    document = read_document(out)
+    chosen = pick(document, point)
+    content = dict(document["job"])
+    folder = Path(content.pop("folder", "."))
+    made = _assemble(parse_job(content, "front.json"), folder, watch)
+    with watch.stage(f"export {chosen['id']} to {target} and check back", 1) as advance:
+        report = _export(made, Configuration.from_dict(chosen["config"]), out, chosen["id"], target)
+        advance(1)
+    kept = [found for found in document["exports"] if found["path"] != _summary(report, out)["path"]]
+    document["exports"] = [*kept, _summary(report, out)]
+    write_text(out / "front.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
+    return report
+
+
+def _assemble(job: Job, folder: Path, watch: Progress) -> Assembled:
+    trained = 0
+    with watch.stage("load model and data", 100) as advance:
+
+        def training(step: int, steps: int, loss: float) -> None:
+            nonlocal trained
+            done = 95 * step // max(1, steps)
+            advance(done - trained)
+            trained = done
+
+        made = assemble(job, folder, training)
+        advance(100 - trained)
+    return made
+
+
+def _export(made: Assembled, configuration: Configuration, out: Path, point: str, target: str) -> ExportReport:
+    path = out / "export" / f"{point}.{target}"
+    return export(
+        made.task.model,
+        configuration,
+        path,
+        target,
+        example_inputs=made.task.calibration[0].piece(0, 2),
+        calibration=calibrate(made.task, made.space),
+        space=made.space,
+    )
+
+
+def _summary(report: ExportReport, out: Path) -> dict[str, Any]:
+    """What the document says of an export, with the path relative to the output folder."""
+    found = report.to_dict()
+    found["path"] = str(Path(report.path).relative_to(out)) if Path(report.path).is_relative_to(out) else report.path
+    return found
+
+
+def _executor(name: str, job: Job) -> str | Executor:
+    if name == "local":
+        return LocalExecutor()
+    if name == "ray":
+        return RayExecutor(job.workers.count, job.workers.cpus, job.workers.gpus)
+    raise InvalidInput(f"--executor {name!r}; choose ray or local")

@@ -1,0 +1,106 @@
+"""What a person at a terminal sees: progress bars with an estimate of the time left, tables, the log file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+
+class TerminalProgress:
+    """Progress of a run: bars on a terminal, one line per stage elsewhere, and everything in a log file.
+
+    Args:
+        log: file that every line is appended to; ``None``: no log.
+        quiet: show nothing on the terminal.
+    """
+
+    def __init__(self, log: Path | None = None, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet)
+        self._log = log
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def stage(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A stage of ``total`` steps with a bar, the time spent and the time left."""
+        started = time.perf_counter()
+        self._write(f"{name}: started ({total} steps)")
+        columns = (
+            TextColumn("{task.description:<34}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        bar = Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
+        with bar:
+            task = bar.add_task(name, total=max(total, 1))
+            yield lambda steps: bar.advance(task, steps)
+        seconds = time.perf_counter() - started
+        self.console.print(f"[green]done[/] {name:<34} {seconds:7.1f} s", highlight=False)
+        self._write(f"{name}: done in {seconds:.2f} s")
+
+    def note(self, text: str) -> None:
+        """One line of what was found out."""
+        self.console.print(f"     {text}", style="dim", highlight=False, markup=False)
+        self._write(text)
+
+    def _write(self, line: str) -> None:
+        if self._log is not None:
+            with self._log.open("a") as stream:
+                stream.write(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {line}\n")
+
+
+def front_table(document: Mapping[str, Any]) -> Table:
+    """The measured front and the uniform configurations, cheapest first."""
+    prices = list(document["points"][0]["prices"])
+    table = Table(title=f"{document['name']}: measured front", title_justify="left")
+    for head in ("", "point", f"{document['metric']} held out", "95 % interval", f"{document['metric']} validation"):
+        table.add_column(head, justify="left" if head in ("", "point") else "right", no_wrap=True)
+    for name in prices:
+        source = document["points"][0]["prices"][name]["source"]
+        table.add_column(name if source == "exact" else f"{name} ({source})", justify="right")
+    for point in document["points"]:
+        if not (point["pareto"] or point["baseline"]):
+            continue
+        held, seen = point["measured"]["holdout"], point["measured"]["validation"]
+        best = point["id"] == document["best"]
+        mark = "*" if best else ("" if point["pareto"] else "dominated")
+        interval = f"{held['low']:.4g} … {held['high']:.4g}" if held else ""
+        cells = [mark, point["id"], f"{held['value']:.4g}" if held else "", interval, f"{seen['value']:.4g}"]
+        cells += [f"{point['prices'][name]['value']:.4g}" for name in prices]
+        table.add_row(*cells, style="bold" if best else ("" if point["pareto"] else "dim"))
+    return table
+
+
+def best_table(document: Mapping[str, Any]) -> Table:
+    """The best configuration next to the uniform ones."""
+    prices = list(document["points"][0]["prices"])
+    table = Table(title="best next to uniform", title_justify="left")
+    table.add_column("point")
+    table.add_column(f"{document['metric']} held out", justify="right")
+    for name in prices:
+        table.add_column(name, justify="right")
+    rows = [point for point in document["points"] if point["id"] == document["best"] or point["baseline"]]
+    for point in sorted(rows, key=lambda point: point["id"] != document["best"]):
+        held = point["measured"]["holdout"] or point["measured"]["validation"]
+        cells = [point["id"], f"{held['value']:.4g}", *(f"{point['prices'][name]['value']:.4g}" for name in prices)]
+        table.add_row(*cells, style="bold" if point["id"] == document["best"] else "")
+    return table
+
+
+def show(*renderables: Any) -> None:
+    """Print to standard output; a table is never narrower than its columns when the output is not a terminal."""
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    for item in renderables:
+        console.print(item, highlight=False)
