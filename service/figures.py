@@ -182,7 +182,7 @@ def layer_map(front: Front, point: Point) -> go.Figure:
         ticktext=[escape(tick) for tick in ticks],
         range=[-0.6, len(ticks) - 0.4],
         side="top",
-        title="format of the weights and activations",
+        title="format",
         fixedrange=True,
     )
     return figure
@@ -496,7 +496,7 @@ def _add_predicted(figure: go.Figure, front: Front, price: str, shown: Sequence[
                 marker={"symbol": "x-thin", "size": 6, "line": {"color": PREDICTED, "width": 1.3}},
                 opacity=0.7,
                 name="predicted",
-                customdata=[[p.id, f"{escape(p.label)}<br>predicted {number(_predicted(p))}"] for p in points],
+                customdata=[[p.id, _hover(front, p)] for p in points],
                 hovertemplate="%{customdata[1]}<extra></extra>",
             )
         )

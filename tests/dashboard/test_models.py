@@ -1,0 +1,72 @@
+"""The pure functions of the pages."""
+
+import io
+import json
+import runpy
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from bitfront.dashboard import models
+from bitfront.dashboard.run_folders import RunFolder, RunState
+from bitfront.service.view import Front
+from bitfront.space import Configuration
+
+MAKE = runpy.run_path(str(Path(__file__).parents[1] / "front_documents.py"))["front_document"]
+
+
+@pytest.fixture(scope="module")
+def front():
+    return Front.parse(MAKE())
+
+
+def test_runs_table_has_a_row_for_every_state(front):
+    run = RunFolder("out/a", Path("out/a"))
+    table = models.runs_table([RunState(run, "finished", "", front), RunState(run, "broken", "half")])
+    assert table["points"].tolist() == [40, pd.NA]
+    assert table["quality of the best"][0] == "KL divergence 1.185 [1.019, 1.351] nats"
+    assert table["reason"].tolist() == ["", "half"]
+    assert len(models.runs_table([])) == 0
+
+
+def test_point_order_puts_the_best_first(front):
+    ids = models.point_order(front, "size_mb")
+    assert ids[:5] == ["p030", "p000", "p001", "p002", "p003"]
+    assert sorted(ids) == sorted(front.by_id)
+    sizes = [front.by_id[key].price("size_mb") for key in ids[5:]]
+    assert sizes == sorted(sizes)
+    assert models.point_title(front, front.by_id["p030"], "size_mb") == "best: p030, size 2.512 MB, kl 1.18"
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        ({"selection": {"points": [{"customdata": ["p007", "text"]}]}}, "p007"),
+        ({"selection": {"points": [{"customdata": {"0": "p007", "1": "text"}}]}}, "p007"),
+        ({"selection": {"points": [{"x": 1}, {"customdata": ["p008"]}]}}, "p008"),
+        ({"selection": {"points": []}}, None),
+        ({"selection": {"points": [{"customdata": [""]}]}}, None),
+        ({}, None),
+        (None, None),
+    ],
+)
+def test_clicked_point(event, expected):
+    assert models.clicked_point(event) == expected
+
+
+def test_downloads_read_back(front, tmp_path):
+    point = front.best_point
+    path = tmp_path / "best.json"
+    path.write_text(models.configuration_json(point))
+    assert Configuration.from_json(path).to_dict() == point.config
+    assert json.loads(models.configuration_json(point)) == point.config
+    frames = pd.read_csv(io.StringIO(models.front_csv(front))), pd.read_parquet(io.BytesIO(models.front_parquet(front)))
+    for frame in frames:
+        assert frame["id"].tolist() == list(front.by_id)
+        assert frame["size_mb"].to_numpy() == pytest.approx([p.price("size_mb") for p in front.points])
+
+
+def test_plain_text_has_no_markdown_left():
+    assert models.plain("a*b* [x](http://y)\n# t") == r"a\*b\* \[x\]\(http\://y\) \# t"
+    assert models.file_stem("../a b/<c>.json") == "a_b_c_json"
+    assert models.file_stem("…") == "run"
