@@ -10,7 +10,7 @@ from .cost_model import CostModel, Question, cost_models
 from .devices import Device, device, devices
 from .kernels import Kernel, site_kernel
 from .price import DEFAULT_METRICS, METRICS, planned, price
-from .prices import Price, Prices, PriceTable
+from .prices import Price, Prices, PriceTable, Slack
 from .rows import KernelRow, MeasuredTable
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "PriceTable",
     "Prices",
     "Question",
+    "Slack",
     "cost_models",
     "device",
     "devices",

@@ -1,19 +1,20 @@
 """One small ONNX model per kernel, as an exported layer looks, and the data that it runs on.
 
-=========  ===========================================================================================================
-input      graph (x float in, y float out)
-=========  ===========================================================================================================
-fp32       x -> op <- weight. A weight stored in codes is Cast(codes) * scale, one stored in bf16 is Cast(weight); both
-           are folded to float32 when onnxruntime loads the model
-bf16       x -> Cast(bf16) -> Cast(float) -> op <- weight
-uint8      x -> QuantizeLinear -> DequantizeLinear -> op <- DequantizeLinear(int8 codes); a convolution is followed by
-           QuantizeLinear -> DequantizeLinear, without which it would not be fused to QLinearConv; a product is fused to
-           QGemm or MatMulIntegerToFloat as it is. Codes stored in int4 or int2 go through Cast(int8), which is folded
-int64      Gather of rows
-=========  ===========================================================================================================
+=============  =======================================================================================================
+weight, input  graph (x float in, y float out)
+=============  =======================================================================================================
+fp32, fp32     x -> op <- weight. A weight stored in codes is Cast(codes) * scale, one stored in bf16 is Cast(weight);
+               both are folded to float32 when onnxruntime loads the model
+fp32, bf16     x -> Cast(bf16) -> Cast(float) -> op <- weight
+fp32, uint8    x -> QuantizeLinear -> DequantizeLinear -> op <- weight
+int8, uint8    the same with DequantizeLinear(int8 codes) as weight. A convolution is followed by QuantizeLinear ->
+               DequantizeLinear, without which it would not be fused to QLinearConv; a product is MatMul - (-bias),
+               fused to MatMulIntegerToFloat. Codes stored in int4 or int2 go through Cast(int8), which is folded
+fp32, int64    Gather of rows
+=============  =======================================================================================================
 
 (ONNX operator specifications of QuantizeLinear and DequantizeLinear; int4 from opset 21, int2 from opset 25. Which
-patterns are fused was tried on onnxruntime 1.31.1: the zero-point of the weight must be given, and the bias be int32.)
+patterns are fused was tried on onnxruntime 1.31.1: a Gemm or MatMul + Add with a float bias, for one, stays in float.)
 """
 
 from __future__ import annotations
@@ -94,15 +95,17 @@ def build(kernel: Kernel, data: LayerData) -> bytes:
     from onnx import TensorProto, helper, numpy_helper
 
     graph = _Graph(helper, numpy_helper, TensorProto)
-    flip = kernel.op == "MatMul" or (kernel.op == "Gemm" and kernel.channel_axis == 1)
-    weight = _weight(graph, kernel, data, as_inputs_by_outputs=flip)
-    integer = kernel.activation_format == "uint8"
-    x = graph.round_trip("x", data.x_scale) if integer else "x"
+    rounded, integer = kernel.activation_format == "uint8", kernel.weight_format == "int8"
+    product = kernel.op == "MatMul" or (kernel.op == "Gemm" and integer)
+    weight = _weight(graph, kernel, data, as_inputs_by_outputs=product)
+    x = graph.round_trip("x", data.x_scale) if rounded else "x"
     if kernel.activation_format == "bf16":
         x = graph.node("Cast", [graph.node("Cast", ["x"], to=TensorProto.BFLOAT16)], to=TensorProto.FLOAT)
-    bias = None if data.bias is None else _bias(graph, data, integer)
-    y = _operator(graph, kernel, x, weight, bias)
-    if integer and kernel.op.startswith("Conv"):
+    if product:
+        y = _product(graph, x, weight, data, integer)
+    else:
+        y = _operator(graph, kernel, x, weight, None if data.bias is None else _bias(graph, data, integer))
+    if integer and kernel.op == "Conv":
         y = graph.round_trip(y, data.y_scale)
     graph.node("Identity", [y], output="y")
     kind = TensorProto.INT64 if kernel.op == "Gather" else TensorProto.FLOAT
@@ -113,7 +116,8 @@ def build(kernel: Kernel, data: LayerData) -> bytes:
         opset_imports=[helper.make_opsetid("", _OPSET_INT2 if data.stored == "int2" else _OPSET)],
         ir_version=_IR_INT2 if data.stored == "int2" else _IR,
     )
-    return bytes(model.SerializeToString())
+    content: bytes = model.SerializeToString()
+    return content
 
 
 class _Graph:
@@ -189,14 +193,22 @@ def _bias(graph: _Graph, data: LayerData, integer: bool) -> str:
     )
 
 
+def _product(graph: _Graph, x: str, weight: str, data: LayerData, integer: bool) -> str:
+    y = graph.node("MatMul", [x, weight])
+    if data.bias is None:
+        return y
+    return (
+        graph.node("Sub", [y, graph.tensor(-data.bias)]) if integer else graph.node("Add", [y, graph.tensor(data.bias)])
+    )
+
+
 def _operator(graph: _Graph, kernel: Kernel, x: str, weight: str, bias: str | None) -> str:
     if kernel.op == "Gather":
         return graph.node("Gather", [weight, x], axis=0)
-    if kernel.op == "MatMul":
-        product = graph.node("MatMul", [x, weight])
-        return product if bias is None else graph.node("Add", [product, bias])
     inputs = [x, weight] if bias is None else [x, weight, bias]
     if kernel.op == "Gemm":
         return graph.node("Gemm", inputs, transB=1 - kernel.channel_axis)
-    attributes = {name: value[0] if name == "group" else list(value) for name, value in kernel.attributes if value}
+    attributes: dict[str, Any] = {
+        name: value[0] if name == "group" else list(value) for name, value in kernel.attributes if value
+    }
     return graph.node(kernel.op, inputs, **attributes)

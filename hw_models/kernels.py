@@ -4,13 +4,16 @@ Many formats share a kernel. An exported weight is ``Cast(codes) * scale``, whic
 while it loads the model, so ``w2`` to ``w8`` without rounded activations and ``fp32`` run the very same code: narrow
 weights make a smaller file, not a faster kernel. ``w2a8`` to ``w8a8`` all run the int8 kernel, because narrower codes
 are folded to int8. Sites of equal shapes and attributes share a kernel too, and a kernel is timed once.
+
+onnxruntime has no integer kernel for transposed convolutions, and takes the one for convolutions only where the output
+is rounded as well; otherwise the float kernel runs on the rounded input (``float_fallback``).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import NotMeasured
@@ -18,7 +21,7 @@ from ..formats import Format
 from ..space import WEIGHT_ONLY_KINDS, Site
 
 #: Raise when a kernel is built differently: rows that were measured before are then not reused.
-RECIPE = 2
+RECIPE = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +29,10 @@ class Kernel:
     """A kernel of the CPU runtime.
 
     Attributes:
-        op: ONNX operator: Conv, ConvTranspose, Gemm (2-d input), MatMul (more dimensions), Gather.
+        op: ONNX operator of the float graph: Conv, ConvTranspose, Gemm (2-d input), MatMul (more dimensions), Gather.
         weight_format: what the kernel reads: fp32 or int8.
-        activation_format: what enters the operator: fp32, bf16 (rounded to it, computed in float32), uint8, or int64
-            (indices).
+        activation_format: what enters the operator: fp32, bf16 (rounded to it, computed in float32), uint8 (rounded
+            to it), or int64 (indices).
         input_shape: with the asked batch.
         weight_shape: as torch lays the weight out.
         channel_axis: axis of the output channels in ``weight_shape``.
@@ -98,6 +101,7 @@ def site_kernel(site: Site, format_name: str, batch: int = 1) -> Kernel:
         transposed = site.kind.startswith("conv_transpose")
         axes = _convolution(attributes, site.weight_shape[2:], transposed)
         op = "ConvTranspose" if transposed else "Conv"
+        weight = "fp32" if transposed else weight
         return Kernel(op, weight, activation, shape, site.weight_shape, site.channel_axis, axes, bias)
     if site.kind.startswith("mha"):
         bias = True  # both projections of nn.MultiheadAttention carry one unless bias=False, which costs one addition
@@ -110,6 +114,13 @@ def site_kernel(site: Site, format_name: str, batch: int = 1) -> Kernel:
             tokens *= size
         return Kernel("Gemm", weight, activation, (tokens, features), site.weight_shape, site.channel_axis, (), bias)
     return Kernel("MatMul", weight, activation, shape, site.weight_shape, site.channel_axis, (), bias)
+
+
+def float_fallback(kernel: Kernel) -> Kernel | None:
+    """What runs in place of an integer convolution whose output is not rounded; ``None`` for other kernels."""
+    if kernel.op != "Conv" or kernel.weight_format != "int8":
+        return None
+    return replace(kernel, weight_format="fp32")
 
 
 def batched(shape: tuple[int, ...], samples: int, batch: int) -> tuple[int, ...]:

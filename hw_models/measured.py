@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..space import SearchSpace
 from .cost_model import Question
-from .kernels import Kernel, site_kernel
+from .kernels import Kernel, float_fallback, site_kernel
 from .onnx_runner import STEPS, OnnxRuntimeRunner
 from .onnx_session import require
-from .prices import PriceTable, tabulate
+from .prices import PriceTable, Slack, tabulate
 from .rows import KernelRow, lookup
+from .timing import FLOOR
 
 
 class Runner(Protocol):
@@ -33,9 +36,11 @@ class Runner(Protocol):
 def cpu_latency(space: SearchSpace, question: Question) -> PriceTable:
     """Milliseconds per site and format: median time of the kernel x calls; sigma likewise.
 
-    The base is the cost of one call of the runtime. Conversions between neighbours of unlike formats (layout, float to
-    int8 and back) are in ``PriceTable.conversion``, which widens the interval of a configuration; operators outside
-    the sites are not counted.
+    A float kernel is priced without the conversion of its layout, which neighbouring float kernels do without; an
+    integer convolution with the conversion of its input and output, from float to codes and back. What neighbours
+    change is in ``PriceTable.slack``: the layout at a boundary, the conversions saved between integer convolutions,
+    and the float kernel that runs where the output of an integer convolution is not rounded. The base is the cost of
+    one call of the runtime. Operators outside the sites are not counted.
 
     Raises:
         InvalidInput: onnxruntime is not installed.
@@ -47,18 +52,50 @@ def cpu_latency(space: SearchSpace, question: Question) -> PriceTable:
     missing = _missing(kernels, runner, known)
     new = runner.measure(missing, question.seconds, question.advance) if missing else []
     known.update({row.digest: row for row in new})
-    rows = {key: known[runner.digest(kernel)] for key, kernel in kernels.items()}
-    used = list({row.digest: row for row in rows.values()}.values())
+    costs = {key: _cost(kernel, runner, known) for key, kernel in kernels.items()}
+    used = list({row.digest: row for kernel in _needed(kernels) if (row := known[runner.digest(kernel)])}.values())
+
+    def column(attribute: str) -> NDArray[np.float64]:
+        return tabulate(
+            space, lambda site, format_: site.calls * float(getattr(costs[site.name, format_.name], attribute))
+        )
+
     return PriceTable(
         metric="latency_ms",
         unit="ms",
-        values=tabulate(space, lambda site, format_: site.calls * rows[site.name, format_.name].median_ms),
-        sigma=tabulate(space, lambda site, format_: site.calls * rows[site.name, format_.name].sigma_ms),
-        conversion=tabulate(space, lambda site, format_: site.calls * rows[site.name, format_.name].conversion_ms),
+        values=column("value"),
+        sigma=column("sigma"),
         base=float(np.median([row.overhead_ms for row in used])),
         source="measured",
         provenance=_provenance(used, question.batch),
+        slack=Slack(saved=column("saved"), boundary=column("boundary"), extra=column("extra")),
         rows=tuple(new),
+    )
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """One call of a kernel, in milliseconds; see ``Slack`` for the last three."""
+
+    value: float
+    sigma: float
+    saved: float = 0.0
+    boundary: float = 0.0
+    extra: float = 0.0
+
+
+def _cost(kernel: Kernel, runner: Runner, known: Mapping[str, KernelRow]) -> _Cost:
+    row = known[runner.digest(kernel)]
+    fallback = float_fallback(kernel)
+    if fallback is None:
+        return _Cost(row.median_ms, row.sigma_ms, boundary=row.conversion_ms)
+    value = row.median_ms + row.conversion_ms
+    instead = known[runner.digest(fallback)]
+    return _Cost(
+        value,
+        row.sigma_ms + FLOOR * row.conversion_ms,
+        saved=row.conversion_ms,
+        extra=max(0.0, instead.median_ms + instead.conversion_ms - value),
     )
 
 
@@ -78,9 +115,15 @@ def _kernels(space: SearchSpace, batch: int) -> dict[tuple[str, str], Kernel]:
     return {(site.name, name): site_kernel(site, name, batch) for site in space.sites for name in site.formats}
 
 
-def _missing(kernels: dict[tuple[str, str], Kernel], runner: Runner, known: dict[str, KernelRow]) -> list[Kernel]:
-    """The distinct kernels without a row, formats of one shape side by side."""
-    return [kernel for kernel in dict.fromkeys(kernels.values()) if runner.digest(kernel) not in known]
+def _needed(kernels: Mapping[tuple[str, str], Kernel]) -> list[Kernel]:
+    """The distinct kernels to know, formats of one shape side by side, with the fall-backs of integer convolutions."""
+    pairs = ((kernel, float_fallback(kernel)) for kernel in kernels.values())
+    return list(dict.fromkeys(kernel for pair in pairs for kernel in pair if kernel is not None))
+
+
+def _missing(kernels: Mapping[tuple[str, str], Kernel], runner: Runner, known: Mapping[str, KernelRow]) -> list[Kernel]:
+    """The needed kernels without a row."""
+    return [kernel for kernel in _needed(kernels) if runner.digest(kernel) not in known]
 
 
 def _provenance(rows: Sequence[KernelRow], batch: int) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from .kernels import Kernel
-from .onnx_session import LoadedKernel, Profile, empty_model, load, require
+from .onnx_session import Buffers, LoadedKernel, Profile, empty_model, load, require
 from .rows import KernelRow
 from .timing import MIN_SAMPLES, Advance, Candidate, Timing, interleaved
 
@@ -89,8 +89,9 @@ class OnnxRuntimeRunner:
         clock around the call, less the empty call.
         """
         loaded: list[LoadedKernel] = []
+        buffers = Buffers(max(map(_activations, kernels)))
         for kernel in kernels:
-            loaded.append(load(kernel, threads=self.threads, profiled=True))
+            loaded.append(load(kernel, threads=self.threads, profiled=True, buffers=buffers))
             loaded[-1].run()
             if advance:
                 advance(1)
@@ -171,10 +172,18 @@ def _groups(kernels: Sequence[Kernel]) -> list[list[Kernel]]:
     groups: list[list[Kernel]] = []
     used = 0
     for kernel in kernels:
-        size = 8 * int(np.prod(kernel.weight_shape)) + 16 * int(np.prod(kernel.input_shape))
+        size = 8 * int(np.prod(kernel.weight_shape)) + 4 * _activations(kernel)
         if not groups or used + size > GROUP_BYTES:
             groups.append([])
             used = 0
         groups[-1].append(kernel)
         used += size
     return groups
+
+
+def _activations(kernel: Kernel) -> int:
+    """An upper estimate of the elements of input and output."""
+    positions = int(np.prod(kernel.input_shape)) // max(1, kernel.input_shape[1] if kernel.op.startswith("Conv") else 1)
+    if kernel.op == "ConvTranspose":
+        positions *= int(np.prod(dict(kernel.attributes)["strides"]))
+    return max(int(np.prod(kernel.input_shape)), positions * max(kernel.weight_shape[:2]))

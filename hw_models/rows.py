@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidInput
 from ..files import replacing
@@ -34,7 +34,7 @@ class KernelRow:
         shape: ``input;weight`` such as ``1x32x112x112;16x32x1x1`` (the weight as torch lays it out).
         attributes: JSON object of strides, pads, dilations, group, bias.
         executed: operators in the order in which they were seen running, joined by ``+``.
-        conversion_ms: time in conversions that a neighbour in the same format makes unnecessary: blocked layout, and
+        conversion_ms: time in conversions that neighbours in the same format make unnecessary: blocked layout, and
             float to int8 and back. Not part of the times below.
         min_ms: shortest time of one run, like all times below without the overhead of the call and conversions.
         median_ms: the price.
@@ -149,7 +149,8 @@ class MeasuredTable:
         if missing:
             raise InvalidInput(f"{where} lacks the columns {', '.join(missing)}; it was not written by MeasuredTable")
         present = [name for name in known if name in frame.columns]
-        return MeasuredTable(tuple(KernelRow(**record) for record in frame[present].to_dict("records")))  # type: ignore[misc]
+        records: list[dict[str, Any]] = frame[present].to_dict("records")  # type: ignore[assignment]
+        return MeasuredTable(tuple(KernelRow(**record) for record in records))
 
 
 def lookup(tables: Iterable[MeasuredTable]) -> dict[str, KernelRow]:
