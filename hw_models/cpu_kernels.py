@@ -156,7 +156,8 @@ def _packed(codes: NDArray[np.int8], bits: int) -> bytes:
     flat = codes.reshape(-1).view(np.uint8) & (2**bits - 1)
     flat = np.concatenate([flat, np.zeros(-len(flat) % per_byte, np.uint8)]).reshape(-1, per_byte)
     shifts = np.arange(per_byte, dtype=np.uint8) * bits
-    return np.bitwise_or.reduce(flat << shifts, axis=1).astype(np.uint8).tobytes()
+    packed: NDArray[np.uint8] = np.bitwise_or.reduce(flat << shifts, axis=1)
+    return packed.astype(np.uint8).tobytes()
 
 
 def _weight(graph: _Graph, kernel: Kernel, data: LayerData, as_inputs_by_outputs: bool) -> str:
