@@ -8,6 +8,7 @@ transparent background, and a fixed height but no width.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from html import escape
@@ -20,6 +21,7 @@ from .view import (
     Front,
     Interval,
     Point,
+    Surrogate,
     count,
     format_order,
     histogram,
@@ -470,18 +472,32 @@ def _add_points(
 
 def _add_predicted(figure: go.Figure, front: Front, price: str, shown: Sequence[Point], axis: _Axis) -> None:
     """The exact front of the additive model where it knows this price, and the prediction of every shown point."""
-    curve = sorted(
-        (entry.cost[price], entry.loss)
-        for entry in front.predicted_front
-        if price in entry.cost and math.isfinite(entry.cost[price]) and math.isfinite(entry.loss)
-    )
+    curve = _predicted_curve(front, price)
     if curve:
+        law = front.surrogate or Surrogate()
+        bounds = [law.interval(loss) for _, loss in curve]
+        shape = {"shape": "hv", "color": PREDICTED, "dash": "dot"}
+        band = [("low", None), ("high", "tonexty")] if any(bound.above for bound in bounds) else []
+        for end, fill in band:
+            figure.add_trace(
+                go.Scatter(
+                    x=[cost for cost, _ in curve],
+                    y=[axis.place(getattr(bound, end)) for bound in bounds],
+                    mode="lines",
+                    line={**shape, "width": 0},
+                    fill=fill,
+                    fillcolor="rgba(139,95,191,0.15)",
+                    name="± 1 standard deviation",
+                    showlegend=fill is not None,
+                    hoverinfo="skip",
+                )
+            )
         figure.add_trace(
             go.Scatter(
                 x=[cost for cost, _ in curve],
                 y=[axis.place(loss) for _, loss in curve],
                 mode="lines",
-                line={"shape": "hv", "color": PREDICTED, "dash": "dot", "width": 1.5},
+                line={**shape, "width": 1.5},
                 name="predicted front (additive model)",
                 hovertemplate="predicted front: %{x:.4g}, %{y:.4g}<extra></extra>",
             )
@@ -500,6 +516,20 @@ def _add_predicted(figure: go.Figure, front: Front, price: str, shown: Sequence[
                 hovertemplate="%{customdata[1]}<extra></extra>",
             )
         )
+
+
+def _predicted_curve(front: Front, price: str) -> list[tuple[float, float]]:
+    """The predicted front as (price, quality), empty unless it is a front in this price.
+
+    The document holds the exact front in one price only; seen against another, its points dominate one another.
+    """
+    curve = sorted(
+        (entry.cost[price], entry.loss)
+        for entry in front.predicted_front
+        if price in entry.cost and math.isfinite(entry.cost[price]) and math.isfinite(entry.loss)
+    )
+    falls = all(one[1] >= other[1] for one, other in itertools.pairwise(curve))
+    return curve if falls else []
 
 
 def _add_limits(figure: go.Figure, front: Front, price: str, axis: _Axis) -> None:
@@ -534,7 +564,7 @@ def _hover(front: Front, point: Point) -> str:
         if measured is not None:
             lines.append(f"{title} {escape(front.metric)}: {measured.text(quality_unit)}")
     if math.isfinite(_predicted(point)):
-        lines.append(f"predicted {escape(front.metric)}: {number(_predicted(point))}")
+        lines.append(f"predicted {escape(front.metric)}: {front.predicted(point).text(quality_unit)}")
     for metric, price in point.prices.items():
         source = f" ({escape(price.source)})" if price.source not in ("", "exact") else ""
         lines.append(f"{escape(metric)}: {price.text(unit(metric))}{source}")

@@ -99,6 +99,7 @@ def _header(front: Front) -> str:
         f"<header><h1>What should I ship for {escape(front.name)}?</h1>"
         f"<p class='soft'>{escape(' · '.join(fact for fact in facts if fact))}</p></header>"
         f"<section class='answer'>{ship}<p>{escape(_sentence(front.best_reason))}</p>"
+        f"{''.join(f'<p>Note: {escape(_sentence(note))}</p>' for note in front.notes)}"
         f"<p class='soft'>Constraints: {escape(limits or 'none')}.</p></section>"
     )
 
@@ -232,7 +233,11 @@ def _figures(front: Front) -> Iterable[str]:
         yield _embed(sensitivity_figure(front, proxy), f"Predicted loss if only this layer is quantized.{took}")
     if any("quality" in point.predicted for point in front.points):
         yield "<h2>Was the prediction right?</h2>"
-        yield _embed(agreement_figure(front), "Every evaluated configuration; a perfect prediction lies on the line.")
+        caption = (
+            "Every evaluated configuration; a perfect prediction lies on the line. The scale of the predictions was "
+            "fitted to these measurements, their order was not."
+        )
+        yield _embed(agreement_figure(front), caption)
 
 
 def _embed(figure: go.Figure, caption: str) -> str:
@@ -254,10 +259,16 @@ def _how(front: Front) -> str:
     formats = ", ".join(format_order(front))
     job = json.dumps(front.job, indent=2, default=str)
     ties = "; ".join(f"{', '.join(tie.sites)} ({tie.reason})" for tie in front.model.ties)
+    left = "; ".join([*(f"{n} ({why})" for n, why in front.model.skipped.items()), *front.model.unused])
+    stages = [[name, number(value)] for name, value in front.seconds.items()]
+    failed = [[name, reason] for name, reason in front.failed.items()]
     return (
         "<h2>How it was made</h2>"
-        f"<p>Formats offered: {escape(formats)}. Ties: {escape(ties or 'none')}.</p>"
-        f"<h3>Where the prices come from</h3>{_plain_table(['price', 'source', 'provenance'], prices)}"
+        f"<p>Formats offered: {escape(formats)}. Ties: {escape(ties or 'none')}. "
+        f"Left in float: {escape(left or 'no layer')}.</p>"
+        + (f"<h3>Configurations that failed</h3>{_plain_table(['configuration', 'reason'], failed)}" if failed else "")
+        + (f"<h3>Where the time went</h3>{_plain_table(['stage', 'seconds'], stages)}" if stages else "")
+        + f"<h3>Where the prices come from</h3>{_plain_table(['price', 'source', 'provenance'], prices)}"
         "<h3>How well the proxies ordered what was measured</h3>"
         f"{_plain_table(['proxy', 'Spearman ρ', 'points', 'seconds'], proxies)}"
         f"<h3>Environment</h3>{_plain_table(['what', 'value'], [[k, str(v)] for k, v in front.environment.items()])}"

@@ -120,6 +120,8 @@ class Model(_Part):
     sites: tuple[Site, ...] = ()
     formats: tuple[str, ...] = ()
     ties: tuple[Tie, ...] = ()
+    skipped: dict[str, str] = Field(default_factory=dict)
+    unused: tuple[str, ...] = ()
 
 
 class Point(_Part):
@@ -178,6 +180,21 @@ class PredictedPoint(_Part):
     loss: Real
 
 
+class Surrogate(_Part):
+    """The map from scores to quality that the predictions went through; ``spread`` is of log (quality - offset)."""
+
+    spread: Real = math.nan
+    offset: Real = 0.0
+    points: int = 0
+
+    def interval(self, predicted: float) -> Interval:
+        """A prediction with one standard deviation to both sides."""
+        if not math.isfinite(self.spread):
+            return Interval(value=predicted)
+        above, factor = predicted - self.offset, math.exp(self.spread)
+        return Interval(value=predicted, low=self.offset + above / factor, high=self.offset + above * factor)
+
+
 class Export(_Part):
     """An artifact that was written and loaded back."""
 
@@ -210,6 +227,10 @@ class Front(_Part):
     best_reason: str = ""
     proxies: dict[str, ProxyScore] = Field(default_factory=dict)
     exports: tuple[Export, ...] = ()
+    surrogate: Surrogate | None = None
+    seconds: dict[str, Real] = Field(default_factory=dict)
+    failed: dict[str, str] = Field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @staticmethod
     def parse(document: Mapping[str, Any]) -> Front:
@@ -243,6 +264,11 @@ class Front(_Part):
     def best_point(self) -> Point | None:
         """The point that is called best, if there is one."""
         return self.by_id.get(self.best) if self.best is not None else None
+
+    def predicted(self, point: Point) -> Interval:
+        """The predicted quality of a point with its interval; NaN if nothing was predicted."""
+        value = point.predicted.get("quality", math.nan)
+        return self.surrogate.interval(value) if self.surrogate else Interval(value=value)
 
     @property
     def baselines(self) -> list[Point]:

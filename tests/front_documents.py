@@ -167,6 +167,10 @@ def front_document(seed: int = 0, points: int = 40, name: str = "efficientnet-li
             "hessian_trace": {"spearman": 0.96, "points": points},
             "weight_mse": {"spearman": None, "points": 2},
         },
+        "surrogate": {"intercept": 0.1, "slope": 1.02, "spread": 0.25, "points": points, "offset": 0.0},
+        "seconds": {"score": 12.4, "evaluate": 180.5},
+        "failed": {"0123456789abcdef": "outputs are not finite"},
+        "notes": [],
         "exports": [
             {
                 "target": "onnx",

@@ -213,3 +213,16 @@ def test_unknown_format_names_are_grey_and_colours_distinct():
     assert figures.format_colour("nvfp4") == figures.UNKNOWN
     assert len(set(figures.BITS_COLOURS.values())) == len(figures.BITS_COLOURS)
     assert figures.format_colour("w8a8") == figures.format_colour("w8")
+
+
+def test_predicted_front_has_a_band_and_is_drawn_only_where_it_is_a_front(document):
+    for entry in document["predicted_front"]:
+        entry["cost"]["latency_ms"] = 20 + entry["cost"]["size_mb"] % 2
+    front = Front.parse(document)
+    figure = figures.front_figure(front, "size_mb")
+    low, high = [trace for trace in figure.data if trace.name == "± 1 standard deviation"]
+    line = _trace(figure, "predicted front (additive model)")
+    assert all(a < b < c for a, b, c in zip(low.y, line.y, high.y, strict=True))
+    names = [trace.name for trace in figures.front_figure(front, "latency_ms").data]
+    assert "predicted front (additive model)" not in names
+    assert "predicted" in names

@@ -110,3 +110,11 @@ def test_a_bad_document_leaves_the_old_report(document, tmp_path):
         write_report(document, tmp_path / "report.html")
     assert (tmp_path / "report.html").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_failures_times_and_notes_are_told(document, tmp_path):
+    document["notes"] = ["stopped after 900 s with 12 candidates left"]
+    page = _page(document, tmp_path)
+    assert "Note: Stopped after 900 s with 12 candidates left." in page
+    assert "outputs are not finite" in page
+    assert "180.5" in page

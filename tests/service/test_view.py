@@ -141,3 +141,16 @@ def test_numbers_keep_four_digits():
     assert view.label("avg_bits") == "average weight bits"
     assert view.limit_text("size_mb", 3.0) == "size ≤ 3 MB"
     assert view.count(1, "layer") == "1 layer"
+
+
+def test_predictions_carry_the_spread_of_the_surrogate(document, front):
+    point = front.points[7]
+    predicted = point.predicted["quality"]
+    found = front.predicted(point)
+    assert (found.low, found.value, found.high) == pytest.approx(
+        (predicted / math.exp(0.25), predicted, predicted * math.exp(0.25))
+    )
+    document["surrogate"] = None
+    bare = view.Front.parse(document).predicted(point)
+    assert (bare.below, bare.above) == (0, 0)
+    assert view.Surrogate(spread=math.log(2), offset=1.0).interval(3.0).high == pytest.approx(5.0)
