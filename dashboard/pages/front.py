@@ -119,23 +119,31 @@ def show_downloads(front: Front, point: Point) -> None:
         column.download_button(title, data, file_name=name, mime=mime, width="stretch")
 
 
+def show_run(front: Front) -> None:
+    """The whole page of a run that has a front."""
+    limits = ", ".join(limit_text(name, value) for name, value in front.constraints.items()) or "no constraints"
+    size = f"{len(front.model.sites)} layers, {len(front.points)} points"
+    st.caption(plain(f"{front.model.name}, {size}, {limits}, {front.created}"))
+    if front.best_reason:
+        best = front.best_point.label if front.best_point else "none"
+        st.markdown(plain(f"Best: {best}; {front.best_reason.rstrip('.')}."))
+    if not front.points or not front.price_metrics:
+        st.info("The run holds no measured point yet.")
+        return
+    point, price = show_front(front)
+    show_downloads(front, point)
+    show_point(front, point, price)
+
+
 st.title("Front")
 found = load_runs()
 if not found:
     st.info("No run yet.")
     st.stop()
 state = choose_run(found)
-if state.front is None:
-    (st.error if state.state == "broken" else st.info)(plain(f"{state.state}: {state.reason}"))
-    st.stop()
-run = state.front
-limits = ", ".join(limit_text(name, value) for name, value in run.constraints.items()) or "no constraints"
-st.caption(plain(f"{run.model.name}, {len(run.model.sites)} layers, {len(run.points)} points, {limits}, {run.created}"))
-if run.best_reason:
-    st.markdown(plain(f"Best: {run.best_point.label if run.best_point else 'none'}; {run.best_reason.rstrip('.')}."))
-if not run.points or not run.price_metrics:
-    st.info("The run holds no measured point yet.")
-    st.stop()
-selected, chosen_price = show_front(run)
-show_downloads(run, selected)
-show_point(run, selected, chosen_price)
+if state.front is not None:
+    show_run(state.front)
+elif state.state == "broken":
+    st.error(plain(f"{state.state}: {state.reason}"))
+else:
+    st.info(plain(f"{state.state}: {state.reason}"))
