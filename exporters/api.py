@@ -99,7 +99,7 @@ def export(
         node_counts=found.node_counts,
         integer_kernels=found.integer_kernels,
         float_kernels=found.float_kernels,
-        dynamic_batch=artifact.dynamic_batch,
+        dynamic_batch=found.dynamic_batch,
         opset=artifact.opset,
         seconds=time.perf_counter() - started,
     )

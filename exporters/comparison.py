@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..task import Batch
 from .protocol import ExportRequest
 
 
@@ -41,6 +42,17 @@ def reference(request: ExportRequest) -> list[Tensor]:
             for module in training:
                 module.training = True
     return [tensor.detach().cpu() for tensor in found]
+
+
+def doubled(example: Batch) -> Batch:
+    """The same samples twice in one batch. Tensors whose first dimension is not the batch stay as they are."""
+
+    def twice(tensor: Tensor) -> Tensor:
+        return torch.cat([tensor, tensor]) if tensor.ndim and tensor.shape[0] == len(example) else tensor
+
+    if isinstance(example.inputs, dict):
+        return Batch({name: twice(tensor) for name, tensor in example.inputs.items()})
+    return Batch(tuple(twice(tensor) for tensor in example.inputs))
 
 
 def _tensors(output: Any) -> list[Tensor]:

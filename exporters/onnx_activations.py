@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,13 +10,17 @@ import torch
 
 from ..evaluators.quantizers import ActivationQuantizer
 from ..formats import Format
+from .onnx_simplify import constant
 from .onnx_trace import DOMAIN
+from .onnx_weights import register
 from .protocol import ExportRequest
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 _CONTAINER_TOP = 255
+#: Operators that move elements or pick the largest of some: rounding before or after them is the same.
+_MOVES = frozenset({"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "MaxPool"})
 
 
 class InputRounding:
@@ -50,26 +55,42 @@ class InputRounding:
     def output_is_rounded(self, value: ir.Value) -> bool:
         """Whether the value goes nowhere but into one and the same rounding to integers.
 
-        Shape operators and maxima may lie between, and bounds that the rounding implies: the runtime then computes
-        the producer of the value and the rounding as one integer kernel.
+        Operators that only move elements may lie between: the runtime rounds before them, and then computes the
+        producer of the value together with its rounding as one integer kernel.
         """
         quantizers = self._destinations(value)
         return len(quantizers) == 1 and None not in quantizers
 
+    def reaches_rounding(self, value: ir.Value) -> bool:
+        """Whether the value goes into a rounding to integers, among other things."""
+        return bool(self._destinations(value) - {None})
+
+    def drop_implied_bounds(self) -> None:
+        """Remove every ReLU and clip that the roundings behind it imply.
+
+        Rounding is monotone, so Q(clip(x, a, b)) = clip(Q(x), Q(a), Q(b)), which is Q(x) where a and b round to the
+        first and the last code: the same codes from one operator less, and a convolution next to its rounding.
+        """
+        import onnx_ir as ir
+
+        for node in reversed(list(self._graph)):
+            bounds = _bounds(node)
+            quantizers = self._destinations(node.outputs[0]) if bounds else set()
+            if bounds and quantizers and all(_implies(quantizer, bounds) for quantizer in quantizers):
+                assert node.inputs[0] is not None
+                ir.convenience.replace_all_uses_with(node.outputs[0], node.inputs[0])
+                self._graph.remove(node, safe=True)
+
     def apply(self) -> None:
         """Replace the markers. Markers that round one tensor alike share one pair of nodes."""
-        for node, quantizer in self._quantizers.items():
-            if quantizer is not None and self._bounds_are_implied(node.inputs[0]):
-                producer = _producer(node.inputs[0])
-                node.replace_input_with(0, producer.inputs[0])
+        import onnx_ir as ir
+
         done: dict[tuple[ir.Value, ActivationQuantizer | None], ir.Value] = {}
         for node, quantizer in self._quantizers.items():
             source = node.inputs[0]
             assert source is not None
             if (source, quantizer) not in done:
                 done[source, quantizer] = self._rounded(node, source, quantizer)
-            import onnx_ir as ir
-
             ir.convenience.replace_all_uses_with(node.outputs[0], done[source, quantizer], replace_graph_outputs=True)
             self._graph.remove(node)
 
@@ -81,32 +102,11 @@ class InputRounding:
         for node, index in value.uses():
             if node in self._quantizers:
                 found.add(self._quantizers[node])
-            elif index == 0 and (
-                node.op_type in ("Reshape", "Transpose", "MaxPool", "Flatten")
-                or (node.op_type in ("Relu", "Clip") and self._bounds_are_implied(node.outputs[0]))
-            ):
+            elif index == 0 and node.domain == "" and node.op_type in _MOVES:
                 found |= self._destinations(node.outputs[0])
             else:
                 found.add(None)
         return found
-
-    def _bounds_are_implied(self, value: ir.Value | None) -> bool:
-        """Whether the value is a ReLU or clip that every use of it makes redundant.
-
-        Rounding is monotone, so Q(clip(x, a, b)) = clip(Q(x), Q(a), Q(b)), which is Q(x) where a and b round to the
-        first and the last code.
-        """
-        bounds = _bounds(value)
-        if bounds is None or value is None or value.is_graph_output():
-            return False
-        for node, _ in value.uses():
-            quantizer = self._quantizers.get(node)
-            if quantizer is None:
-                return False
-            low, high = quantizer.codes(torch.tensor(bounds, dtype=torch.float32)).tolist()
-            if (low, high) != (0, 2**quantizer.bits - 1):
-                return False
-        return True
 
     def _rounded(self, before: ir.Node, value: ir.Value, quantizer: ActivationQuantizer | None) -> ir.Value:
         import onnx_ir as ir
@@ -131,35 +131,28 @@ class InputRounding:
     def _scalar(self, number: np.float32 | np.uint8, name: str) -> ir.Value:
         import onnx_ir as ir
 
-        name = f"{DOMAIN}.{name}"
-        if name not in self._graph.initializers:
-            tensor = ir.Tensor(np.array(number), name=name)
-            value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
-            self._graph.register_initializer(value)
-        return self._graph.initializers[name]
+        return register(self._graph, ir.Tensor(np.array(number), name=f"{DOMAIN}.{name}"))
 
 
-def _producer(value: ir.Value | None) -> ir.Node:
-    node = None if value is None else value.producer()
-    assert node is not None
-    return node
+def _implies(quantizer: ActivationQuantizer | None, bounds: tuple[float, float]) -> bool:
+    if quantizer is None:
+        return False
+    first, last = quantizer.codes(torch.tensor(bounds, dtype=torch.float32)).tolist()
+    return (first, last) == (0, 2**quantizer.bits - 1)
 
 
-def _bounds(value: ir.Value | None) -> tuple[float, float] | None:
-    """The constant bounds of a value that a ReLU or a clip produces."""
-    import onnx_ir as ir
-
-    node = None if value is None else value.producer()
-    if node is None or node.op_type not in ("Relu", "Clip"):
+def _bounds(node: ir.Node) -> tuple[float, float] | None:
+    """The bounds that a node puts on its first input, if they are constants and that is all it does."""
+    if node.domain != "" or node.op_type not in ("Relu", "Clip", "Max", "Min"):
         return None
     if node.op_type == "Relu":
-        return 0.0, float("inf")
-    bounds = [-float("inf"), float("inf")]
-    for position, limit in enumerate(node.inputs[1:]):
-        if limit is None:
+        return 0.0, math.inf
+    limits = [-math.inf, math.inf]
+    for position, value in enumerate(node.inputs[1:]):
+        if value is None:
             continue
-        constant = ir.convenience.get_const_tensor(limit)
-        if constant is None:
+        numbers = constant(value)
+        if numbers is None or len(numbers) != 1:
             return None
-        bounds[position] = float(constant.numpy())
-    return bounds[0], bounds[1]
+        limits[1 if node.op_type == "Min" else position] = numbers[0]
+    return (limits[0], limits[1]) if len(node.inputs) <= (3 if node.op_type == "Clip" else 2) else None

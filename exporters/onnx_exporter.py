@@ -10,10 +10,11 @@ import torch
 
 from ..errors import ExportMismatch, InvalidInput, UnsupportedModel
 from ..formats import Format
-from .comparison import reference, relative_error
+from .comparison import doubled, reference, relative_error
 from .onnx_activations import InputRounding
 from .onnx_check import check_rounding, check_weights, parameter_names
 from .onnx_kernels import products, site_node_name, use_integer_kernels
+from .onnx_simplify import simplify
 from .onnx_trace import trace
 from .onnx_weights import INT2_OPSET, INT4_OPSET, StoredWeight, store_bfloat16
 from .protocol import Capability, ExportRequest
@@ -85,14 +86,16 @@ class OnnxExporter:
         opset = self._opset(request)
         traced = trace(request, opset)
         graph = traced.model.graph
+        simplify(traced.model)
         rounding = InputRounding(graph, request)
+        rounding.drop_implied_bounds()
         for site in request.space.sites:
             self._store(graph, request, site.name, rounding, opset)
         rounding.apply()
         passes.RemoveUnusedNodesPass()(traced.model)
         passes.RemoveUnusedOpsetsPass()(traced.model)
         ir.save(traced.model, path)
-        return Artifact(traced.float_bytes, traced.dynamic_batch, opset)
+        return Artifact(traced.float_bytes, opset)
 
     def verify(self, request: ExportRequest, path: Path) -> Verification:
         """Compare the weights in the file, then its outputs in onnxruntime, with the fake-quantized model.
@@ -122,6 +125,7 @@ class OnnxExporter:
             node_counts=loaded.node_counts,
             integer_kernels=integer,
             float_kernels=tuple(site for site in rounded if site not in integer),
+            dynamic_batch=loaded.accepts(doubled(request.example)),
         )
 
     def default_bound(self, request: ExportRequest, noise: float) -> float:

@@ -74,6 +74,14 @@ class Loaded:
         outputs = self._session.get_outputs()
         return {node.name: torch.from_numpy(value) for node, value in zip(outputs, values, strict=True)}
 
+    def accepts(self, batch: Batch) -> bool:
+        """Whether the file runs on a batch of this size."""
+        try:
+            self.run(batch)
+        except ExportMismatch:
+            return False
+        return True
+
     @property
     def node_counts(self) -> dict[str, int]:
         """Operator -> number of nodes after onnxruntime's own optimization, most frequent first."""

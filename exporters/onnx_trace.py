@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import UnsupportedModel
 from ..task import Batch
+from .comparison import doubled
 from .protocol import ExportRequest
 
 if TYPE_CHECKING:
@@ -30,12 +31,10 @@ class Traced:
     Attributes:
         model: the graph. A node ``bitfront::Input`` with the attributes ``site`` and ``module`` stands where the
             input of a module is to be rounded.
-        dynamic_batch: whether the first dimension of the inputs is free.
         float_bytes: size of the float file, without the markers.
     """
 
     model: ir.Model
-    dynamic_batch: bool
     float_bytes: int
 
 
@@ -59,14 +58,15 @@ def trace(request: ExportRequest, opset: int) -> Traced:
         for module, site in request.rounded_modules.items():
             handle = request.model.get_submodule(module).register_forward_pre_hook(_marker(site, module))
             stack.callback(handle.remove)
-        exported = _export(request.model, _doubled(request.example), opset, dynamic=True)
+        example = doubled(request.example) if len(request.example) == 1 else request.example
+        exported = _export(request.model, example, opset, dynamic=True)
         if isinstance(exported, Exception) or not _is_dynamic(exported):
             exported = _export(request.model, request.example, opset, dynamic=False)
     if isinstance(exported, Exception):
         raise UnsupportedModel(
             f"torch.onnx.export cannot express {type(request.model).__name__}: {_first_cause(exported)}"
         ) from exported
-    return Traced(exported, _is_dynamic(exported), _float_bytes(exported))
+    return Traced(exported, _float_bytes(exported))
 
 
 def _marker(site: str, module: str) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
@@ -105,39 +105,13 @@ def _export(model: nn.Module, example: Batch, opset: int, dynamic: bool) -> ir.M
         return cause
     assert program is not None
     passes.ClearMetadataAndDocStringPass()(program.model)
-    _simplify(program.model)
+    for value in (*program.model.graph.inputs, *program.model.graph.initializers.values()):
+        value.metadata_props.clear()
     return program.model
-
-
-def _simplify(model: ir.Model) -> None:
-    """Fold what is computed from small constants alone; parameters and buffers stay as they are."""
-    import onnx_ir.passes.common as passes
-    from onnxscript import optimizer
-
-    kept = set(model.graph.initializers)
-
-    def should_fold(node: ir.Node) -> bool | None:
-        return False if any(value is not None and value.name in kept for value in node.inputs) else None
-
-    optimizer.fold_constants(model, should_fold=should_fold)
-    passes.IdentityEliminationPass()(model)
-    passes.RemoveUnusedNodesPass()(model)
 
 
 def _free(tensor: Tensor, samples: int) -> dict[int, Any] | None:
     return {0: torch.export.Dim.AUTO} if tensor.ndim and tensor.shape[0] == samples else None
-
-
-def _doubled(example: Batch) -> Batch:
-    if len(example) != 1:
-        return example
-    if isinstance(example.inputs, dict):
-        return Batch({name: _twice(tensor) for name, tensor in example.inputs.items()})
-    return Batch(tuple(_twice(tensor) for tensor in example.inputs))
-
-
-def _twice(tensor: Tensor) -> Tensor:
-    return torch.cat([tensor, tensor]) if tensor.ndim and tensor.shape[0] == 1 else tensor
 
 
 def _is_dynamic(model: ir.Model) -> bool:

@@ -58,8 +58,8 @@ class StoredWeight:
         self._type = container(bits, opset)
         codes = weight.codes.cpu().numpy().astype(self._type.numpy())
         del graph.initializers[name]
-        self._codes = _register(graph, ir.Tensor(codes, name=name))
-        self._scale = _register(graph, ir.Tensor(weight.scale.float().cpu().numpy(), name=f"{name}.scale"))
+        self._codes = register(graph, ir.Tensor(codes, name=name))
+        self._scale = register(graph, ir.Tensor(weight.scale.float().cpu().numpy(), name=f"{name}.scale"))
         self._float: ir.Value | None = None
         self._transposed: dict[bool, ir.Value] = {}
 
@@ -71,7 +71,7 @@ class StoredWeight:
             scale = self._scale
             if self._axis != self._rank - 1:
                 after = ir.Tensor(np.arange(1, self._rank - self._axis, dtype=np.int64), name=f"{scale.name}.axes")
-                axes = _register(self._graph, after)
+                axes = register(self._graph, after)
                 scale = self._prepend("Unsqueeze", [scale, axes], ir.DataType.FLOAT)
             cast = self._prepend("Cast", [self._codes], ir.DataType.FLOAT, to=int(ir.DataType.FLOAT))
             self._float = self._prepend("Mul", [cast, scale], ir.DataType.FLOAT)
@@ -79,13 +79,20 @@ class StoredWeight:
         return self._float
 
     def dequantized(self, transpose: bool = False) -> ir.Value:
-        """``DequantizeLinear`` of the codes, which are cast to int8 first and, if asked, transposed (2-d)."""
+        """``DequantizeLinear`` of the codes, which are cast to int8 first.
+
+        Args:
+            transpose: whether to give the transposed matrix. The codes of a pointwise convolution are a matrix too.
+        """
         import onnx_ir as ir
 
         if transpose not in self._transposed:
             codes, axis = self._codes, self._axis
             if self._type != ir.DataType.INT8:
                 codes = self._prepend("Cast", [codes], ir.DataType.INT8, to=int(ir.DataType.INT8))
+            if transpose and self._rank > 2:
+                shape = ir.Tensor(np.array([0, -1], dtype=np.int64), name=f"{self._codes.name}.matrix")
+                codes = self._prepend("Reshape", [codes, register(self._graph, shape)], ir.DataType.INT8)
             if transpose:
                 codes, axis = self._prepend("Transpose", [codes], ir.DataType.INT8, perm=[1, 0]), 1 - axis
             inputs = [codes, self._scale]
@@ -119,7 +126,7 @@ def store_bfloat16(graph: ir.Graph, initializer: ir.Value, rounded: Tensor) -> N
     name = str(initializer.name)
     values = rounded.detach().to(torch.bfloat16).cpu().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
     del graph.initializers[name]
-    stored = _register(graph, ir.Tensor(values, name=name))
+    stored = register(graph, ir.Tensor(values, name=name))
     cast = prepend(graph, "Cast", [stored], ir.DataType.FLOAT, to=int(ir.DataType.FLOAT))
     cast.shape = stored.shape
     ir.convenience.replace_all_uses_with(initializer, cast, replace_graph_outputs=True)
@@ -142,11 +149,12 @@ def prepend(
     return node.outputs[0]
 
 
-def _register(graph: ir.Graph, tensor: ir.TensorProtocol) -> ir.Value:
+def register(graph: ir.Graph, tensor: ir.TensorProtocol) -> ir.Value:
+    """A new initializer, or the one of that name if there is one already."""
     import onnx_ir as ir
 
-    value = ir.Value(
-        name=tensor.name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
-    )
-    graph.register_initializer(value)
-    return value
+    name = str(tensor.name)
+    if name not in graph.initializers:
+        kind = ir.TensorType(tensor.dtype)
+        graph.register_initializer(ir.Value(name=name, shape=ir.Shape(tensor.shape), type=kind, const_value=tensor))
+    return graph.initializers[name]

@@ -12,12 +12,10 @@ class Artifact:
 
     Attributes:
         float_bytes: size of the same model exported in float, in bytes.
-        dynamic_batch: whether the batch size is free.
         opset: version of the target's operator set.
     """
 
     float_bytes: int
-    dynamic_batch: bool
     opset: int
 
 
@@ -32,6 +30,7 @@ class Verification:
         node_counts: operator -> how many of them the graph holds after the runtime's own optimization.
         integer_kernels: site -> operator, for sites whose products run on an integer kernel.
         float_kernels: sites whose format rounds activations to integers, but whose products run in float.
+        dynamic_batch: whether it also ran with another batch size.
     """
 
     output_errors: dict[str, float]
@@ -40,6 +39,7 @@ class Verification:
     node_counts: dict[str, int] = field(default_factory=dict)
     integer_kernels: dict[str, str] = field(default_factory=dict)
     float_kernels: tuple[str, ...] = ()
+    dynamic_batch: bool = False
 
     @property
     def relative_error(self) -> float:
