@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
 import plotly.graph_objects as go
 
-from ..formats import Format
 from .view import (
     Front,
     Interval,
@@ -29,7 +28,9 @@ from .view import (
     lower_front,
     number,
     price_label,
+    quantizes_activations,
     rank_correlation,
+    share_text,
     unit,
     weight_bits,
 )
@@ -108,11 +109,11 @@ def front_figure(front: Front, price: str, split: str = "validation", selected: 
         mode="markers+text",
         cliponaxis=False,
         text=[f"uniform {escape(p.baseline or '')}" for p in uniform],
-        textposition=_text_positions(uniform, price, xs),
+        textposition=_text_positions([(p.price(price), p.quality(split)) for p in uniform], xs, axis),
         marker={
             "color": [format_colour(p.baseline or "") for p in uniform],
             "size": 13,
-            "symbol": "diamond",
+            "symbol": [_symbol("diamond", p.baseline or "") for p in uniform],
             "line": {"color": INK, "width": 1.2},
         },
     )
@@ -203,7 +204,7 @@ def points_map(front: Front, price: str, points: Sequence[Point] | None = None, 
         The figure; ``customdata`` of a square is [point id, layer, format].
     """
     wanted = [p for p in front.points if p.pareto or p.baseline or p.id == front.best] if points is None else points
-    priced = sorted((p for p in wanted if math.isfinite(p.price(price))), key=lambda p: p.price(price))
+    priced = sorted((p for p in wanted if math.isfinite(p.price(price))), key=_by_price(price))
     columns = _thin(priced, limit, keep={p.id for p in priced if p.baseline or p.id == front.best})
     names = [site.name for site in front.model.sites]
     row_of = {name: row for row, name in enumerate(names)}
@@ -269,7 +270,7 @@ def sensitivity_figure(front: Front, proxy: str) -> go.Figure:
                 marker={
                     "color": format_colour(name),
                     "size": 9,
-                    "symbol": ["circle" if value > 0 else "triangle-left-open" for _, value in mine],
+                    "symbol": [_symbol("circle", name) if value > 0 else "triangle-left-open" for _, value in mine],
                     "line": {"width": [0.6 if value > 0 else 2 for _, value in mine], "color": INK},
                 },
                 name=escape(name),
@@ -313,7 +314,7 @@ def agreement_figure(front: Front, split: str = "validation") -> go.Figure:
         ("uniform", [p for p in shown if p.baseline]),
     ):
         colours = [format_colour(p.baseline) if p.baseline else PREDICTED for p in points]
-        symbol = "diamond" if name == "uniform" else "circle"
+        symbol = [_symbol("diamond", p.baseline) if p.baseline else "circle" for p in points]
         edge = {"color": INK, "width": 1 if name == "uniform" else 0}
         marker = {"color": colours, "size": 12 if name == "uniform" else 8, "symbol": symbol, "line": edge}
         figure.add_trace(
@@ -370,6 +371,12 @@ class _Axis:
         """The coordinate at which a value is drawn."""
         return max(value, self.low) if self.log and value <= 0 else value
 
+    def fraction(self, value: float) -> float:
+        """How far up the axis a value is drawn, 0 to 1."""
+        ends = (self.place(value), self.low, self.high)
+        at, low, high = (math.log10(end) for end in ends) if self.log else ends
+        return (at - low) / (high - low) if high > low else 0.5
+
     def apply(self, figure: go.Figure, axis: str = "y") -> None:
         """Set type and range of an axis, with a margin of 4 % on both sides."""
         low, high = (math.log10(self.low), math.log10(self.high)) if self.log else (self.low, self.high)
@@ -388,7 +395,7 @@ def _figure(height: int) -> go.Figure:
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"family": "system-ui, sans-serif", "size": 13},
-        legend={"orientation": "h", "yanchor": "top", "y": -0.2, "x": 0},
+        legend={"orientation": "h", "traceorder": "normal", "yanchor": "top", "y": -0.2, "x": 0},
         hoverlabel={"align": "left"},
         hovermode="closest",
         modebar={"bgcolor": "rgba(0,0,0,0)", "color": DOMINATED, "activecolor": INK},
@@ -416,14 +423,17 @@ def _elide(name: str, length: int = 38) -> str:
     return name if len(name) <= length else f"{name[:head]}…{name[head + 1 - length :]}"
 
 
+def _symbol(shape: str, format_name: str) -> str:
+    """Plain for weight-only formats, crossed for those that quantize activations too."""
+    return f"{shape}-x" if quantizes_activations(format_name) else shape
+
+
 def _square(format_name: str, size: int) -> dict[str, Any]:
-    """Weight-only formats are plain squares, those that quantize activations carry a dot."""
-    dotted = weight_bits(format_name) is not None and Format.parse(format_name).quantizes_activations
     return {
-        "symbol": "square-dot" if dotted else "square",
+        "symbol": _symbol("square", format_name),
         "size": size,
         "color": format_colour(format_name),
-        "line": {"color": INK, "width": 0.5},
+        "line": {"color": INK, "width": 1 if quantizes_activations(format_name) else 0.5},
     }
 
 
@@ -444,7 +454,7 @@ def _bars(intervals: Sequence[Interval], colour: str) -> dict[str, Any]:
         "arrayminus": [interval.below for interval in intervals],
         "thickness": 1,
         "width": 3,
-        "color": colour,
+        "color": f"rgba({int(colour[1:3], 16)},{int(colour[3:5], 16)},{int(colour[5:7], 16)},0.55)",
     }
 
 
@@ -548,12 +558,40 @@ def _add_limits(figure: go.Figure, front: Front, price: str, axis: _Axis) -> Non
             break
 
 
-def _text_positions(points: Sequence[Point], price: str, xs: Sequence[float]) -> list[str]:
-    """Labels right of the marker, but left of it in the last third, so that none is cut off."""
-    if not xs:
-        return []
-    turn = min(xs) + (max(xs) - min(xs)) * 2 / 3
-    return ["top left" if p.price(price) > turn else "top right" for p in points]
+def _text_positions(points: Sequence[tuple[float, float]], xs: Sequence[float], axis: _Axis) -> list[str]:
+    """Where each label goes: the first corner at which it meets no earlier label and is not cut off.
+
+    Args:
+        points: (x, y) of the labelled markers.
+        xs: every x of the plot.
+        axis: the y axis.
+
+    Returns:
+        Plotly text positions. A label counts as 11 % of the plot wide and 5 % high.
+    """
+    width, height, span = 0.11, 0.05, (max(xs) - min(xs)) or 1.0 if xs else 1.0
+    corners = {
+        "top right": (0.0, 0.5),
+        "bottom right": (0.0, -0.5),
+        "top left": (-1.0, 0.5),
+        "bottom left": (-1.0, -0.5),
+    }
+    taken: list[tuple[float, float]] = []
+    chosen = []
+    for x, y in points:
+        places = {
+            name: ((x - min(xs)) / span + right * width, axis.fraction(y) + up * height)
+            for name, (right, up) in corners.items()
+        }
+        free = [
+            name
+            for name, (left, middle) in places.items()
+            if left + width <= 1.02 and all(abs(left - a) >= width or abs(middle - b) >= height for a, b in taken)
+        ]
+        fallback = "top left" if places["top right"][0] + width > 1.02 else "top right"
+        chosen.append(free[0] if free else fallback)
+        taken.append(places[chosen[-1]])
+    return chosen
 
 
 def _hover(front: Front, point: Point) -> str:
@@ -572,7 +610,7 @@ def _hover(front: Front, point: Point) -> str:
         if row["layers"]:
             bar = "█" * max(1, round(10 * row["share"]))
             lines.append(
-                f"{escape(str(name))}: {count(row['layers'], 'layer')}, {100 * row['share']:.0f} % of weights {bar}"
+                f"{escape(str(name))}: {count(row['layers'], 'layer')}, {share_text(row['share'])} of weights {bar}"
             )
     if not point.feasible:
         lines.append("misses a constraint")
@@ -582,6 +620,16 @@ def _hover(front: Front, point: Point) -> str:
 def _column_name(front: Front, point: Point, price: str) -> str:
     mark = "★ " if point.id == front.best else ""
     return f"{mark}{escape(point.label)}, {number(point.price(price))}"
+
+
+def _by_price(price: str) -> Callable[[Point], tuple[float, float]]:
+    """Sort key: rising price, falling loss where prices are equal."""
+
+    def key(point: Point) -> tuple[float, float]:
+        quality = point.quality()
+        return point.price(price), -quality if math.isfinite(quality) else -math.inf
+
+    return key
 
 
 def _thin(points: Sequence[Point], limit: int, keep: set[str]) -> list[Point]:

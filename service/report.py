@@ -14,7 +14,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..files import write_text
-from .view import Front, Point, count, format_order, histogram, label, limit_text, number, price_label, unit
+from .view import (
+    Front,
+    Point,
+    count,
+    format_order,
+    histogram,
+    label,
+    limit_text,
+    number,
+    price_label,
+    quantizes_activations,
+    share_text,
+    unit,
+)
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -127,17 +140,24 @@ def _claims(front: Front, point: Point) -> str:
 
 def _bits_bar(front: Front, point: Point) -> str:
     """The share of the weights in each format, as one bar with a key."""
-    from .figures import format_colour
-
     counts = histogram(front, point)
     used = [(str(name), row["share"], row["layers"]) for name, row in counts.iterrows() if row["layers"]]
-    bar = "".join(f"<div style='width:{100 * share:.2f}%;background:{format_colour(n)}'></div>" for n, share, _ in used)
+    bar = "".join(f"<div style='width:{100 * share:.2f}%;background:{_fill(n)}'></div>" for n, share, _ in used)
     key = "".join(
-        f"<span class='used'><span class='key' style='background:{format_colour(name)}'></span>"
-        f"{escape(name)}: {count(layers, 'layer')}, {100 * share:.0f} % of the weights</span>"
+        f"<span class='used'><span class='key' style='background:{_fill(name)}'></span>"
+        f"{escape(name)}: {count(layers, 'layer')}, {share_text(share)} of the weights</span>"
         for name, share, layers in used
     )
     return f"<div class='bar' aria-hidden='true'>{bar}</div><p class='soft'>{key}</p>"
+
+
+def _fill(format_name: str) -> str:
+    """CSS background of a format: its colour, striped if it quantizes activations too."""
+    from .figures import format_colour
+
+    colour = format_colour(format_name)
+    stripes = f"repeating-linear-gradient(45deg,{colour} 0 4px,#6b6b6b 4px 5px)"
+    return stripes if quantizes_activations(format_name) else colour
 
 
 def _table(front: Front) -> str:
@@ -200,7 +220,19 @@ def _exports(front: Front) -> str:
         for export in front.exports
     ]
     heads = ["target", "path", "size on disk (MB)", "relative error, loaded back", "allowed"]
-    return "<h2>Export</h2>" + _plain_table(heads, rows)
+    return f"<h2>Export</h2>{_plain_table(heads, rows)}{_too_large(front)}"
+
+
+def _too_large(front: Front) -> str:
+    """Says so where a file is larger than the size that was asked for: the price counts weights, a file also a graph."""
+    limit = front.constraints.get("size_mb", math.inf)
+    large = [e.target for e in front.exports if e.bytes_on_disk is not None and e.bytes_on_disk / 1e6 > limit]
+    if not large:
+        return ""
+    return (
+        f"<p>On disk the export for {escape(', '.join(large))} is larger than the limit of {number(limit)} MB, which "
+        "was applied to the weights and scales; the file also holds the graph.</p>"
+    )
 
 
 def _plain_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -217,16 +249,20 @@ def _figures(front: Front) -> Iterable[str]:
     for metric in prices:
         caption = (
             f"Quality against {price_label(front, metric)}. Bars are intervals, grey points are dominated, hollow ones "
-            "miss a constraint; hover for the numbers."
+            "miss a constraint. The steps join the best in this plane; green points above win in another objective. "
+            "Hover for the numbers."
         )
         yield _embed(front_figure(front, metric), caption)
     if front.best_point is not None:
         yield f"<h2>The format of every layer in {escape(front.best_point.label)}</h2>"
-        yield _embed(layer_map(front, front.best_point), "Layers in the order of the forward pass.")
+        yield _embed(
+            layer_map(front, front.best_point),
+            "Layers in the order of the forward pass; a crossed square: activations too.",
+        )
     if prices and front.model.sites:
         yield "<h2>The format of every layer along the front</h2>"
-        caption = f"Pareto-optimal and uniform configurations by rising {label(prices[-1])}; ★ is the best."
-        yield _embed(points_map(front, prices[-1]), caption)
+        caption = f"Pareto-optimal and uniform configurations by rising {label(prices[0])}; ★ is the best."
+        yield _embed(points_map(front, prices[0]), caption)
     for proxy, scores in front.sensitivity.items():
         yield f"<h2>How sensitive each layer is: {escape(proxy)}</h2>"
         took = f" Computed in {number(scores.seconds)} s." if math.isfinite(scores.seconds) else ""

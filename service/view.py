@@ -364,6 +364,16 @@ def weight_bits(format_name: str) -> int | None:
         return None
 
 
+def quantizes_activations(format_name: str) -> bool:
+    """Whether a format maps activations to integers; ``False`` for a name that this version does not know."""
+    return weight_bits(format_name) is not None and Format.parse(format_name).quantizes_activations
+
+
+def share_text(share: float) -> str:
+    """A share as whole percent, ``< 1 %`` for a little."""
+    return "< 1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
+
+
 def format_order(front: Front, points: Iterable[Point] = ()) -> list[str]:
     """The formats of the model coarse to fine, then any that only occur in the points."""
     used = (name for point in points for name in point.config.values())

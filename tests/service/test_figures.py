@@ -226,3 +226,23 @@ def test_predicted_front_has_a_band_and_is_drawn_only_where_it_is_a_front(docume
     names = [trace.name for trace in figures.front_figure(front, "latency_ms").data]
     assert "predicted front (additive model)" not in names
     assert "predicted" in names
+
+
+def test_labels_of_neighbouring_uniform_points_do_not_meet(document):
+    document["points"][1]["measured"]["validation"]["value"] = document["points"][2]["measured"]["validation"]["value"]
+    document["points"][1]["prices"]["size_mb"]["value"] = document["points"][2]["prices"]["size_mb"]["value"]
+    uniform = _trace(figures.front_figure(Front.parse(document), "size_mb"), "uniform")
+    assert uniform.textposition[1] != uniform.textposition[2]
+    assert uniform.textposition[3].endswith("left")
+
+
+def test_formats_that_quantize_activations_are_crossed(document):
+    document["model"]["formats"][2] = "w8a8"
+    for site in document["model"]["sites"]:
+        site["formats"] = document["model"]["formats"]
+    for point in document["points"]:
+        point["config"] = {site: "w8a8" if name == "w8" else name for site, name in point["config"].items()}
+    front = Front.parse(document)
+    figure = figures.layer_map(front, front.best_point)
+    assert _trace(figure, "w8a8").marker.symbol == "square-x"
+    assert _trace(figure, "w4").marker.symbol == "square"

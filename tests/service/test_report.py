@@ -118,3 +118,9 @@ def test_failures_times_and_notes_are_told(document, tmp_path):
     assert "Note: Stopped after 900 s with 12 candidates left." in page
     assert "outputs are not finite" in page
     assert "180.5" in page
+
+
+@pytest.mark.parametrize(("size", "told"), [(2_999_999, False), (3_060_358, True), (None, False)])
+def test_a_file_above_the_limit_is_told(document, tmp_path, size, told):
+    document["exports"][0]["bytes_on_disk"] = size
+    assert ("is larger than the limit of 3 MB" in _page(document, tmp_path)) == told
