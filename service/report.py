@@ -224,7 +224,7 @@ def _exports(front: Front) -> str:
 
 
 def _too_large(front: Front) -> str:
-    """Says so where a file is larger than the size that was asked for: the price counts weights, a file also a graph."""
+    """Says so where a file is larger than the limit: the price counts weights and scales, a file holds a graph too."""
     limit = front.constraints.get("size_mb", math.inf)
     large = [e.target for e in front.exports if e.bytes_on_disk is not None and e.bytes_on_disk / 1e6 > limit]
     if not large:
