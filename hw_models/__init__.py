@@ -10,12 +10,13 @@ from .cost_model import CostModel, Question, cost_models
 from .devices import Device, device, devices
 from .kernels import Kernel, site_kernel
 from .price import DEFAULT_METRICS, METRICS, planned, price
-from .prices import Price, Prices, PriceTable, Slack
+from .prices import Boundary, Price, Prices, PriceTable
 from .rows import KernelRow, MeasuredTable
 
 __all__ = [
     "DEFAULT_METRICS",
     "METRICS",
+    "Boundary",
     "CostModel",
     "Device",
     "Kernel",
@@ -25,7 +26,6 @@ __all__ = [
     "PriceTable",
     "Prices",
     "Question",
-    "Slack",
     "cost_models",
     "device",
     "devices",

@@ -116,6 +116,11 @@ def site_kernel(site: Site, format_name: str, batch: int = 1) -> Kernel:
     return Kernel("MatMul", weight, activation, shape, site.weight_shape, site.channel_axis, (), bias)
 
 
+def computes_in(format_name: str) -> str:
+    """What activations a format computes on: ``"fp32"``, ``"bf16"`` or ``"uint8"``."""
+    return _computed(Format.parse(format_name), kind="")[1]
+
+
 def float_fallback(kernel: Kernel) -> Kernel | None:
     """What runs in place of an integer convolution whose output is not rounded; ``None`` for other kernels."""
     if kernel.op != "Conv" or kernel.weight_format != "int8":

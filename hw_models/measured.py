@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 
 from ..space import SearchSpace
 from .cost_model import Question
-from .kernels import Kernel, float_fallback, site_kernel
+from .kernels import Kernel, computes_in, float_fallback, site_kernel
 from .onnx_runner import STEPS, OnnxRuntimeRunner
 from .onnx_session import require
-from .prices import PriceTable, Slack, tabulate
+from .prices import Boundary, PriceTable, tabulate
 from .rows import KernelRow, lookup
-from .timing import FLOOR
 
 
 class Runner(Protocol):
@@ -36,11 +35,11 @@ class Runner(Protocol):
 def cpu_latency(space: SearchSpace, question: Question) -> PriceTable:
     """Milliseconds per site and format: median time of the kernel x calls; sigma likewise.
 
-    A float kernel is priced without the conversion of its layout, which neighbouring float kernels do without; an
-    integer convolution with the conversion of its input and output, from float to codes and back. What neighbours
-    change is in ``PriceTable.slack``: the layout at a boundary, the conversions saved between integer convolutions,
-    and the float kernel that runs where the output of an integer convolution is not rounded. The base is the cost of
-    one call of the runtime. Operators outside the sites are not counted.
+    A kernel is priced as it runs between neighbours of its kind: a float convolution without the change of layout, an
+    integer one without the conversion of its input and output from float to codes and back. ``PriceTable.boundary``
+    holds what unlike neighbours cost: those conversions, or the float kernel on rounded input that runs in place of an
+    integer convolution whose output is not rounded, whichever is more. The base is the cost of one call of the
+    runtime. Operators outside the sites (attention scores, normalisation, pooling) are not counted.
 
     Raises:
         InvalidInput: onnxruntime is not installed.
@@ -68,35 +67,28 @@ def cpu_latency(space: SearchSpace, question: Question) -> PriceTable:
         base=float(np.median([row.overhead_ms for row in used])),
         source="measured",
         provenance=_provenance(used, question.batch),
-        slack=Slack(saved=column("saved"), boundary=column("boundary"), extra=column("extra")),
+        boundary=Boundary(column("boundary"), tuple(computes_in(name) for name in space.formats)),
         rows=tuple(new),
     )
 
 
 @dataclass(frozen=True)
 class _Cost:
-    """One call of a kernel, in milliseconds; see ``Slack`` for the last three."""
+    """One call of a kernel, in milliseconds; see ``Boundary`` for the last."""
 
     value: float
     sigma: float
-    saved: float = 0.0
-    boundary: float = 0.0
-    extra: float = 0.0
+    boundary: float
 
 
 def _cost(kernel: Kernel, runner: Runner, known: Mapping[str, KernelRow]) -> _Cost:
     row = known[runner.digest(kernel)]
+    boundary = row.conversion_ms
     fallback = float_fallback(kernel)
-    if fallback is None:
-        return _Cost(row.median_ms, row.sigma_ms, boundary=row.conversion_ms)
-    value = row.median_ms + row.conversion_ms
-    instead = known[runner.digest(fallback)]
-    return _Cost(
-        value,
-        row.sigma_ms + FLOOR * row.conversion_ms,
-        saved=row.conversion_ms,
-        extra=max(0.0, instead.median_ms + instead.conversion_ms - value),
-    )
+    if fallback is not None:
+        instead = known[runner.digest(fallback)]
+        boundary = max(boundary, instead.median_ms + instead.conversion_ms - row.median_ms)
+    return _Cost(row.median_ms, row.sigma_ms, boundary)
 
 
 def planned_steps(space: SearchSpace, question: Question) -> int:
@@ -134,6 +126,6 @@ def _provenance(rows: Sequence[KernelRow], batch: int) -> str:
     shaky = sum(not row.stable for row in rows)
     return (
         f"measured: cpu ({one.hardware}), {one.runtime} {one.runtime_version}, {one.threads} thread"
-        f"{'s' if one.threads > 1 else ''}, batch {batch}, {len(rows)} kernels, {span}"
-        + (f"; {shaky} unstable" if shaky else "")
+        f"{'s' if one.threads > 1 else ''}, batch {batch}, {len(rows)} kernels, {span}; "
+        "sum of the sites' kernels, other operators not counted" + (f"; {shaky} unstable" if shaky else "")
     )

@@ -39,26 +39,22 @@ class Price:
 
 
 @dataclass(frozen=True)
-class Slack:
-    """How far a configuration's total may lie from the sum, beside the error of measurement: arrays [sites, formats].
+class Boundary:
+    """What a site pays on top where a neighbour in execution order runs another kind of kernel.
 
     Attributes:
-        saved: what a site saves where both neighbours in execution order run its format.
-        boundary: what a site pays on top where a neighbour runs another format.
-        extra: what a site may pay on top for reasons that the space does not show.
+        cost: array [sites, formats].
+        kinds: per format, the kind of kernel; only a change of kind costs.
     """
 
-    saved: NDArray[np.float64]
-    boundary: NDArray[np.float64]
-    extra: NDArray[np.float64]
+    cost: NDArray[np.float64]
+    kinds: tuple[str, ...]
 
-    def margins(self, choice: NDArray[np.int64]) -> tuple[float, float]:
-        """What may be taken off and what may come on top; the first and the last site have an unlike neighbour."""
-        rows = np.arange(len(choice))
-        changes = np.concatenate([[True], choice[1:] != choice[:-1], [True]])
-        unlike = changes[1:] | changes[:-1]
-        saved = self.saved[rows, choice][~unlike].sum()
-        return float(saved), float(self.boundary[rows, choice][unlike].sum() + self.extra[rows, choice].sum())
+    def total(self, choice: NDArray[np.int64]) -> float:
+        """The sum over the sites with an unlike neighbour, before or after; the model's ends are unlike."""
+        kinds = np.array(self.kinds)[choice]
+        changes = np.concatenate([[True], kinds[1:] != kinds[:-1], [True]])
+        return float(self.cost[np.arange(len(choice)), choice][changes[1:] | changes[:-1]].sum())
 
 
 @dataclass(frozen=True)
@@ -74,7 +70,7 @@ class PriceTable:
         base: the constant part, such as the size of the tensors outside the sites.
         source: ``"exact"``, ``"measured"`` or ``"roofline"``.
         provenance: one line for people: device, runtime and version, threads, date, or the formula.
-        slack: what depends on the neighbours, or ``None``; it widens the interval of a configuration.
+        boundary: what unlike neighbours cost, or ``None``; it raises the upper end of an interval.
         rows: measurements that were taken to make this table (empty when nothing new was timed).
     """
 
@@ -85,7 +81,7 @@ class PriceTable:
     base: float
     source: Source
     provenance: str
-    slack: Slack | None = None
+    boundary: Boundary | None = None
     rows: tuple[KernelRow, ...] = ()
 
     def total(self, choice: NDArray[np.int64]) -> Price:
@@ -94,15 +90,15 @@ class PriceTable:
         The interval takes the errors of the sites as fully correlated, so their standard deviations add up:
         ``value ± 1.96 sum(sigma)``. That is the widest interval that the standard deviations allow; kernels timed in
         one session on one machine do share most of their error (clock, neighbours, memory), so the narrower sum in
-        quadrature would promise too much. ``slack`` widens it further. A roofline is a bound that no kernel beats,
-        so there the lower end is the value itself.
+        quadrature would promise too much. What unlike neighbours may cost is added to the upper end. A roofline is
+        a bound that no kernel beats, so there the lower end is the value itself.
         """
         rows = np.arange(len(choice))
         value = self.base + float(self.values[rows, choice].sum())
         margin = _NORMAL_95 * float(self.sigma[rows, choice].sum())
-        below, above = self.slack.margins(choice) if self.slack is not None else (0.0, 0.0)
-        low = value if self.source == "roofline" else max(0.0, value - margin - below)
-        return Price(value, low, value + margin + above, self.source)
+        low = value if self.source == "roofline" else max(0.0, value - margin)
+        high = value + margin + (self.boundary.total(choice) if self.boundary is not None else 0.0)
+        return Price(value, low, high, self.source)
 
 
 @dataclass(frozen=True)

@@ -127,11 +127,11 @@ def test_values_and_calls(space, runner):
     column = space.formats.index
     assert rows["a"][column("w2")] == rows["a"][column("fp32")] == 17.0
     assert rows["b"][column("w6")] == 2 * 18.0
-    assert rows["b"][column("w8a8")] == rows["b"][column("w4a8")] == 2 * (18.0 - 5.0 + CONVERSION)
+    assert rows["b"][column("w8a8")] == rows["b"][column("w4a8")] == 2 * (18.0 - 5.0)
     assert rows["c"][column("bf16")] == 18.5
     assert rows["head"][column("w8a8")] == 12.0 - 5.0
     assert (table.base, table.source) == (OVERHEAD, "measured")
-    assert table.provenance == "measured: cpu (test), fake 1, 1 thread, batch 1, 11 kernels, 2026-11-22"
+    assert table.provenance.startswith("measured: cpu (test), fake 1, 1 thread, batch 1, 11 kernels, 2026-11-22;")
 
 
 def test_total_is_the_sum_and_the_interval_adds_standard_deviations(space, runner):
@@ -149,10 +149,11 @@ def test_unlike_neighbours_widen_the_interval(space, runner):
     mixed = prices.of({"a": "fp32", "b": "bf16", "c": "fp32", "head": "fp32"})["latency_ms"]
     margin = 1.959964 * SIGMA * 5
     assert mixed.high == pytest.approx(mixed.value + margin + 4 * CONVERSION)  # a, twice b, c
-    rounded = prices.of(space.uniform("w8a8"))["latency_ms"]
-    correlated = 1.959964 * (SIGMA * 5 + 0.06 * CONVERSION * 4)
-    assert rounded.low == pytest.approx(rounded.value - correlated - 3 * CONVERSION)  # b twice, c: alike on both sides
-    assert rounded.high == pytest.approx(rounded.value + correlated + 4 * (1.0 - -5.0))  # all fall back to float
+    alike = prices.of({"a": "fp32", "b": "w4", "c": "w2", "head": "fp32"})["latency_ms"]
+    assert alike.high == pytest.approx(alike.value + margin + CONVERSION)  # all compute in float32
+    integer = prices.of({"a": "w8a8", "b": "w4a8", "c": "w8a8", "head": "fp32"})["latency_ms"]
+    # a and c may run in float on rounded input (6 ms more, and the layout), b lies between integer kernels
+    assert integer.high == pytest.approx(integer.value + margin + 2 * (6.0 + CONVERSION))
 
 
 def test_nan_where_not_offered(runner):
