@@ -396,7 +396,7 @@ def _figure(height: int) -> go.Figure:
         plot_bgcolor="rgba(0,0,0,0)",
         font={"family": "system-ui, sans-serif", "size": 13},
         legend={"orientation": "h", "traceorder": "normal", "yanchor": "top", "y": -0.2, "x": 0},
-        hoverlabel={"align": "left"},
+        hoverlabel={"align": "left", "bgcolor": "#2b2f36", "bordercolor": DOMINATED, "font": {"color": "white"}},
         hovermode="closest",
         modebar={"bgcolor": "rgba(0,0,0,0)", "color": DOMINATED, "activecolor": INK},
     )
@@ -597,7 +597,8 @@ def _text_positions(points: Sequence[tuple[float, float]], xs: Sequence[float], 
 def _hover(front: Front, point: Point) -> str:
     """Id, metrics with units and intervals, and the histogram of formats as bars of text."""
     quality_unit = unit(front.metric)
-    lines = [f"<b>{escape(point.label)}</b> ({escape(point.id)}, {escape(point.origin)})"]
+    about = [*([point.id] if point.baseline else []), *([point.origin] if point.origin else [])]
+    lines = [f"<b>{escape(point.label)}</b>" + (f" ({escape(', '.join(about))})" if about else "")]
     for title, measured in (("validation", point.measured.validation), ("held-out", point.measured.holdout)):
         if measured is not None:
             lines.append(f"{title} {escape(front.metric)}: {measured.text(quality_unit)}")

@@ -68,12 +68,12 @@ def test_the_app_opens_with_the_runs(out):
 
 def test_no_runs_says_how_to_start_one(tmp_path, monkeypatch):
     monkeypatch.setenv(PATHS_VARIABLE, str(tmp_path))
-    assert "bitfront run" in _page("pages/runs.py").info[0].value
-    assert _page("pages/front.py").info[0].value == "No run yet."
+    assert "bitfront run" in _page("runs_page.py").info[0].value
+    assert _page("front_page.py").info[0].value == "No run yet."
 
 
 def test_front_opens_the_best_point(out):
-    test = _page("pages/front.py")
+    test = _page("front_page.py")
     assert test.selectbox(key="run").value == "out/demo"
     assert test.selectbox(key="point").value == "p030"
     assert _ids(_chart(test, 0), "best") == ["p030"]
@@ -89,7 +89,7 @@ def test_front_opens_the_best_point(out):
 
 
 def test_a_link_chooses_run_and_point(out):
-    test = _page("pages/front.py", run="out/second", point="p005")
+    test = _page("front_page.py", run="out/second", point="p005")
     assert test.selectbox(key="run").value == "out/second"
     assert test.selectbox(key="point").value == "p005"
     assert _layers(_chart(test, 1))[1] == {"p005"}
@@ -97,12 +97,12 @@ def test_a_link_chooses_run_and_point(out):
 
 @pytest.mark.parametrize("query", [{"run": "../../etc"}, {"run": "out/demo", "point": "<b>"}])
 def test_a_wrong_link_falls_back(out, query):
-    test = _page("pages/front.py", **query)
+    test = _page("front_page.py", **query)
     assert (test.selectbox(key="run").value, test.selectbox(key="point").value) == ("out/demo", "p030")
 
 
 def test_choosing_a_point_changes_map_and_table(out):
-    test = _page("pages/front.py")
+    test = _page("front_page.py")
     test.selectbox(key="point").set_value("p002").run()
     assert not test.exception
     layers, points = _layers(_chart(test, 1))
@@ -114,7 +114,7 @@ def test_choosing_a_point_changes_map_and_table(out):
 
 
 def test_changing_the_run_starts_with_its_best_point(out):
-    test = _page("pages/front.py", run="out/demo", point="p002")
+    test = _page("front_page.py", run="out/demo", point="p002")
     test.selectbox(key="run").set_value("out/second").run()
     assert not test.exception
     best = json.loads((out / "second" / "front.json").read_text())["best"]
@@ -122,20 +122,20 @@ def test_changing_the_run_starts_with_its_best_point(out):
 
 
 def test_broken_and_unfinished_runs_are_told(out):
-    test = _page("pages/front.py", run="out/half")
+    test = _page("front_page.py", run="out/half")
     assert "half\\-written" in test.error[0].value
     assert not test.get("plotly_chart")
-    assert "no front yet" in _page("pages/front.py", run="out/started").info[0].value
+    assert "no front yet" in _page("front_page.py", run="out/started").info[0].value
 
 
 def test_a_run_without_points_is_told(out):
     document = MAKE() | {"points": [], "best": None}
     (out / "half" / "front.json").write_text(json.dumps(document))
-    assert "no measured point" in _page("pages/front.py", run="out/half").info[0].value
+    assert "no measured point" in _page("front_page.py", run="out/half").info[0].value
 
 
 def test_a_front_that_is_written_again_is_read_again(out):
-    test = _page("pages/front.py")
+    test = _page("front_page.py")
     (out / "demo" / "front.json").write_text(json.dumps(MAKE(points=16)))
     test.run()
     assert not test.exception
@@ -143,7 +143,11 @@ def test_a_front_that_is_written_again_is_read_again(out):
 
 
 def test_hostile_names_stay_text(out):
-    for page in (_page("pages/runs.py"), _page("pages/front.py", run="out/second")):
+    for page in (_page("runs_page.py"), _page("front_page.py", run="out/second")):
         kinds = ("markdown", "caption", "warning", "subheader")
         texts = [element.value for kind in kinds for element in page.get(kind)]
         assert not any("![x](" in text or "<script>" in text for text in texts)
+
+
+def test_streamlit_finds_no_pages_of_its_own():
+    assert not (APP / "pages").exists()

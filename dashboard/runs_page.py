@@ -22,4 +22,4 @@ for state in states:
 if event.selection.rows:
     st.session_state["run"] = str(table["run"].iloc[event.selection.rows[0]])
     st.session_state.pop("point", None)
-    st.switch_page("pages/front.py")
+    st.switch_page("front_page.py")
