@@ -26,7 +26,7 @@ class InfeasibleBudget(InvalidInput):
     """No configuration meets the budgets; the message names the smallest values that can be met."""
 
 
-class NonFiniteOutput(BitfrontError, ArithmeticError):
+class NonFiniteOutput(InvalidInput, ArithmeticError):
     """A model or a score produced NaN or infinity."""
 
 

@@ -262,7 +262,7 @@ def main() -> None:
     try:
         code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
-        _fail("interrupted; run the same command to go on", 130)
+        code = 130
     except InvalidInput as cause:
         _fail(str(cause), 2)
     except BitfrontError as cause:
@@ -278,6 +278,8 @@ def main() -> None:
             "set BITFRONT_DEBUG=1 for the traceback and report it",
             1,
         )
+    if code == 130:
+        _fail("interrupted; run the same command to go on", 130)
     sys.exit(code or 0)
 
 

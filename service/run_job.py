@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import InvalidInput
 from ..evaluators import calibrate
 from ..exporters import ExportReport, export
+from ..exporters.registry import get as get_exporter
 from ..files import replacing, write_text
 from ..search import Executor, LocalExecutor, Progress, RayExecutor, Result, Silent, run
 from ..space import Configuration
@@ -47,6 +48,8 @@ def run_job(
     watch = progress or Silent()
     if out.exists() and not out.is_dir():
         raise InvalidInput(f"--out {out} is a file; give a folder")
+    if job.export is not None:
+        get_exporter(job.export.target)  # refuse an unknown target before the search, not after it
     made = _assemble(job, folder, watch)
     result = run(
         made.task,

@@ -35,7 +35,7 @@ class TerminalProgress:
         started = time.perf_counter()
         self._write(f"{name}: started ({total} steps)")
         columns = (
-            TextColumn("{task.description:<34}"),
+            TextColumn("{task.description:<42}"),
             BarColumn(bar_width=28),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -47,7 +47,7 @@ class TerminalProgress:
             task = bar.add_task(name, total=max(total, 1))
             yield lambda steps: bar.advance(task, steps)
         seconds = time.perf_counter() - started
-        self.console.print(f"[green]done[/] {name:<34} {seconds:7.1f} s", highlight=False)
+        self.console.print(f"[green]done[/] {name:<42} {seconds:7.1f} s", highlight=False)
         self._write(f"{name}: done in {seconds:.2f} s")
 
     def note(self, text: str) -> None:
