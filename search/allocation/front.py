@@ -1,88 +1,102 @@
-"""Every non-dominated point of loss against one cost, by label setting."""
+"""Fronts of loss against costs: every non-dominated point, those on the hull, or a certified selection."""
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .problem import IntArray, Problem, build
-from .verify import chosen_sum
+from ...errors import InvalidInput
+from .certified import Certificate, certified_points
+from .epsilon import epsilon_front
+from .hulls import hull_steps, prefixes
+from .labels import MAX_POINTS, front_labels, front_labels_many
+from .problem import FloatArray, IntArray, Problem, build
+from .sums import compensated_sums, staircase
+from .verify import UNIT
 
 if TYPE_CHECKING:
     import pandas as pd
 
+FrontMethod = Literal["auto", "labels", "epsilon"]
+
 
 def exact_front(
     loss: ArrayLike,
-    cost: ArrayLike,
+    cost: ArrayLike | Mapping[str, ArrayLike],
     ties: Iterable[Iterable[int]] | None = None,
     *,
     allowed: ArrayLike | None = None,
     pins: Mapping[int, int] | None = None,
+    tolerance: float = 0.0,
+    certificate: Certificate = "pareto",
+    method: FrontMethod = "auto",
+    max_points: int = MAX_POINTS,
+    time_limit: float | None = None,
 ) -> pd.DataFrame:
     """All non-dominated (cost, loss) of the additive model, supported and unsupported.
 
+    With one cost by label setting: partial configurations that another one dominates are dropped group by group, which
+    keeps every non-dominated complete one. With several costs by label setting in more dimensions, or by epsilon
+    constraints. Values that differ by less than the rounding error of their sum count as equal.
+
+    With a `tolerance` (one cost) a selection of points is returned instead, with a proof that nothing is missed by more:
+    every configuration has a point with at most `1 + tolerance` times its cost and its loss. `front.attrs["tolerance"]` is
+    what has been proven.
+
     Args:
         loss: Shape [sites, choices].
-        cost: Shape [sites, choices].
+        cost: Shape [sites, choices], or several of them by name.
         ties: Groups of sites that take the same choice.
         allowed: Boolean [sites, choices] of what is offered.
         pins: Site to its only choice.
+        tolerance: 0 for the whole front, or how far from it is allowed.
+        certificate: "pareto" as above; "loss" is stricter: at every budget the best point within it has at most
+            `1 + tolerance` times the smallest loss; "range" as "loss", with the tolerance as a fraction of the range of
+            losses. Values that are not positive need "range".
+        method: For several costs; "auto" is "labels" and, where these grow too many, "epsilon".
+        max_points: Most points (labels) to keep.
+        time_limit: Seconds; for "epsilon" and for a tolerance. What is missing then is said in `front.attrs`.
 
     Returns:
-        Columns cost (ascending), loss (descending) and choice (int array [sites]).
+        Columns cost (ascending; with several costs their names), loss and choice (int array [sites]); with a tolerance
+        also `bound` (no configuration of at most this cost has a smaller loss) and `gap` (how far the point can be from the
+        front, in the unit of the tolerance).
+
+    Raises:
+        InvalidInput: If an argument cannot be used, or the front has more than `max_points` points.
     """
-    problem = build(loss, {"cost": cost}, {}, ties, allowed=allowed, pins=pins)
-    return frame(problem, _labels(problem))
-
-
-def _labels(problem: Problem) -> IntArray:
-    cost = np.zeros(1)
-    loss = np.zeros(1)
-    history: list[tuple[IntArray, IntArray]] = []
-    for group in range(len(problem.loss)):
-        offered = np.flatnonzero(problem.allowed[group])
-        costs = (cost[:, None] + problem.rows[0, group, offered]).ravel()
-        losses = (loss[:, None] + problem.loss[group, offered]).ravel()
-        order = np.lexsort((losses, costs))
-        ordered = losses[order]
-        better = np.ones(len(order), dtype=np.bool_)
-        better[1:] = ordered[1:] < np.minimum.accumulate(ordered)[:-1]
-        keep = order[better]
-        cost, loss = costs[keep], losses[keep]
-        history.append((keep // len(offered), offered[keep % len(offered)]))
-    picked = np.empty((len(cost), len(problem.loss)), dtype=np.int64)
-    label = np.arange(len(cost))
-    for group in range(len(problem.loss) - 1, -1, -1):
-        parent, choice = history[group]
-        picked[:, group] = choice[label]
-        label = parent[label]
-    return picked
-
-
-def frame(problem: Problem, picked: IntArray) -> pd.DataFrame:
-    """The points of a front with compensated sums, dominated ones removed.
-
-    Args:
-        problem: A problem whose first row is the cost.
-        picked: Shape [points, groups].
-
-    Returns:
-        Columns cost, loss, choice; cost ascending.
-    """
-    import pandas as pd
-
-    cost = np.array([chosen_sum(problem.rows[0], row) for row in picked])
-    loss = np.array([chosen_sum(problem.loss, row) for row in picked])
-    order = np.lexsort((loss, cost))
-    better = np.ones(len(order), dtype=np.bool_)
-    better[1:] = loss[order][1:] < np.minimum.accumulate(loss[order])[:-1]
-    keep = order[better]
-    choices = problem.expand(picked[keep])
-    return pd.DataFrame({"cost": cost[keep], "loss": loss[keep], "choice": list(choices)})
+    deadline = math.inf if time_limit is None else time.perf_counter() + time_limit
+    costs = dict(cost) if isinstance(cost, Mapping) else {"cost": cost}
+    if not costs or not 0.0 <= tolerance < math.inf or any(np.ndim(table) != 2 for table in costs.values()):
+        raise InvalidInput("exact_front expects costs [sites, choices], at least one, and a tolerance of 0 or more")
+    if {"loss", "choice"} & set(costs):
+        raise InvalidInput("a cost cannot be named 'loss' or 'choice'; these are columns of the front")
+    problem = build(loss, costs, {}, ties, allowed=allowed, pins=pins)
+    if tolerance > 0 and len(costs) == 1:
+        points = certified_points(problem, tolerance, certificate, deadline, max_points)
+        found = frame(problem, points.picked, keep_all=True)
+        found["bound"], found["gap"] = points.bound, points.gap
+        found.attrs.update(tolerance=points.proven, certificate=certificate)
+        return found
+    if tolerance > 0:
+        raise InvalidInput("a tolerance is offered for one cost only; with several, set it to 0")
+    if len(costs) == 1:
+        return frame(problem, front_labels(problem, max_points))
+    if method == "epsilon":
+        picked, complete = epsilon_front(problem, deadline)
+    else:
+        labels = front_labels_many(problem, max_points)
+        if labels is None and method == "labels":
+            raise InvalidInput(f"more than {max_points} labels; allow more or use method='epsilon' with a time limit")
+        picked, complete = (labels, True) if labels is not None else epsilon_front(problem, deadline)
+    found = frame(problem, picked)
+    found.attrs["complete"] = complete
+    return found
 
 
 def hull_front(
@@ -93,7 +107,7 @@ def hull_front(
     allowed: ArrayLike | None = None,
     pins: Mapping[int, int] | None = None,
 ) -> pd.DataFrame:
-    """The points of the front that lie on its lower convex hull.
+    """The vertices of the front's lower convex hull: what weighted sums can reach, in milliseconds.
 
     Args:
         loss: Shape [sites, choices].
@@ -105,36 +119,62 @@ def hull_front(
     Returns:
         Columns cost (ascending), loss (descending) and choice (int array [sites]).
     """
+    problem = build(loss, {"cost": cost}, {}, ties, allowed=allowed, pins=pins)
+    steps = hull_steps(problem.loss, problem.rows[0], problem.allowed)
+    count = len(steps.group)
+    last = np.ones(count, dtype=np.bool_)  # of steps with the same slope only the last ends in a vertex
+    last[:-1] = steps.slope[1:] > steps.slope[:-1] * (1.0 - 8.0 * UNIT)
+    vertex = np.concatenate([[0], np.flatnonzero(last) + 1])
+    picked = prefixes(steps.start, steps.group, steps.after, vertex)
+    every = np.arange(len(steps.start))
+    cost_at = np.concatenate([[0.0], np.cumsum(steps.cost)])[vertex] + problem.rows[0][every, steps.start].sum()
+    loss_at = _falling(problem.loss, steps.start, steps.loss)[vertex]
+    return _columns({"cost": cost_at}, loss_at, problem.expand(picked))
+
+
+def _falling(loss: FloatArray, start: IntArray, change: FloatArray) -> FloatArray:
+    """Losses along the hull, summed from the small end so that they keep their relative accuracy."""
+    end = loss[np.arange(len(start)), start].sum() + change.sum()
+    least = loss.min(axis=1).sum() if len(change) else end
+    if abs(least) < abs(end) * 1e-6:
+        end = max(end, least)
+    return np.asarray(end - np.concatenate([np.cumsum(change[::-1])[::-1], [0.0]]))
+
+
+def frame(problem: Problem, picked: IntArray, keep_all: bool = False) -> pd.DataFrame:
+    """The points of a front with compensated sums, dominated ones removed.
+
+    Args:
+        problem: A problem whose rows are the costs.
+        picked: Shape [points, groups].
+        keep_all: Do not remove or reorder anything.
+
+    Returns:
+        Columns with the costs, loss, choice; the first cost ascending.
+    """
+    costs = {name: compensated_sums(row, picked) for name, row in zip(problem.names, problem.rows, strict=True)}
+    loss = compensated_sums(problem.loss, picked)
+    if not keep_all:
+        if len(costs) == 1:
+            (cost,) = costs.values()
+            shifted = cost - compensated_sums(problem.rows[0], _least(problem.rows[0], problem))
+            error = 4.0 * len(problem.loss) * UNIT
+            keep = staircase(shifted, loss - compensated_sums(problem.loss, _least(problem.loss, problem)), error, error)
+        else:
+            keep = np.lexsort((loss, *reversed(costs.values())))
+        costs = {name: values[keep] for name, values in costs.items()}
+        loss, picked = loss[keep], picked[keep]
+    return _columns(costs, loss, problem.expand(picked))
+
+
+def _least(table: FloatArray, problem: Problem) -> IntArray:
+    return np.where(problem.allowed, table, np.inf).argmin(axis=1)[None]
+
+
+def _columns(costs: Mapping[str, FloatArray], loss: FloatArray, choices: IntArray) -> pd.DataFrame:
     import pandas as pd
 
-    problem = build(loss, {"cost": cost}, {}, ties, allowed=allowed, pins=pins)
-    row = problem.rows[0]
-    steps: list[tuple[float, int, int]] = []
-    start = np.zeros(len(row), dtype=np.int64)
-    for group in range(len(row)):
-        offered = np.flatnonzero(problem.allowed[group])
-        offered = offered[np.lexsort((problem.loss[group, offered], row[group, offered]))]
-        hull: list[int] = []
-        for choice in offered.tolist():
-            if hull and problem.loss[group, choice] >= problem.loss[group, hull[-1]]:
-                continue
-            while len(hull) > 1 and _slope(problem, group, hull[-2], hull[-1]) >= _slope(
-                problem, group, hull[-2], choice
-            ):
-                hull.pop()
-            hull.append(choice)
-        start[group] = hull[0]
-        steps += [(_slope(problem, group, a, b), group, b) for a, b in zip(hull, hull[1:], strict=False)]
-    steps.sort(key=lambda step: step[0])
-    picked = np.repeat(start[None], len(steps) + 1, axis=0)
-    for index, (_, group, choice) in enumerate(steps):
-        picked[index + 1 :, group] = choice
-    last = [i for i in range(len(steps)) if i + 1 == len(steps) or steps[i][0] < steps[i + 1][0]]
-    points = frame(problem, picked[[0, *(i + 1 for i in last)]])
-    return pd.DataFrame(points)
-
-
-def _slope(problem: Problem, group: int, a: int, b: int) -> float:
-    rise = problem.loss[group, b] - problem.loss[group, a]
-    run = problem.rows[0, group, b] - problem.rows[0, group, a]
-    return float(rise / run) if run > 0 else -np.inf
+    column = np.empty(len(choices), dtype=object)
+    for at, choice in enumerate(choices):
+        column[at] = choice
+    return pd.DataFrame({**costs, "loss": loss, "choice": column})

@@ -96,6 +96,27 @@ def hull_steps(loss: FloatArray, cost: FloatArray, allowed: BoolArray) -> HullSt
     )
 
 
+def prefixes(start: IntArray, group: IntArray, after: IntArray, at: IntArray) -> IntArray:
+    """Configurations after the first `at[p]` steps.
+
+    Args:
+        start: Shape [groups].
+        group: Group of every step.
+        after: What every step chooses.
+        at: Ascending numbers of steps, shape [points].
+
+    Returns:
+        Shape [points, groups].
+    """
+    order = np.argsort(group, kind="stable")
+    begins = np.searchsorted(group[order], np.arange(len(start)))
+    values = np.insert(after[order], begins, start).astype(np.int32)
+    first = np.insert(np.searchsorted(at, order + 1), begins, 0)  # the point from which on a value holds
+    until = np.append(first[1:], len(at))
+    until[np.append(begins[1:] + np.arange(1, len(start)), len(first)) - 1] = len(at)
+    return np.repeat(values, until - first).reshape(len(start), len(at)).T
+
+
 def _lexical_order(first: FloatArray, second: FloatArray) -> IntArray:
     """Order within every group by `first`, then by `second`."""
     order = np.argsort(second, axis=1, kind="stable")

@@ -98,6 +98,7 @@ def solve_knapsack(
     gap: float = 0.0,
     deadline: float = np.inf,
     max_labels: int = MAX_LABELS,
+    steps: HullSteps | None = None,
 ) -> SearchOutcome:
     """Smallest loss with one choice per group and a summed cost of at most `limit`.
 
@@ -109,13 +110,14 @@ def solve_knapsack(
         gap: Relative gap that is good enough.
         deadline: Value of `time.perf_counter` at which to stop.
         max_labels: Largest list; beyond it the search gives up with what it has.
+        steps: The hull steps of these tables, if they are known.
 
     Returns:
         The best configuration, with a proof if the search was complete.
     """
     groups = len(loss)
     every = np.arange(groups)
-    steps = hull_steps(loss, cost, allowed)
+    steps = hull_steps(loss, cost, allowed) if steps is None else steps
     picked, lam, _ = relaxation(loss, cost, limit, steps)
     objective = float(loss[every, picked].sum())
     if lam == 0.0:

@@ -89,7 +89,9 @@ class Problem:
         Returns:
             Shape [..., sites].
         """
-        return np.asarray(picked, dtype=np.int64)[..., self.group]
+        if len(self.group) == len(self.loss):  # no ties: groups are sites, in their order
+            return picked
+        return np.asarray(picked[..., self.group])
 
     def with_row(self, table: FloatArray, limit: float, name: str) -> Problem:
         """The same problem with one more row.
