@@ -155,6 +155,6 @@ def register(graph: ir.Graph, tensor: ir.TensorProtocol) -> ir.Value:
 
     name = str(tensor.name)
     if name not in graph.initializers:
-        kind = ir.TensorType(tensor.dtype)
-        graph.register_initializer(ir.Value(name=name, shape=ir.Shape(tensor.shape), type=kind, const_value=tensor))
+        kind, shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
+        graph.register_initializer(ir.Value(name=name, shape=shape, type=kind, const_value=tensor))
     return graph.initializers[name]
