@@ -19,7 +19,7 @@ def non_dominated(points: np.ndarray) -> np.ndarray:
 
     Complexity O(n^2 m), vectorised over the rows that are still alive; searches measure tens to hundreds of points.
     """
-    alive = ~np.isnan(points).any(axis=1)
+    alive: np.ndarray = ~np.isnan(points).any(axis=1)
     for row in range(len(points)):
         if not alive[row]:
             continue

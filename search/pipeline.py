@@ -15,6 +15,7 @@ from ..errors import InvalidInput
 from ..evaluators import Calibration, calibrate, evaluation_context
 from ..formats import Format
 from ..hw_models import KernelRow, MeasuredTable, Prices, cost_models, planned, price
+from ..measurement import Measurement
 from ..proxies import Sensitivity, get_proxy
 from ..space import SearchSpace
 from ..store import Store
@@ -262,7 +263,7 @@ def _result(task: Task, loop: Loop, seconds: dict[str, float], job: dict[str, An
     first = next(iter(problem.sensitivities.values()))
     scores = np.array([first.of(found) for found in measured])
     validation = {found: loop.known[found.digest, "validation"] for found in measured}
-    float_model = {split: loop.known[FLOAT.digest, split] for split in SPLITS[1:]}
+    float_model: dict[str, Measurement] = {split: loop.known[FLOAT.digest, split] for split in SPLITS[1:]}
     law = PowerLaw.fit(
         scores, np.array([validation[found].value for found in measured]), offset=float_model["validation"].value
     )

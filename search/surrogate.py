@@ -62,7 +62,8 @@ class PowerLaw:
 
     def predict(self, score: float) -> float:
         """The foretold quality of an additive score."""
-        return self.offset + math.exp(self.intercept) * max(score, _TINY) ** self.slope
+        foretold: float = self.offset + math.exp(self.intercept) * max(score, _TINY) ** self.slope
+        return foretold
 
 
 def spearman(first: np.ndarray, second: np.ndarray) -> float | None:

@@ -100,21 +100,21 @@ class Job(_Part):
 
     name: str = Field("", description="shown in reports; default: the model's name")
     model: ModelSource
-    data: DataSource = Field(default_factory=DataSource)
-    space: Space = Field(default_factory=Space)
+    data: DataSource = DataSource()
+    space: Space = Space()
     quality: Literal["kl", "loss", "accuracy", "perplexity", "relative_error"] | None = Field(
         None, description="default: that of the zoo entry, else kl"
     )
-    device: Device = Field(default_factory=Device)
+    device: Device = Device()
     objectives: list[str] = Field(
         default_factory=lambda: ["quality", "size_mb", "latency_ms"],
         description="quality and at least one of size_mb, latency_ms, avg_bits, effective_bits, bops",
     )
     constraints: dict[str, float] = Field(default_factory=dict, description="price: largest value allowed")
     proxies: list[str] = Field(default_factory=lambda: ["hessian_trace"], min_length=1, description="predict the loss")
-    search: Search = Field(default_factory=Search)
-    workers: Workers = Field(default_factory=Workers)
-    export: Export | None = Field(default_factory=Export, description="null: do not export")
+    search: Search = Search()
+    workers: Workers = Workers()
+    export: Export | None = Field(Export(), description="null: do not export")
 
     @property
     def title(self) -> str:

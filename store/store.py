@@ -150,7 +150,7 @@ class Store:
     def save_score(self, key: str, proxy: str, arrays: Mapping[str, np.ndarray], seconds: float) -> None:
         """Commit the arrays of a proxy under the digest of everything that they depend on."""
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+        np.savez_compressed(buffer, allow_pickle=False, **arrays)
         row = {"key": key, "proxy": proxy, "payload": buffer.getvalue(), "seconds": seconds}
         self._insert_missing(Score, [row])
 
