@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,8 @@ from .noise import rounding_noise
 from .protocol import ExportRequest
 from .report import ExportReport
 from .scales import weight_scales
+
+STEPS = 3
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,6 +37,7 @@ def export(
     space: SearchSpace | None = None,
     bound: float | None = None,
     opset: int | None = None,
+    advance: Callable[[int], None] | None = None,
 ) -> ExportReport:
     """Write a configuration for a runtime, load it back there, and compare it with the fake-quantized model.
 
@@ -54,6 +57,7 @@ def export(
         bound: relative error up to which the artifact counts as the same function; by default the exporter's own,
             which follows from the model's ``noise`` (see ``ExportReport``).
         opset: version of the target's operator set; by default the exporter's choice.
+        advance: told about each of the ``STEPS`` done: request checked, artifact written, artifact checked back.
 
     Returns:
         The report.
@@ -69,12 +73,16 @@ def export(
     if path.is_dir():
         raise InvalidInput(f"{path} is a folder; give the path of a file, such as {path / 'model.onnx'}")
     request = _request(model, configuration, example_inputs, calibration, space, opset)
+    step = advance or (lambda steps: None)
     exporter.validate(request)
     noise = rounding_noise(request)
     bound = exporter.default_bound(request, noise) if bound is None else bound
     with replacing(path) as side:
+        step(1)
         artifact = exporter.export(request, side)
+        step(1)
         found = exporter.verify(request, side)
+        step(1)
         if not found.relative_error <= bound:
             worst = max(found.output_errors, key=found.output_errors.__getitem__)
             raise ExportMismatch(

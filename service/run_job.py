@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidInput
 from ..evaluators import calibrate
-from ..exporters import ExportReport, export
+from ..exporters import STEPS, ExportReport, export
 from ..exporters.registry import get as get_exporter
 from ..files import replacing, write_text
 from ..search import Executor, LocalExecutor, Progress, RayExecutor, Result, Silent, run
@@ -153,9 +153,9 @@ def export_point(out: Path, point: str, target: str, progress: Progress | None =
     content = dict(document["job"])
     folder = Path(content.pop("folder", "."))
     made = _assemble(parse_job(content, "front.json"), folder, watch)
-    with watch.stage(f"export {chosen['id']} to {target} and check back", 1) as advance:
-        report = _export(made, Configuration.from_dict(chosen["config"]), out, chosen["id"], target)
-        advance(1)
+    with watch.stage(f"export {chosen['id']} to {target} and check back", STEPS) as advance:
+        configuration = Configuration.from_dict(chosen["config"])
+        report = _export(made, configuration, out, chosen["id"], target, advance)
     kept = [found for found in document["exports"] if found["path"] != _summary(report, out)["path"]]
     document["exports"] = [*kept, _summary(report, out)]
     write_text(out / "front.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
@@ -177,7 +177,9 @@ def _assemble(job: Job, folder: Path, watch: Progress) -> Assembled:
     return made
 
 
-def _export(made: Assembled, configuration: Configuration, out: Path, point: str, target: str) -> ExportReport:
+def _export(
+    made: Assembled, configuration: Configuration, out: Path, point: str, target: str, advance: Callable[[int], None]
+) -> ExportReport:
     path = out / "export" / f"{point}.{target}"
     return export(
         made.task.model,
@@ -187,6 +189,7 @@ def _export(made: Assembled, configuration: Configuration, out: Path, point: str
         example_inputs=made.task.calibration[0].piece(0, 2),
         calibration=calibrate(made.task, made.space),
         space=made.space,
+        advance=advance,
     )
 
 
