@@ -13,8 +13,11 @@ from bitfront.dashboard.models import (
     point_title,
 )
 from bitfront.dashboard.run_folders import RunState
-from bitfront.service.figures import front_figure, layer_map, points_map
-from bitfront.service.view import Front, Point, comparison, difference, limit_text, price_label
+from bitfront.service.front_document import Front, Point
+from bitfront.service.front_figure import front_figure
+from bitfront.service.labels import limit_text, price_label
+from bitfront.service.layer_figures import layer_map, points_map
+from bitfront.service.tables import comparison, difference
 
 
 def choose_run(states: list[RunState]) -> RunState:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from ..service.view import Front, read_front
+from ..service.front_document import Front, read_front
 from .run_folders import Reader, RunState, find_runs, read_run, roots
 
 

@@ -8,7 +8,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..service.view import Front, Point, label, number, points_table, unit
+from ..service.front_document import Front, Point
+from ..service.labels import label, number, unit
+from ..service.tables import points_table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InvalidInput
-from ..service.view import Front, read_front
+from ..service.front_document import Front, read_front
 from . import PATHS_VARIABLE
 
 FRONT, LOG = "front.json", "run.log"

@@ -14,20 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..files import write_text
-from .view import (
-    Front,
-    Point,
-    count,
-    format_order,
-    histogram,
-    label,
-    limit_text,
-    number,
-    price_label,
-    quantizes_activations,
-    share_text,
-    unit,
-)
+from .front_document import Front, Point
+from .labels import count, label, limit_text, number, price_label, share_text, unit
+from .palette import format_colour, quantizes_activations
+from .tables import format_order, histogram
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -153,8 +143,6 @@ def _bits_bar(front: Front, point: Point) -> str:
 
 def _fill(format_name: str) -> str:
     """CSS background of a format: its colour, striped if it quantizes activations too."""
-    from .figures import format_colour
-
     colour = format_colour(format_name)
     stripes = f"repeating-linear-gradient(45deg,{colour} 0 4px,#6b6b6b 4px 5px)"
     return stripes if quantizes_activations(format_name) else colour
@@ -242,7 +230,9 @@ def _plain_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _figures(front: Front) -> Iterable[str]:
-    from .figures import agreement_figure, front_figure, layer_map, points_map, sensitivity_figure
+    from .agreement_figure import agreement_figure
+    from .front_figure import front_figure
+    from .layer_figures import layer_map, points_map, sensitivity_figure
 
     prices = [metric for metric in front.price_metrics if metric in front.objectives] or front.price_metrics
     yield "<h2>The front</h2>"

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from bitfront.dashboard import models
 from bitfront.dashboard.run_folders import RunFolder, RunState
-from bitfront.service.view import Front
+from bitfront.service.front_document import Front
 from bitfront.space import Configuration
 
 MAKE = runpy.run_path(str(Path(__file__).parents[1] / "front_documents.py"))["front_document"]

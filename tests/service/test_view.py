@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from bitfront.errors import InvalidInput
-from bitfront.service import view
+from bitfront.service.front_document import Front, Surrogate, read_front
+from bitfront.service.labels import count, label, limit_text, number, price_label
+from bitfront.service.tables import comparison, difference, histogram, points_table
 
 MAKE = runpy.run_path(str(Path(__file__).parents[1] / "front_documents.py"))["front_document"]
 
@@ -20,7 +22,7 @@ def document():
 
 @pytest.fixture
 def front(document):
-    return view.Front.parse(document)
+    return Front.parse(document)
 
 
 def test_parses_everything(document, front):
@@ -32,13 +34,13 @@ def test_parses_everything(document, front):
 
 def test_keys_of_later_versions_are_ignored(document):
     document["new"] = document["points"][0]["new"] = 1
-    assert view.Front.parse(document).points[0].id == "p000"
+    assert Front.parse(document).points[0].id == "p000"
 
 
 def test_null_and_nan_read_as_nan(document):
     document["points"][5]["measured"]["validation"]["value"] = None
     document["points"][6]["measured"]["validation"]["value"] = math.nan
-    front = view.Front.parse(document)
+    front = Front.parse(document)
     assert math.isnan(front.points[5].quality())
     assert math.isnan(front.points[6].quality())
 
@@ -56,7 +58,7 @@ def test_null_and_nan_read_as_nan(document):
 def test_what_is_wrong_is_named(document, change, message):
     change(document)
     with pytest.raises(InvalidInput, match=message):
-        view.Front.parse(document)
+        Front.parse(document)
 
 
 @pytest.mark.parametrize("content", ["", '{"schema_version": 1, "name": "ha', "[]", "\x00", "[" * 100_000])
@@ -64,30 +66,30 @@ def test_half_written_file(tmp_path, content):
     path = tmp_path / "front.json"
     path.write_text(content)
     with pytest.raises(InvalidInput, match=r"front\.json is not JSON|schema_version"):
-        view.read_front(path)
+        read_front(path)
 
 
 def test_reads_a_file_and_names_a_missing_or_large_one(tmp_path, document):
     path = tmp_path / "front.json"
     path.write_text(json.dumps(document))
-    assert view.read_front(path).name == document["name"]
+    assert read_front(path).name == document["name"]
     with pytest.raises(InvalidInput, match="more than the 10 that are read"):
-        view.read_front(path, limit_bytes=10)
+        read_front(path, limit_bytes=10)
     with pytest.raises(InvalidInput, match="cannot be read"):
-        view.read_front(tmp_path / "none.json")
+        read_front(tmp_path / "none.json")
 
 
 def test_histogram_adds_up(front):
     for point in front.points:
-        counts = view.histogram(front, point)
+        counts = histogram(front, point)
         assert counts["layers"].sum() == len(front.model.sites)
         assert counts["share"].sum() == pytest.approx(1)
-    uniform = view.histogram(front, front.baselines[1])
+    uniform = histogram(front, front.baselines[1])
     assert uniform.loc["w4"].tolist() == [50, 1]
 
 
 def test_points_table_is_flat_and_complete(document, front):
-    table = view.points_table(front)
+    table = points_table(front)
     assert len(table) == len(document["points"])
     row, point = table.iloc[7], document["points"][7]
     assert row["size_mb"] == point["prices"]["size_mb"]["value"]
@@ -99,8 +101,8 @@ def test_points_table_is_flat_and_complete(document, front):
 
 def test_comparison_shows_best_once_also_when_uniform(document):
     document["best"] = "p001"
-    front = view.Front.parse(document)
-    table = view.comparison(front, [front.best_point, *front.baselines])
+    front = Front.parse(document)
+    table = comparison(front, [front.best_point, *front.baselines])
     assert list(table.index) == ["best: uniform w4", "uniform w2", "uniform w8", "uniform bf16"]
     assert table.loc["uniform w8", "constraints"] == "missed"
     assert "50 × w4" in table.loc["best: uniform w4", "layers per format"]
@@ -108,7 +110,7 @@ def test_comparison_shows_best_once_also_when_uniform(document):
 
 def test_difference_lists_the_changed_layers(front):
     one, other = front.by_id["p030"], front.by_id["p001"]
-    table = view.difference(front, one, other)
+    table = difference(front, one, other)
     assert len(table) == sum(one.config[site] != other.config[site] for site in one.config)
     assert set(table["uniform w4"]) == {"w4"}
 
@@ -117,30 +119,16 @@ def test_roofline_is_said(document):
     changed = copy.deepcopy(document)
     for point in changed["points"]:
         point["prices"]["latency_ms"]["source"] = "roofline"
-    assert view.price_label(view.Front.parse(document), "latency_ms") == "latency (ms)"
-    assert view.price_label(view.Front.parse(changed), "latency_ms") == "latency (ms), roofline"
-
-
-def test_lower_front_drops_dominated_duplicates_and_nan():
-    xs = [1.0, 1.0, 2.0, 3.0, math.nan, 0.5, 4.0]
-    ys = [5.0, 5.0, 6.0, 1.0, 0.0, math.inf, 1.0]
-    assert view.lower_front(xs, ys) == [0, 3]
-
-
-def test_rank_correlation_against_the_closed_form():
-    # Spearman 1904: 1 - 6 sum d^2 / (n (n^2 - 1)) without ties
-    assert view.rank_correlation([1, 2, 3, 4], [1, 3, 2, 4]) == pytest.approx(1 - 6 * 2 / (4 * 15))
-    assert view.rank_correlation([1, 2, 3], [math.exp(x) for x in (1, 2, 3)]) == pytest.approx(1)
-    assert view.rank_correlation([1, 2], [1, 2]) is None
-    assert view.rank_correlation([1, 2, 3], [7, 7, 7]) is None
+    assert price_label(Front.parse(document), "latency_ms") == "latency (ms)"
+    assert price_label(Front.parse(changed), "latency_ms") == "latency (ms), roofline"
 
 
 def test_numbers_keep_four_digits():
-    assert [view.number(v) for v in (0.0123456, 12345.6, 3.0, math.nan)] == ["0.01235", "12,346", "3", "—"]
-    assert view.label("latency_ms") == "latency (ms)"
-    assert view.label("avg_bits") == "average weight bits"
-    assert view.limit_text("size_mb", 3.0) == "size ≤ 3 MB"
-    assert view.count(1, "layer") == "1 layer"
+    assert [number(v) for v in (0.0123456, 12345.6, 3.0, math.nan)] == ["0.01235", "12,346", "3", "—"]
+    assert label("latency_ms") == "latency (ms)"
+    assert label("avg_bits") == "average weight bits"
+    assert limit_text("size_mb", 3.0) == "size ≤ 3 MB"
+    assert count(1, "layer") == "1 layer"
 
 
 def test_predictions_carry_the_spread_of_the_surrogate(document, front):
@@ -151,6 +139,6 @@ def test_predictions_carry_the_spread_of_the_surrogate(document, front):
         (predicted / math.exp(0.25), predicted, predicted * math.exp(0.25))
     )
     document["surrogate"] = None
-    bare = view.Front.parse(document).predicted(point)
+    bare = Front.parse(document).predicted(point)
     assert (bare.below, bare.above) == (0, 0)
-    assert view.Surrogate(spread=math.log(2), offset=1.0).interval(3.0).high == pytest.approx(5.0)
+    assert Surrogate(spread=math.log(2), offset=1.0).interval(3.0).high == pytest.approx(5.0)

@@ -1,4 +1,4 @@
-"""What the report and the dashboard show of a run: ``front.json`` as typed values, and the tables made of it.
+"""``front.json`` as typed values: what the report and the dashboard know of a run.
 
 Everything here is a pure function of the document; :func:`read_front` is the only one that touches a file.
 """
@@ -7,41 +7,20 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from ..errors import InvalidInput, UnknownFormat
-from ..formats import Format
-
-if TYPE_CHECKING:
-    import pandas as pd
+from ..errors import InvalidInput
+from .labels import number
 
 SCHEMA_VERSION = 1
 
 Real = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 """A number; ``null`` (JSON has no NaN) reads as NaN."""
-
-QUALITY_LABELS = {
-    "kl": ("KL divergence", "nats"),
-    "loss": ("loss", ""),
-    "error": ("error", "fraction of samples"),
-    "perplexity": ("perplexity", ""),
-    "relative_error": ("relative error", ""),
-}
-PRICE_LABELS = {
-    "latency_ms": ("latency", "ms"),
-    "size_mb": ("size", "MB"),
-    "energy_mj": ("energy", "mJ"),
-    "memory_mb": ("memory", "MB"),
-    "avg_bits": ("average weight bits", "bits"),
-    "effective_bits": ("effective weight bits", "bits"),
-    "macs": ("multiply-accumulates", "MAC"),
-    "bops": ("bit operations", "BOP"),
-}
 
 
 class _Part(BaseModel):
@@ -148,8 +127,17 @@ class Point(_Part):
 
     def quality(self, split: str = "validation") -> float:
         """The measured quality on ``validation`` or ``holdout``, NaN where it was not measured."""
+        return self.quality_interval(split).value
+
+    def quality_interval(self, split: str = "validation") -> Interval:
+        """:meth:`quality` with its interval."""
         measured = self.measured.holdout if split == "holdout" else self.measured.validation
-        return math.nan if measured is None else measured.value
+        return measured or Interval(value=math.nan)
+
+    @property
+    def predicted_quality(self) -> float:
+        """The predicted quality, NaN where nothing was predicted."""
+        return self.predicted.get("quality", math.nan)
 
 
 class Sensitivity(_Part):
@@ -267,7 +255,7 @@ class Front(_Part):
 
     def predicted(self, point: Point) -> Interval:
         """The predicted quality of a point with its interval; NaN if nothing was predicted."""
-        value = point.predicted.get("quality", math.nan)
+        value = point.predicted_quality
         return self.surrogate.interval(value) if self.surrogate else Interval(value=value)
 
     @property
@@ -318,178 +306,3 @@ def read_front(path: str | Path, limit_bytes: int = 500_000_000) -> Front:
             raise
         raise InvalidInput(f"{source.name} is not JSON (half-written?): {cause}") from None
     return Front.parse(document)
-
-
-def number(value: float) -> str:
-    """Four significant digits, thousands separated: ``0.01234``, ``12,346``."""
-    if not math.isfinite(value):
-        return "—"
-    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
-
-
-def count(amount: float, noun: str) -> str:
-    """``1 layer``, ``2 layers``."""
-    return f"{amount:.0f} {noun}" + ("" if amount == 1 else "s")
-
-
-def limit_text(metric: str, value: float) -> str:
-    """A constraint with its unit, such as ``size ≤ 3 MB``."""
-    return f"{label(metric).split(' (')[0]} ≤ {number(value)} {unit(metric)}".rstrip()
-
-
-def unit(metric: str) -> str:
-    """The unit of a price or quality metric, ``""`` if it has none."""
-    return (PRICE_LABELS.get(metric) or QUALITY_LABELS.get(metric) or ("", ""))[1]
-
-
-def label(metric: str) -> str:
-    """The name of a metric with its unit, such as ``latency (ms)``; unknown ones keep their own name."""
-    known = PRICE_LABELS.get(metric) or QUALITY_LABELS.get(metric)
-    if known is None:
-        return metric
-    return f"{known[0]} ({known[1]})" if known[1] and known[1] not in known[0] else known[0]
-
-
-def price_label(front: Front, metric: str) -> str:
-    """:func:`label`, with the source where it is a model and no measurement: ``latency (ms), roofline``."""
-    modelled = [source for source in front.sources(metric) if source not in ("measured", "exact")]
-    return ", ".join([label(metric), *modelled])
-
-
-def weight_bits(format_name: str) -> int | None:
-    """Nominal weight bits of a format; ``None`` for a name that this version does not know."""
-    try:
-        return Format.parse(format_name).weight_bits
-    except UnknownFormat:
-        return None
-
-
-def quantizes_activations(format_name: str) -> bool:
-    """Whether a format maps activations to integers; ``False`` for a name that this version does not know."""
-    return weight_bits(format_name) is not None and Format.parse(format_name).quantizes_activations
-
-
-def share_text(share: float) -> str:
-    """A share as whole percent, ``< 1 %`` for a little."""
-    return "< 1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
-
-
-def format_order(front: Front, points: Iterable[Point] = ()) -> list[str]:
-    """The formats of the model coarse to fine, then any that only occur in the points."""
-    used = (name for point in points for name in point.config.values())
-    return list(dict.fromkeys([*front.model.formats, *used]))
-
-
-def histogram(front: Front, point: Point) -> pd.DataFrame:
-    """How often each format was chosen.
-
-    Args:
-        front: the front, for the sizes of the layers.
-        point: the point.
-
-    Returns:
-        Index ``format`` (coarse to fine), columns ``layers`` and ``share`` (of the weight elements, 0 to 1).
-    """
-    import pandas as pd
-
-    elements = {site.name: site.elements for site in front.model.sites}
-    layers = dict.fromkeys(format_order(front, [point]), 0)
-    weights = dict.fromkeys(layers, 0)
-    for site, chosen in point.config.items():
-        layers[chosen] += 1
-        weights[chosen] += elements.get(site, 0)
-    total = sum(weights.values()) or 1
-    return pd.DataFrame(
-        {"layers": list(layers.values()), "share": [part / total for part in weights.values()]},
-        index=pd.Index(list(layers), name="format"),
-    )
-
-
-def points_table(front: Front) -> pd.DataFrame:
-    """Every point as one flat row: identity, qualities with intervals, prices with intervals, a column a site.
-
-    The columns of the sites are called ``format:NAME``.
-    """
-    import pandas as pd
-
-    rows: list[dict[str, Any]] = []
-    for point in front.points:
-        row: dict[str, Any] = {
-            "id": point.id,
-            "origin": point.origin,
-            "baseline": point.baseline,
-            "pareto": point.pareto,
-            "feasible": point.feasible,
-            "best": point.id == front.best,
-        }
-        for name, value in point.predicted.items():
-            row[f"predicted_{name}"] = value
-        for split in ("validation", "holdout"):
-            measured: Measured | None = getattr(point.measured, split)
-            for part in ("value", "low", "high"):
-                row[f"{front.metric}_{split}_{part}"] = math.nan if measured is None else getattr(measured, part)
-        for metric, price in point.prices.items():
-            row |= {metric: price.value, f"{metric}_low": price.low, f"{metric}_high": price.high}
-            row[f"{metric}_source"] = price.source
-        row |= {f"format:{site}": chosen for site, chosen in point.config.items()}
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def comparison(front: Front, points: Sequence[Point]) -> pd.DataFrame:
-    """Points side by side as text: qualities and prices with intervals and sources.
-
-    Args:
-        front: the front.
-        points: the rows; repeated ones are shown once.
-
-    Returns:
-        Index: the labels of the points; columns named with units.
-    """
-    import pandas as pd
-
-    rows: dict[str, dict[str, str]] = {}
-    for point in points:
-        row = {
-            f"{label(front.metric)}, {title}": "not measured" if measured is None else measured.text()
-            for title, measured in (("held-out", point.measured.holdout), ("validation", point.measured.validation))
-        }
-        for metric in front.price_metrics:
-            price = point.prices.get(metric)
-            row[price_label(front, metric)] = "—" if price is None else price.text()
-        counts = histogram(front, point)["layers"]
-        row["layers per format"] = ", ".join(f"{layers} × {name}" for name, layers in counts.items() if layers)
-        row["constraints"] = "met" if point.feasible else "missed"
-        rows[point.label if point.id != front.best else f"best: {point.label}"] = row
-    return pd.DataFrame.from_dict(rows, orient="index")
-
-
-def difference(front: Front, one: Point, other: Point) -> pd.DataFrame:
-    """The layers in which two points differ: columns ``layer``, ``elements``, and one for each point."""
-    import pandas as pd
-
-    rows = [
-        (site.name, site.elements, one.config.get(site.name), other.config.get(site.name)) for site in front.model.sites
-    ]
-    changed = [row for row in rows if row[2] != row[3]]
-    return pd.DataFrame(changed, columns=pd.Index(["layer", "elements", one.label, other.label]))
-
-
-def lower_front(xs: Sequence[float], ys: Sequence[float]) -> list[int]:
-    """Indices of the non-dominated (x, y), both minimized, by increasing x; NaN and infinity never qualify."""
-    finite = [index for index in range(len(xs)) if math.isfinite(xs[index]) and math.isfinite(ys[index])]
-    kept: list[int] = []
-    for index in sorted(finite, key=lambda i: (xs[i], ys[i])):
-        if not kept or ys[index] < ys[kept[-1]]:
-            kept.append(index)
-    return kept
-
-
-def rank_correlation(xs: Sequence[float], ys: Sequence[float]) -> float | None:
-    """Spearman's rank correlation (average ranks for ties); ``None`` for fewer than 3 pairs or a constant side."""
-    import pandas as pd
-
-    pairs = pd.DataFrame({"x": xs, "y": ys}).dropna().rank()
-    if len(pairs) < 3 or pairs["x"].nunique() < 2 or pairs["y"].nunique() < 2:
-        return None
-    return float(pairs["x"].corr(pairs["y"]))
