@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 #: Names of sibling projections that serving runtimes fuse into one kernel.
 _FUSED = (
     (re.compile(r"(?:q|k|v)(?:_?proj|_?lin)?"), "q/k/v"),
-    (re.compile(r"query|key|value"), "q/k/v"),
-    (re.compile(r"(?:to|w|in_proj)_?(?:q|k|v)"), "q/k/v"),
+    (re.compile(r"(?:query|key|value)(?:_proj)?"), "q/k/v"),
+    (re.compile(r"(?:to|w|in_proj|linear)_?(?:q|k|v)"), "q/k/v"),
     (re.compile(r"(?:gate|up)(?:_proj)?"), "gate/up"),
     (re.compile(r"w1|w3"), "gate/up"),
     (re.compile(r"wi_[01]"), "gate/up"),
@@ -46,6 +46,8 @@ def discover(
     ties: str | Sequence[Sequence[str]],
 ) -> SearchSpace:
     """Find sites and ties; see ``SearchSpace.from_model`` for arguments and errors."""
+    if isinstance(exclude, str):
+        raise InvalidInput(f"exclude must be a list of globs, got the text {exclude!r}; write [{exclude!r}]")
     if not formats:
         raise InvalidInput("no formats given; offer at least one, such as formats=['w4', 'w8', 'bf16']")
     example = Batch.of(example_inputs)
@@ -53,6 +55,7 @@ def discover(
     skipped: dict[str, str] = {}
     unused: list[str] = []
     by_parameter: dict[int, Site] = {}
+    canonical = {id(parameter): name for name, parameter in model.named_parameters()}
     for name, module in model.named_modules():
         for weight in _weights(module):
             full = ".".join(part for part in (name, weight.suffix) if part)
@@ -68,6 +71,7 @@ def discover(
                 skipped[full] = f"its {weight.parameter} is {tensor.dtype}, not floating point"
                 continue
             site = _site(full, name, module, weight, tensor, found, formats)
+            site = replace(site, parameter=canonical[id(tensor)])
             known = by_parameter.get(id(tensor))
             by_parameter[id(tensor)] = site if known is None else _merge(known, site)
     everything = sorted(by_parameter.values(), key=lambda site: found.calls[site.modules[0]][0].order)
@@ -99,7 +103,7 @@ def _weights(module: nn.Module) -> list[_Weight]:
     from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
     if isinstance(module, nn.MultiheadAttention):
-        if module.in_proj_weight is not None:
+        if getattr(module, "in_proj_weight", None) is not None:
             inner = [_Weight("in_proj", "in_proj_weight", "mha_in_proj", 0)]
         else:
             inner = [_Weight(f"{part}_proj", f"{part}_proj_weight", "mha_in_proj", 0) for part in "qkv"]
@@ -199,20 +203,29 @@ def _merge(first: Site, second: Site) -> Site:
 
 
 def _ties(sites: Sequence[Site], found: Trace, asked: str | Sequence[Sequence[str]]) -> list[Tie]:
-    if isinstance(asked, str) and asked not in ("auto", "residual", "none"):
+    if isinstance(asked, str):
+        known = asked in ("auto", "residual", "none")
+    else:
+        known = isinstance(asked, Sequence) and not any(isinstance(group, str) for group in asked)
+    if not known:
         raise InvalidInput(f"ties={asked!r}; choose 'auto', 'residual', 'none' or give groups of site names")
     if asked == "none":
         return []
     groups = _siblings(sites, found)
     owner = {module: site.name for site in sites for module in site.modules}
     if asked == "residual":
+        looked_up = {site.name for site in sites if site.kind == "embedding"}
         for left, right in found.residuals:
-            if left in owner and right in owner and owner[left] != owner[right]:
+            if left not in owner or right not in owner or owner[left] == owner[right]:
+                continue
+            if not looked_up & {owner[left], owner[right]}:
                 groups.append(((owner[left], owner[right]), "joined by a residual addition"))
     if not isinstance(asked, str):
         names = [site.name for site in sites]
         for group in asked:
             matched = match_sites(names, group, "ties")
+            if len(matched) < 2:
+                raise InvalidInput(f"ties: {[*group]} names only {', '.join(matched)}; a tie needs at least two sites")
             groups.append((tuple(name for name in names if name in matched), "asked for"))
     return _united(groups, sites)
 

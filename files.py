@@ -27,6 +27,6 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write text: to the side, sync, rename."""
+    """Write text as UTF-8: to the side, sync, rename."""
     with replacing(path) as side:
-        side.write_text(text)
+        side.write_text(text, encoding="utf-8")

@@ -94,7 +94,6 @@ class Format:
     activation: TensorFormat | None = None
 
     @staticmethod
-    @lru_cache(maxsize=1024)
     def parse(name: str) -> Format:
         """Read a format name.
 
@@ -107,21 +106,13 @@ class Format:
         Raises:
             UnknownFormat: the name is not in the grammar; the message names the nearest ones.
         """
-        if name == "fp32":
-            return Format("fp32", _FP32)
-        if name == "bf16":
-            return Format("bf16", _BF16, _BF16)
-        match = _GRAMMAR.fullmatch(name) if isinstance(name, str) else None
-        if match is None:
-            known = [*names()]
-            near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.3) or ["w4", "w8", "bf16"]
+        known = _known()
+        if not isinstance(name, str) or name not in known:
+            near = difflib.get_close_matches(str(name).lower(), known, n=3, cutoff=0.3) or ["w4", "w8", "bf16"]
             raise UnknownFormat(
                 f"unknown format {name!r}; nearest: {', '.join(near)} (w2 … w8, wXaY with Y 2 … 8, bf16, fp32)"
             )
-        weight = TensorFormat("int", int(match["weight"]), "channel")
-        if match["activation"] is None:
-            return Format(name, weight)
-        return Format(name, weight, TensorFormat("int", int(match["activation"]), "tensor", symmetric=False))
+        return known[name]
 
     @property
     def weight_bits(self) -> int:
@@ -162,6 +153,18 @@ def names() -> Iterable[str]:
         for activation in range(2, 9):
             yield f"w{weight}a{activation}"
     yield from ("bf16", "fp32")
+
+
+@lru_cache(maxsize=1)
+def _known() -> dict[str, Format]:
+    """Every format of the grammar by its name."""
+    known = {"bf16": Format("bf16", _BF16, _BF16), "fp32": Format("fp32", _FP32)}
+    for match in filter(None, map(_GRAMMAR.fullmatch, names())):
+        weight, activation = TensorFormat("int", int(match["weight"]), "channel"), None
+        if match["activation"] is not None:
+            activation = TensorFormat("int", int(match["activation"]), "tensor", symmetric=False)
+        known[match[0]] = Format(match[0], weight, activation)
+    return known
 
 
 def precision_order(format_names: Iterable[str]) -> list[str]:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +99,9 @@ class Configuration(Mapping[str, str]):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "pairs", tuple(sorted(self.pairs)))
+        twice = sorted({first for (first, _), (second, _) in pairwise(self.pairs) if first == second})
+        if twice:
+            raise InvalidInput(f"the configuration names sites twice: {', '.join(twice)}")
 
     @staticmethod
     def from_dict(formats: Mapping[str, str]) -> Configuration:
@@ -126,10 +130,12 @@ class Configuration(Mapping[str, str]):
             InvalidInput: the file is missing or not a JSON object of strings.
         """
         try:
-            content = json.loads(Path(path).read_text())
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise InvalidInput(f"no configuration file {path}") from None
-        except json.JSONDecodeError as cause:
+        except OSError as cause:
+            raise InvalidInput(f"cannot read the configuration {path}: {cause.strerror}") from None
+        except ValueError as cause:
             raise InvalidInput(f"{path} is not JSON: {cause}") from None
         if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
             raise InvalidInput(f"{path} must hold one JSON object {{site name: format name}}")
@@ -205,7 +211,9 @@ class SearchSpace:
         """
         from .discovery import discover
 
-        return discover(model, example_inputs, precision_order(formats), tuple(exclude), ties)
+        if isinstance(formats, str):
+            raise InvalidInput(f"formats must be a list of names, got the text {formats!r}; write [{formats!r}]")
+        return discover(model, example_inputs, precision_order(formats), exclude, ties)
 
     @property
     def names(self) -> list[str]:
@@ -260,7 +268,7 @@ class SearchSpace:
         """Every site in one format.
 
         A site that does not offer it (an embedding has no ``w8a8``) takes the offered format with the same weight
-        bits, else the coarsest finer one, else its finest.
+        bits, else the coarsest finer one, else its finest. Tied sites choose together.
 
         Raises:
             InvalidInput: the format is not in this space.
@@ -268,10 +276,14 @@ class SearchSpace:
         if format_name not in self.formats:
             raise InvalidInput(f"format {format_name!r} is not in this space ({', '.join(self.formats)})")
         bits = Format.parse(format_name).weight_bits
+        offered = {site.name: site.formats for site in self.sites}
+        for tie in self.ties:
+            shared = tuple(name for name in self.formats if all(name in offered[site] for site in tie.sites))
+            offered.update(dict.fromkeys(tie.sites, shared))
         nearest = {}
-        for site in self.sites:
-            finer = [name for name in site.formats if Format.parse(name).weight_bits >= bits]
-            nearest[site.name] = format_name if site.offers(format_name) else (finer or site.formats[-1:])[0]
+        for site, formats in offered.items():
+            finer = [name for name in formats if Format.parse(name).weight_bits >= bits]
+            nearest[site] = format_name if format_name in formats else (finer or formats[-1:])[0]
         return Configuration.from_dict(nearest)
 
     def uniforms(self) -> dict[str, Configuration]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import InvalidInput
+from .fingerprint import fingerprint, without_addresses
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
 QUALITIES = ("kl", "loss", "accuracy", "perplexity", "relative_error")
@@ -51,7 +52,7 @@ class Batch:
             raise InvalidInput(f"targets must be a tensor or None, got {type(targets).__name__}")
         if isinstance(inputs, torch.Tensor):
             return Batch((inputs,), targets)
-        if isinstance(inputs, Mapping) and all(isinstance(value, torch.Tensor) for value in inputs.values()):
+        if isinstance(inputs, Mapping) and inputs and all(isinstance(value, torch.Tensor) for value in inputs.values()):
             return Batch(dict(inputs), targets)
         if isinstance(inputs, (tuple, list)) and inputs and all(isinstance(value, torch.Tensor) for value in inputs):
             return Batch(tuple(inputs), targets)
@@ -117,24 +118,31 @@ class Task:
         quality: str | Callable[[Any, Any], Tensor] = "kl",
         name: str = "",
     ) -> None:
+        from torch import nn
+
+        if not isinstance(model, nn.Module):
+            raise InvalidInput(f"the model must be a torch.nn.Module, got {type(model).__name__}")
         if not callable(quality) and quality not in QUALITIES:
-            raise InvalidInput(f"unknown quality {quality!r}; choose one of {', '.join(QUALITIES)}, or give a callable")
+            near = difflib.get_close_matches(str(quality), QUALITIES, n=1) or QUALITIES
+            raise InvalidInput(f"unknown quality {quality!r}; choose {' or '.join(near)}, or give a callable")
+        if loss is not None and not callable(loss):
+            raise InvalidInput(f"loss must be a callable (outputs, targets) -> scalar, got {type(loss).__name__}")
         self.model = model.eval()
         self.loss = loss
         self.quality = quality
         self.name = name or type(model).__name__
-        self.calibration = [Batch.of(item) for item in calibration]
-        self.validation = [Batch.of(item) for item in validation]
+        self.calibration = _batches("calibration", calibration)
+        self.validation = _batches("validation", validation)
         if holdout is None:
             half = (len(self.validation) + 1) // 2
-            if half == len(self.validation):
+            if 0 < half == len(self.validation):
                 raise InvalidInput(
                     "validation needs at least two batches, because its second half is kept from the search; "
                     "give more batches or a holdout of its own"
                 )
             self.validation, self.holdout = self.validation[:half], self.validation[half:]
         else:
-            self.holdout = [Batch.of(item) for item in holdout]
+            self.holdout = _batches("holdout", holdout)
         self._check()
 
     def split(self, name: Split) -> list[Batch]:
@@ -154,9 +162,19 @@ class Task:
         return "error" if self.quality == "accuracy" else self.quality
 
     def digest(self, *splits: Split) -> str:
-        """Content hash of the weights, the metric and the data of the given splits (sha256, 16 hex digits)."""
+        """Content hash of the model, the metric and the data of the given splits (sha256, 16 hex digits).
+
+        The model is its weights, its buffers and what its layers print of themselves; a metric or loss of the
+        user's own is its code and the plain values that it holds.
+        """
         content = hashlib.sha256()
         content.update(f"{type(self.model).__qualname__}|{self.metric}".encode())
+        if callable(self.quality):
+            content.update(fingerprint(self.quality).encode())
+        if self.loss is not None and self.quality not in ("kl", "relative_error"):
+            content.update(fingerprint(self.loss).encode())
+        for name, module in self.model.named_modules():
+            content.update(f"{name}|{type(module).__qualname__}|{without_addresses(module.extra_repr())}".encode())
         for name, tensor in sorted(self.model.state_dict().items()):
             _update(content, name, tensor)
         for split in splits:
@@ -176,6 +194,8 @@ class Task:
                 raise InvalidInput(f"the {split} data is empty; give at least one batch")
             expected = _signature(self.calibration[0])
             for position, batch in enumerate(batches):
+                if not len(batch):
+                    raise InvalidInput(f"{split} batch {position} has no samples; leave it out")
                 if _signature(batch) != expected:
                     raise InvalidInput(
                         f"{split} batch {position} has inputs {_signature(batch)}, calibration batch 0 has {expected}; "
@@ -190,8 +210,8 @@ class Task:
                         f"{tuple(batch.targets.shape)}; their first dimensions must agree"
                     )
         if self.quality in ("loss", "accuracy", "perplexity"):
-            for split in ("validation", "holdout"):
-                if any(batch.targets is None for batch in self.split(split)):  # type: ignore[arg-type]
+            for split in SPLITS[1:]:
+                if any(batch.targets is None for batch in self.split(split)):
                     raise InvalidInput(f"quality {self.quality!r} needs targets, and the {split} data has none")
 
 
@@ -204,9 +224,25 @@ def _signature(batch: Batch) -> str:
     return "{" + ", ".join(parts) + "}"
 
 
-def _update(content: Any, name: str, tensor: torch.Tensor) -> None:
+def _batches(split: str, data: Iterable[Any]) -> list[Batch]:
+    """The batches of one split.
+
+    Raises:
+        InvalidInput: not an iterable of batches, but for example one batch.
+    """
     import torch
 
+    if isinstance(data, (torch.Tensor, Mapping, Batch, str)) or not isinstance(data, Iterable):
+        raise InvalidInput(f"{split} must be a list (or another iterable) of batches, got {type(data).__name__}")
+    return [Batch.of(item) for item in data]
+
+
+def _update(content: Any, name: str, tensor: Any) -> None:
+    import torch
+
+    if not isinstance(tensor, torch.Tensor):  # the extra state of a module
+        content.update(f"{name}|{without_addresses(repr(tensor))}".encode())
+        return
     content.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}".encode())
     flat = tensor.detach().cpu().contiguous().reshape(-1)
-    content.update(memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else b"")
+    content.update(flat.view(torch.uint8).numpy().data if flat.numel() else b"")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -74,16 +75,16 @@ def trace(model: nn.Module, example: Batch, wanted: Callable[[nn.Module], bool])
     found = Trace(samples=max(1, len(example)))
     alive: list[Any] = []  # keeps every input alive, so that id() identifies it for the whole pass
     origins = _Origins()
-    was_training = model.training
     with ExitStack() as stack:
         for name, module in model.named_modules():
             if wanted(module):
                 handle = module.register_forward_hook(_recorder(name, found, alive, origins), with_kwargs=True)
                 stack.callback(handle.remove)
-        stack.enter_context(_without_attention_fast_path())
+        stack.enter_context(without_attention_fast_path())
         stack.enter_context(torch.no_grad())
         stack.enter_context(_tracker(origins))
-        stack.callback(model.train, was_training)
+        for module in model.modules():
+            stack.callback(setattr, module, "training", module.training)
         model.eval()
         try:
             output = example(model)
@@ -102,7 +103,7 @@ def trace(model: nn.Module, example: Batch, wanted: Callable[[nn.Module], bool])
 
 def _recorder(name: str, found: Trace, alive: list[Any], origins: _Origins) -> Callable[..., None]:
     def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        inputs = [*_tensors(args), *_tensors(kwargs)]
+        inputs = _tensors(_in_order(module, args, kwargs))
         outputs = _tensors(output)
         if not inputs or not outputs:
             return
@@ -113,6 +114,14 @@ def _recorder(name: str, found: Trace, alive: list[Any], origins: _Origins) -> C
         origins.mark(outputs[0], name)
 
     return record
+
+
+def _in_order(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """The arguments in the order of the signature of ``forward``, however the caller ordered the keywords."""
+    if kwargs:
+        with suppress(TypeError, ValueError):
+            return list(inspect.signature(module.forward).bind(*args, **kwargs).arguments.values())
+    return [*args, *kwargs.values()]
 
 
 def _tensors(value: Any) -> list[Tensor]:
@@ -167,8 +176,11 @@ def _tracker(origins: _Origins) -> Any:
 
 
 @contextmanager
-def _without_attention_fast_path() -> Iterator[None]:
-    """The fused path of ``nn.TransformerEncoderLayer`` calls none of its sub-modules; hooks need the plain one."""
+def without_attention_fast_path() -> Iterator[None]:
+    """The fused path of ``nn.TransformerEncoderLayer`` calls none of its sub-modules, and zeroes padded positions.
+
+    Hooks need the plain path, and two runs that are compared need the same one.
+    """
     import torch
 
     before = torch.backends.mha.get_fastpath_enabled()

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..errors import InvalidInput, NonFiniteOutput, UnsupportedModel
+from ..errors import BitfrontError, InvalidInput, NonFiniteOutput, UnsupportedModel
 from ..formats import Format, TensorFormat
 from ..space import SearchSpace, Site
+from ..tracing import without_attention_fast_path
 from .quantizers import ActivationQuantizer, QuantizedWeight, mse_scales, quantize_weight
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from ..task import Batch, Task
 
 #: Raise when a quantizer changes what it computes: stored evaluations of older versions are then not reused.
-VERSION = 1
+VERSION = 2
 
 Advance = Callable[[int], None]
 
@@ -69,7 +70,7 @@ class Calibration:
         content = hashlib.sha256(f"v{VERSION}".encode())
         for (site, bits), scale in sorted(self.scales.items()):
             content.update(f"{site}|{bits}".encode())
-            content.update(scale.numpy().tobytes())
+            content.update(scale.cpu().numpy().tobytes())
         content.update(repr(sorted(self.ranges.items())).encode())
         return content.hexdigest()[:16]
 
@@ -152,8 +153,11 @@ def run_float(model: nn.Module, batch: Batch, where: str) -> Any:
         UnsupportedModel: the model does not accept the batch; the message gives the shapes.
     """
     try:
-        return batch(model)
-    except (RuntimeError, ValueError, TypeError, IndexError) as cause:
+        with without_attention_fast_path():
+            return batch(model)
+    except BitfrontError:
+        raise
+    except Exception as cause:
         shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in batch.tensors.items())
         reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
         raise UnsupportedModel(f"the model does not accept the {where} data ({shapes}): {reason}") from cause

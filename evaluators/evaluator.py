@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 
-from ..errors import NonFiniteOutput
+from ..errors import InvalidInput, NonFiniteOutput
 from ..measurement import Measurement
 from ..space import SearchSpace
 from ..task import Split, Task
@@ -66,7 +68,7 @@ class FakeQuantEvaluator:
                 output = output_tensor(batch(model))
                 values.append(per_sample(self.task, output, reference, batch.targets))
         seconds = time.perf_counter() - started
-        return Measurement.of(self.task.metric, split, torch.cat(values).numpy().astype(np.float64), seconds)
+        return Measurement.of(self.task.metric, split, torch.cat(values).cpu().numpy().astype(np.float64), seconds)
 
     def references(self, split: Split) -> list[Tensor]:
         """The float model's outputs of every batch of a split."""
@@ -94,11 +96,17 @@ def evaluate(task: Task, configuration: Mapping[str, str], split: Split = "holdo
         The measurement, with its interval.
 
     Raises:
-        InvalidInput: the configuration names sites that the model does not have.
+        InvalidInput: the configuration names sites that the model does not have, or formats that they cannot take.
     """
-    formats = sorted(set(configuration.values())) or ["fp32"]
+    formats = sorted({*configuration.values(), "fp32"})
     space = SearchSpace.from_model(task.model, task.calibration[0], formats=formats, ties="none")
-    return FakeQuantEvaluator(task, space).evaluate(configuration, split)
+    unknown = sorted(set(configuration) - set(space.names))
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], space.names, n=3, cutoff=0.3) or space.names[:3]
+        raise InvalidInput(f"unknown sites {', '.join(unknown[:5])}; nearest to the first: {', '.join(near)}")
+    space.choice({name: configuration.get(name, "fp32") for name in space.names})
+    chosen = [replace(site, formats=(configuration[site.name],)) for site in space.sites if site.name in configuration]
+    return FakeQuantEvaluator(task, replace(space, sites=chosen)).evaluate(configuration, split)
 
 
 def evaluation_context(task: Task, calibration: Calibration, split: Split) -> str:

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..errors import InvalidInput
 from ..formats import Format, TensorFormat
-from ..space import WEIGHT_ONLY_KINDS, SearchSpace, Site
-from .calibration import Calibration
+from ..space import SearchSpace, Site
+from ..tracing import without_attention_fast_path
+from .calibration import Calibration, first_tensor
 from .quantizers import round_to_float
 
 
@@ -78,13 +78,15 @@ class QuantizedModel:
         with ExitStack() as stack:
             for name, format_name in configuration.items():
                 site, target = self._sites[name], Format.parse(format_name)
-                stack.callback(setattr, self._parameters[name], "data", self._originals[name])
+                stack.callback(setattr, self._parameters[name], "data", self._parameters[name].data)
                 self._parameters[name].data = self.weight(site, target.weight)
                 for module in site.modules:
                     quantizer = self.rounding(site, module, target)
                     if quantizer is not None:
-                        handle = self.model.get_submodule(module).register_forward_pre_hook(_rounding(quantizer))
+                        hook = _rounding(quantizer)
+                        handle = self.model.get_submodule(module).register_forward_pre_hook(hook, with_kwargs=True)
                         stack.callback(handle.remove)
+            stack.enter_context(without_attention_fast_path())
             yield self.model
 
     def rounding(self, site: Site, module: str, target: Format) -> Callable[[Tensor], Tensor] | None:
@@ -93,27 +95,42 @@ class QuantizedModel:
         Returns:
             A function tensor -> tensor; ``None`` where the format leaves activations alone, and for inputs that are
             indices or out of a hook's reach.
+
+        Raises:
+            InvalidInput: the format rounds activations to integers, and this module's input cannot be, or was not
+                calibrated.
         """
         activation = target.activation
         if activation is None:
             return None
+        # a site of another kind may share its weight with an embedding
+        reachable = not isinstance(self.model.get_submodule(module), (nn.Embedding, nn.MultiheadAttention))
         if activation.number == "int":
+            if not reachable:
+                raise InvalidInput(f"site {site.name} ({site.kind}) cannot take {target}: choose a weight-only format")
             return self.calibration.activation(module, activation.bits)
-        if site.kind in WEIGHT_ONLY_KINDS:
+        if not reachable:
             return None
         return lambda value: round_to_float(value, activation)
 
 
-def _rounding(quantizer: Callable[[Tensor], Tensor]) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
-    """A forward pre-hook that rounds the first positional input."""
+def _rounding(quantizer: Callable[[Tensor], Tensor]) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
+    """A forward pre-hook (with keywords) that rounds the first tensor among the arguments."""
 
-    def round_input(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        if not args or not isinstance(args[0], torch.Tensor) or not args[0].is_floating_point():
+    def round_input(
+        module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        value = first_tensor(args, kwargs)
+        if value is None or not value.is_floating_point():
             raise InvalidInput(
-                f"{type(module).__name__} gets its input by keyword or as integers; its activation cannot be "
-                "quantized: exclude the site or offer weight-only formats"
+                f"{type(module).__name__} gets no floating-point input; its activation cannot be quantized: exclude "
+                "the site or offer weight-only formats"
             )
-        return (quantizer(args[0]), *args[1:])
+        rounded = quantizer(value)
+        return (
+            tuple(rounded if each is value else each for each in args),
+            {name: rounded if each is value else each for name, each in kwargs.items()},
+        )
 
     return round_input
 

@@ -4,12 +4,18 @@ For each output channel with weights :math:`w` the scale solves
 
 .. math:: \min_s \sum_i (w_i - s\,\operatorname{clamp}(\operatorname{round}(w_i / s), q_{\min}, q_{\max}))^2
 
-The objective is piecewise quadratic in s with many local minima, so a grid below the absolute maximum brackets the
-best one, a finer grid refines it, and alternating least squares (fix the codes, then s = <w, q> / <q, q>; fix s, then
-round) ends in its minimum. (Choukroun et al. 2019, arXiv:1902.06822; Banner et al. 2019, arXiv:1810.05723.)
+(Choukroun et al. 2019, arXiv:1902.06822; Banner et al. 2019, arXiv:1810.05723.) The objective is one parabola in s for
+each set of codes q, with its minimum at s = <w, q> / <q, q>, and there are many sets: the fewer weights a channel has
+and the more bits, the rougher the curve. So a geometric grid and then a linear one around
+the best point name candidates, each is taken to the minimum of its own parabola, and both grids are finer where the
+curve is rougher. Alternating least squares (fix the codes, then s; fix s, then round) ends in a minimum. The squared
+error comes within 1 % of that of a search over thousands of scales, save at 7 and 8 bits on channels of few weights,
+where it is tiny (``tests/evaluators/test_scales.py``).
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -17,6 +23,8 @@ from torch import Tensor
 from ...formats import TensorFormat
 
 _CHUNK = 1 << 18  # elements at a time: a chunk and its temporaries stay in the second-level cache
+_LOWEST, _HIGHEST = 0.04, 2.0  # of the scale that maps the largest weight to the largest code
+_FIT_STEPS = 3
 
 
 def mse_scales(weight: Tensor, target: TensorFormat, channel_axis: int) -> Tensor:
@@ -32,32 +40,39 @@ def mse_scales(weight: Tensor, target: TensorFormat, channel_axis: int) -> Tenso
     """
     rows = weight.detach().float().movedim(channel_axis, 0).flatten(1)
     step = max(1, _CHUNK // max(1, rows.shape[1]))
-    return torch.cat([_mse_rows(chunk, *target.levels) for chunk in rows.split(step)])
+    return torch.cat([_mse_rows(chunk, *target.levels) for chunk in torch.split(rows, step)])
 
 
 def _mse_rows(rows: Tensor, low: int, high: int) -> Tensor:
     """Scales [channels] of ``rows`` [channels, elements]."""
     largest = rows.abs().amax(1)
     unit = torch.where(largest > 0, largest / high, torch.ones_like(largest))
-    best = unit.clone()
-    error = _error(rows, best, low, high)
-    for fraction in torch.linspace(0.95, 0.2, 16).tolist():
-        best, error = _better(rows, unit * fraction, best, error, low, high)
-    centre = best.clone()
-    for fraction in (0.97, 0.985, 1.015, 1.03):
-        best, error = _better(rows, centre * fraction, best, error, low, high)
-    for _ in range(4):
-        codes = (rows / best[:, None]).round_().clamp_(low, high)
-        norm = codes.square().sum(1)
-        fitted = torch.where(norm > 0, (rows * codes).sum(1) / norm.clamp(min=1), best)
-        best, error = _better(rows, fitted, best, error, low, high)
+    elements, roughness = max(1, rows.shape[1]), math.sqrt(high)
+    coarse = max(23, min(1024, 8192 // elements))
+    fine = int(max(6 * roughness, min(512, 6000 * roughness / elements)))
+    ratio = (_HIGHEST / _LOWEST) ** (1 / (coarse - 1))
+    best, error = unit, _error(rows, unit, low, high)
+    for grid in (
+        _HIGHEST * ratio ** -torch.arange(coarse, dtype=torch.float32),
+        torch.linspace(1 / ratio, ratio, fine + 2)[1:-1],
+        *[torch.ones(1)] * _FIT_STEPS,
+    ):
+        best, error = _better(rows, best[:, None] * grid.to(best), best, error, low, high)
     return best
 
 
-def _better(rows: Tensor, candidate: Tensor, best: Tensor, error: Tensor, low: int, high: int) -> tuple[Tensor, Tensor]:
-    tried = _error(rows, candidate, low, high)
-    wins = (tried < error) & (candidate > 0)
-    return torch.where(wins, candidate, best), torch.where(wins, tried, error)
+def _better(rows: Tensor, scales: Tensor, best: Tensor, error: Tensor, low: int, high: int) -> tuple[Tensor, Tensor]:
+    """The best scale of each row so far, or one fitted to the codes of ``scales`` [channels, candidates]."""
+    weights = rows.t().contiguous()[:, :, None]  # elements first: few of them, many candidates, and sums stay wide
+    for block in torch.split(scales, max(1, _CHUNK // max(1, rows.numel())), dim=1):
+        codes = (weights / block).round_().clamp_(low, high)
+        norm, product = codes.square().sum(0), (codes * weights).sum(0)
+        fitted = torch.where(product > 0, product / norm, block)
+        errors, which = codes.mul_(fitted).sub_(weights).square_().sum(0).min(1)
+        wins = errors < error
+        best = torch.where(wins, fitted.gather(1, which[:, None])[:, 0], best)
+        error = torch.where(wins, errors, error)
+    return best, error
 
 
 def _error(rows: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
