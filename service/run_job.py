@@ -70,12 +70,10 @@ def run_job(
     )
     exports = []
     if job.export is not None:
-        with watch.stage(f"export to {job.export.target} and check back", 1) as advance:
-            report = _export(
-                made, result.choose().point.configuration, out, result.choose().point.id, job.export.target
-            )
+        with watch.stage(f"export to {job.export.target} and check back", STEPS) as advance:
+            best = result.choose().point
+            report = _export(made, best.configuration, out, best.id, job.export.target, advance)
             exports.append(_summary(report, out))
-            advance(1)
     document = result.document(exports)
     with watch.stage("write the report", 1) as advance:
         write_outputs(result, document, out)
