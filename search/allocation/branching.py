@@ -97,7 +97,7 @@ class Interval:
         steps: All hull steps.
         window: The steps `window[0] .. window[1] - 1` are looked at.
         state: The hull's configuration before the window, shape [groups].
-        corner: Cost and loss of that configuration.
+        corner: Cost and loss of the hull's vertices in the window, one more than steps.
         begin: Cost and loss of the point on the left.
         end: Where the interval ends.
         least: From the loss of a point to the smallest bound that it is good enough for.
@@ -111,7 +111,7 @@ class Interval:
         steps: HullSteps,
         window: tuple[int, int],
         state: IntArray,
-        corner: Corner,
+        corner: tuple[FloatArray, FloatArray],
         begin: Corner,
         end: float,
         least: Callable[[float], float],
@@ -121,10 +121,9 @@ class Interval:
         self.begin, self.end, self.least, self.shrink = begin, end, least, shrink
         part = slice(*window)
         self.open_left, self.open_right = window[0] > 0, window[1] < len(steps.group)
-        self.steepest, self.flattest = float(steps.slope[part][0]), float(steps.slope[part][-1])
-        cost = np.cumsum(np.append(corner[0], steps.cost[part]))
-        loss = np.cumsum(np.append(corner[1], steps.loss[part]))
-        self.root = Node({}, steps.group[part], steps.after[part], cost, loss, {}, {})
+        self.steepest = float(steps.slope[part][0]) if self.open_left else -np.inf
+        self.flattest = float(steps.slope[part][-1]) if self.open_right else 0.0
+        self.root = Node({}, steps.group[part], steps.after[part], *corner, {}, {})
 
     def fill(self) -> tuple[Chain, float]:
         """Finds points so that every budget of the interval is covered, as far as the depth of the branching goes.
@@ -143,8 +142,7 @@ class Interval:
     ) -> tuple[Chain, float]:
         """Walks through points from the left, skips those that are not needed, and branches where none is good enough."""
         if not points:
-            last = float(at_end.min())
-            return ([], last) if last >= self.least(begin[1]) else self._branch(begin, end, nodes, at_end, depth)
+            return self._branch(begin, end, nodes, at_end, depth)
         costs = self.shrink * np.array([point.cost for point in points])
         bounds = np.column_stack([np.array([node.below(costs) for node in nodes]), at_end])
         lows = bounds.min(axis=0).tolist()
@@ -155,11 +153,12 @@ class Interval:
             while at < len(points) and lows[at] >= enough:
                 at += 1
             if at > first:
-                chain.append((points[at - 1], lows[at - 1]))
+                # parts whose bound was good enough were left out: nothing more than that is proven
+                chain.append((points[at - 1], min(enough, lows[at - 1])))
                 left = (points[at - 1].cost, points[at - 1].loss)
                 continue
             if at == len(points) and lows[at] >= enough:
-                return chain, lows[at]
+                return chain, enough
             target = float(costs[at]) if at < len(points) else end
             inner, low = self._branch(left, target, nodes, bounds[:, at], depth)
             chain += inner
@@ -178,9 +177,7 @@ class Interval:
         low = min(enough, float(at_end[at]))
         node = nodes[at]
         step = int(np.searchsorted(node.cost, end, side="left")) - 1
-        if end <= begin[0]:
-            return [], enough
-        if low >= enough or depth == 0 or not 0 <= step < len(node.group):
+        if end <= begin[0] or low >= enough or depth == 0 or not 0 <= step < len(node.group):
             return [], low
         children = self._children(node, step)
         found: list[Found] = []
@@ -226,15 +223,8 @@ class Interval:
         late[step] = True
         first, forced = int(node.after[step]), node.forced
         parts = (
-            (late, forced, 0.0, 0.0, node.least, {**node.most, group: edge}),
-            (
-                taken,
-                {**forced, group: first},
-                float(rises[taken].sum()),
-                float(falls[taken].sum()),
-                {**node.least, group: edge},
-                node.most,
-            ),
+            (late, forced, 0.0, -float(falls[late].sum()), node.least, {**node.most, group: edge}),
+            (taken, {**forced, group: first}, float(rises[taken].sum()), 0.0, {**node.least, group: edge}, node.most),
         )
         return [
             Node(
@@ -242,11 +232,11 @@ class Interval:
                 node.group[~left_out],
                 node.after[~left_out],
                 np.cumsum(np.concatenate([[node.cost[0] + rise], rises[~left_out]])),
-                np.cumsum(np.concatenate([[node.loss[0] + fall], falls[~left_out]])),
+                _falling_to(node.loss[-1] + missed, falls[~left_out]),
                 least,
                 most,
             )
-            for left_out, choices, rise, fall, least, most in parts
+            for left_out, choices, rise, missed, least, most in parts
         ]
 
     def _restrict(self, node: Node, group: int, offered: BoolArray, low: float, high: float) -> Node:
@@ -263,6 +253,8 @@ class Interval:
         slope = np.array([step[1] for step in late])
         rise = np.diff(cost[np.append(first, after)])
         keep = node.group != group
+        old_last = before if keep.all() else int(node.after[~keep][-1])
+        new_last = int(after[-1]) if len(after) else first
         rises, falls = np.diff(node.cost)[keep], np.diff(node.loss)[keep]
         place = np.searchsorted(falls / rises, slope)
         rises = np.insert(rises, place, rise)
@@ -272,7 +264,7 @@ class Interval:
             np.insert(node.group[keep], place, group),
             np.insert(node.after[keep], place, after),
             np.cumsum(np.append(node.cost[0] + cost[first] - cost[before], rises)),
-            np.cumsum(np.append(node.loss[0] + self.loss[group, first] - self.loss[group, before], falls)),
+            _falling_to(node.loss[-1] + float(self.loss[group, new_last] - self.loss[group, old_last]), falls),
             {**node.least, group: low},
             {**node.most, group: high},
         )
@@ -295,3 +287,8 @@ def _own_hull(loss: FloatArray, cost: FloatArray, offered: BoolArray) -> list[tu
         if slope < 0:
             hull.append((at, value, choice, slope))
     return [(choice, slope) for _, _, choice, slope in hull]
+
+
+def _falling_to(end: float, falls: FloatArray) -> FloatArray:
+    """Losses before, between and after some falls, summed from the small end: they keep their relative accuracy."""
+    return np.asarray(end - np.append(np.cumsum(falls[::-1])[::-1], 0.0))

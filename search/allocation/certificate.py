@@ -27,7 +27,6 @@ class Certificate:
         dual_bound: A lower bound of the loss of every configuration that meets the budgets: the Lagrangian
             `sum_g min_j (loss + lam cost) - lam budget`, exact for the multipliers below.
         multipliers: Price of every budget in loss per unit.
-        slack_of_bound: `objective - dual_bound`; what the enumeration had to close.
     """
 
     objective: Fraction
@@ -38,7 +37,7 @@ class Certificate:
 
     @property
     def slack_of_bound(self) -> Fraction:
-        """How far the bound that can be checked by adding up is from the objective."""
+        """`objective - dual_bound`: what adding up prices alone cannot prove, and the enumeration had to close."""
         return self.objective - self.dual_bound
 
 
@@ -79,7 +78,10 @@ def certify(
         raise InvalidInput("the configuration breaks a tie, a pin or takes a choice that is not offered")
     sums = [sum(map(Fraction, row[every, picked].tolist()), Fraction()) for row in problem.rows]
     rows = np.flatnonzero(np.isfinite(problem.limits)).tolist()
-    feasible = all(sums[row] <= Fraction(problem.limits[row]) + Fraction(slack(problem.rows[row])) for row in rows)
+    feasible = all(
+        sums[row] <= Fraction(problem.limits[row]) + Fraction(slack(problem.rows[row], problem.limits[row]))
+        for row in rows
+    )
     dual = best_multipliers(np.where(problem.allowed, problem.loss, np.inf), problem.rows[rows], problem.limits[rows])
     named: dict[str, Fraction] = {}
     for name, value in zip(problem.names, sums, strict=True):
@@ -99,7 +101,10 @@ def _exact_dual(problem: Problem, rows: list[int], multipliers: FloatArray) -> F
     for group, offered in enumerate(problem.allowed):
         total += min(
             Fraction(problem.loss[group, choice])
-            + sum((p * Fraction(problem.rows[row, group, choice]) for p, row in zip(prices, rows, strict=True)), Fraction())
+            + sum(
+                (p * Fraction(problem.rows[row, group, choice]) for p, row in zip(prices, rows, strict=True)),
+                Fraction(),
+            )
             for choice in np.flatnonzero(offered).tolist()
         )
     return total

@@ -207,8 +207,12 @@ class _Selection:
         picked = np.empty((len(codes), len(self.problem.loss)), dtype=np.int32, order="F")
         picked[order] = prefixes(self.steps.start, self.steps.group, self.steps.after, codes[order, 0])
         point = np.repeat(np.arange(len(codes)), codes[:, 1])
-        taken = codes[point, 0] + 1 + np.arange(len(point)) - np.repeat(np.cumsum(codes[:, 1]) - codes[:, 1], codes[:, 1])
-        picked[point, self.steps.group[taken]] = self.steps.after[taken]  # in the order of the steps: the last one stays
+        taken = (
+            codes[point, 0] + 1 + np.arange(len(point)) - np.repeat(np.cumsum(codes[:, 1]) - codes[:, 1], codes[:, 1])
+        )
+        picked[point, self.steps.group[taken]] = self.steps.after[
+            taken
+        ]  # in the order of the steps: the last one stays
         point = np.flatnonzero(codes[:, 2])
         taken = codes[point].sum(axis=1)
         picked[point, self.steps.group[taken]] = self.steps.after[taken]
@@ -259,7 +263,7 @@ class _Selection:
                 steps,
                 (low, high),
                 state,
-                (float(hull.cost[low]), float(hull.loss[low])),
+                (hull.cost[low : high + 1], hull.loss[low : high + 1]),
                 begin,
                 end,
                 hull.least,
@@ -289,22 +293,23 @@ class _Selection:
         loss, cost = self.problem.loss, self.problem.rows[0]
         points: list[IntArray] = []
         bounds: list[float] = []
+        clear = 2.0**-42 * float(np.abs(cost).max(axis=1).sum())  # of the rounding of sums
         limit = end
         share = self.hull.tolerance / 4 if self.hull.relative else 0.0
         while True:
             answer = solve_knapsack(
-                loss, cost, float(np.nextafter(limit, -np.inf)), self.allowed, gap=share, deadline=self.deadline, steps=self.steps
+                loss, cost, limit - clear, self.allowed, gap=share, deadline=self.deadline, steps=self.steps
             )
             low = answer.base + answer.bound
             bounds.append(low)
-            if low >= self.hull.least(begin[1]) or answer.picked is None or time.perf_counter() > self.deadline:
+            if low >= self.hull.least(begin[1]) or limit - clear <= begin[0] or time.perf_counter() > self.deadline:
                 break
             target = low + self.hull.tolerance * float(self.hull.unit(np.array([low]))[0])
             cheapest = solve_knapsack(cost, loss, target, self.allowed, deadline=self.deadline)
             picked = answer.picked if cheapest.picked is None else cheapest.picked
             points.append(picked)
             limit = float(compensated_sums(cost, picked[None])[0]) * self.hull.shrink
-            if limit <= begin[0]:
+            if limit - clear <= begin[0]:
                 bounds.append(low)
                 break
         return points[::-1], bounds[:0:-1], bounds[0]
@@ -315,7 +320,7 @@ class _Selection:
         holds = cost[:-1] < cost[1:] * self.hull.shrink
         bound[:-1] = np.where(holds, np.maximum(bound[:-1], below[1:]), bound[:-1])
         bound = np.minimum(bound, loss)
-        between = (loss[:-1] - below[1:]) / self.hull.unit(below[1:])
+        between = np.where(holds, (loss[:-1] - below[1:]) / self.hull.unit(below[1:]), 0.0)
         worst = float(between.max(initial=0.0))
         # what is proven is the tolerance itself unless points or time ran out (up to the rounding of the bounds)
         proven = self.hull.tolerance if worst <= self.hull.tolerance * (1 + 1e-9) + 1e-12 else worst

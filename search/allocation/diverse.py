@@ -74,7 +74,9 @@ def diverse(
         if answer.objective > max_loss and found:
             break
         found.append(finish(program, answer, begin, deadline, {}))
-        problem = problem.with_row(_matches(problem, answer.picked), len(problem.group) - float(min_distance), "distance")
+        problem = problem.with_row(
+            _matches(problem, answer.picked), len(problem.group) - float(min_distance), "distance"
+        )
     return found
 
 

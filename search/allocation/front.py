@@ -159,7 +159,9 @@ def frame(problem: Problem, picked: IntArray, keep_all: bool = False) -> pd.Data
             (cost,) = costs.values()
             shifted = cost - compensated_sums(problem.rows[0], _least(problem.rows[0], problem))
             error = 4.0 * len(problem.loss) * UNIT
-            keep = staircase(shifted, loss - compensated_sums(problem.loss, _least(problem.loss, problem)), error, error)
+            keep = staircase(
+                shifted, loss - compensated_sums(problem.loss, _least(problem.loss, problem)), error, error
+            )
         else:
             keep = np.lexsort((loss, *reversed(costs.values())))
         costs = {name: values[keep] for name, values in costs.items()}

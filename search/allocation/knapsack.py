@@ -124,8 +124,9 @@ def solve_knapsack(
         return SearchOutcome(picked, 0.0, 0.0, objective, True, 0)
     weight = cost - cost[every, picked][:, None]
     change = loss - loss[every, picked][:, None]
-    reduced = np.where(allowed, np.maximum(change + lam * weight, 0.0), np.inf)
     room = limit - float(cost[every, picked].sum())
+    possible = allowed & (weight <= room + most_saved(weight, allowed))
+    reduced = np.where(possible, np.maximum(change + lam * weight, 0.0), np.inf)
     base = objective - lam * room
     best, value = picked, lam * room
     best, value = _one_exchange(reduced, weight, lam, room, best, value)
@@ -151,6 +152,20 @@ def solve_knapsack(
             return SearchOutcome(best, value, value, base, True, core)
         proven = radius
         count *= 2
+
+
+def most_saved(weight: FloatArray, allowed: BoolArray) -> float:
+    """What all groups together can save at most, so that dearer choices are out of the question.
+
+    Args:
+        weight: Shape [groups, choices], relative to a configuration.
+        allowed: Shape [groups, choices].
+
+    Returns:
+        `sum_g max_j -weight`, and more than the rounding of sums.
+    """
+    rounding = 2.0**-44 * float(np.where(allowed, np.abs(weight), 0.0).max(axis=1).sum())
+    return float(np.where(allowed, -weight, 0.0).max(axis=1).sum()) + rounding
 
 
 def _one_exchange(
@@ -276,6 +291,9 @@ _Steps = tuple[IntArray, FloatArray, FloatArray]
 
 def _outward_steps(entries: list[tuple[IntArray, FloatArray, FloatArray]], lam: float) -> tuple[_Steps, _Steps]:
     """Hull steps away from the start, upward and downward in weight: core index, size and slope, cheapest first."""
+    if not entries:
+        none = (np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros(0))
+        return none, none
     width = max((len(choices) for choices, _, _ in entries), default=1)
     weight = np.zeros((len(entries), width))
     reduced = np.full((len(entries), width), np.inf)

@@ -20,7 +20,7 @@ import time
 
 import numpy as np
 
-from .knapsack import MAX_LABELS, SearchOutcome
+from .knapsack import MAX_LABELS, SearchOutcome, most_saved
 from .multipliers import best_multipliers
 from .problem import BoolArray, FloatArray, IntArray
 
@@ -77,8 +77,11 @@ def solve_multiknapsack(
     reduced = priced - priced[every, start][:, None]
     weight = rows - rows[:, every, start][:, :, None]
     room = limits - rows[:, every, start].sum(axis=1)
+    for row, left in zip(weight, room.tolist(), strict=True):
+        reduced = np.where(row <= max(left + most_saved(row, allowed), 0.0), reduced, np.inf)
     base = float(loss[every, start].sum() - lam @ room)
-    if base > float(np.where(allowed, loss, -np.inf).max(axis=1).sum()) * (1 + 1e-9) + 1e-9 * float(np.abs(loss).sum()):
+    dearest = np.where(allowed, loss, -np.inf).max(axis=1).sum()
+    if base > dearest + 1e-6 * np.abs(loss).max(axis=1).sum():
         return SearchOutcome(None, np.inf, np.inf, base, True, 0)  # the dual exceeds every loss: nothing is feasible
     value, best = repair(reduced, weight, lam, room, start)
     ascending = np.sort(reduced[np.isfinite(reduced)])

@@ -71,7 +71,8 @@ def solve(
         objective = outcome.base + outcome.value
         enough = found[2] or (found[0] is not None and objective - found[1] <= gap * abs(objective))
         if enough or method == "labels":
-            return _answer(problem, *found, exponent, details)
+            proven = math.inf if found[2] else found[1]  # the bound of a complete search is its objective
+            return _answer(problem, found[0], proven, found[2], exponent, details)
     answer = solve_milp(replace(scaled, limits=_only(scaled, rows)), gap=gap, deadline=deadline, start=found[0])
     details["method"] = "highs" if "method" not in details else "labels, then highs"
     picked = answer.picked if answer.picked is not None and meets(problem, answer.picked) else found[0]

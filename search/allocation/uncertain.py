@@ -87,7 +87,7 @@ def branch_on_variance(
             for part in _split(problem, box, answer.picked):
                 heapq.heappush(heap, (low, next(count), part))
     bound = min([settled, value, *(item[0] for item in heap)])
-    complete &= bound >= value
+    complete &= not heap or heap[0][0] >= value
     return Answer(best, value, bound, complete, {"method": "branching on the variance", "relaxations": solved})
 
 

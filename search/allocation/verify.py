@@ -33,11 +33,15 @@ def chosen_sum(table: FloatArray, picked: IntArray) -> float:
     return math.fsum(table[np.arange(len(picked)), picked].tolist())
 
 
-def slack(table: FloatArray) -> float:
-    """Rounding error that any order of adding one entry per group can make: `n 2^-53 sum_g max_j |table[g, j]|`.
+def slack(table: FloatArray, limit: float = math.inf) -> float:
+    """Rounding error that any order of adding one entry per group can make.
+
+    It is `n 2^-53` times the sum of the absolute values, of which a sum of at most `limit` can have `limit` plus twice its
+    negative part.
 
     Args:
         table: Shape [groups, choices].
+        limit: What the sum is compared with.
 
     Returns:
         The tolerance under which two sums count as equal; 0 if the sums are exact in float64.
@@ -48,7 +52,8 @@ def slack(table: FloatArray) -> float:
     units = np.ldexp(table, 52 - math.frexp(largest)[1])  # all integers: every partial sum is exact
     if (units == np.rint(units)).all():
         return 0.0
-    return len(table) * UNIT * largest
+    negative = 2.0 * float(np.maximum(-table, 0.0).max(axis=1).sum())
+    return len(table) * UNIT * min(largest, abs(limit) + negative)
 
 
 def objective_of(problem: Problem, picked: IntArray) -> float:
@@ -91,7 +96,8 @@ def row_slack(problem: Problem, row: int) -> float:
     Returns:
         See `slack`.
     """
-    terms = [slack(problem.rows[row]), *(slack(p.rows[row]) for p in problem.pairs if row in p.rows)]
+    limit = float(problem.limits[row]) if not problem.pairs else math.inf
+    terms = [slack(problem.rows[row], limit), *(slack(p.rows[row]) for p in problem.pairs if row in p.rows)]
     for chance in problem.chances:
         if chance.row == row:
             terms.append(4 * UNIT * abs(problem.limits[row]) if math.isfinite(problem.limits[row]) else 0.0)
