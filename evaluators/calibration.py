@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from ..errors import BitfrontError, InvalidInput, NonFiniteOutput, UnsupportedModel
@@ -63,6 +64,24 @@ class Calibration:
     def merged(self, other: Calibration) -> Calibration:
         """Both calibrations together; the other wins where they overlap."""
         return Calibration({**self.scales, **other.scales}, {**self.ranges, **other.ranges})
+
+    def to_arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Plain arrays by name, for storage: ``scale|<bits>|<site>`` and ``range|<module>``."""
+        arrays = {f"scale|{bits}|{site}": scale.numpy() for (site, bits), scale in self.scales.items()}
+        return arrays | {f"range|{module}": np.array(bounds) for module, bounds in self.ranges.items()}
+
+    @staticmethod
+    def from_arrays(arrays: Mapping[str, np.ndarray[Any, Any]]) -> Calibration:
+        """The inverse of ``to_arrays``."""
+        found = Calibration()
+        for name, array in arrays.items():
+            kind, _, rest = name.partition("|")
+            if kind == "range":
+                found.ranges[rest] = (float(array[0]), float(array[1]))
+            else:
+                bits, _, site = rest.partition("|")
+                found.scales[site, int(bits)] = torch.from_numpy(array)
+        return found
 
     @property
     def digest(self) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InvalidInput
-from ..evaluators import Calibration, calibrate, evaluation_context
+from ..evaluators import CALIBRATION_VERSION, Calibration, calibrate, evaluation_context
 from ..formats import Format
 from ..hw_models import KernelRow, MeasuredTable, Prices, cost_models, planned, price
 from ..measurement import Measurement
@@ -139,8 +139,8 @@ def _search(
     job_id: str,
     deadline: float | None,
 ) -> Result:
-    with watch.timed("calibrate"), watch.progress.stage("calibrate", _calibration_steps(task, space)) as advance:
-        calibration = calibrate(task, space, advance)
+    with watch.timed("calibrate"):
+        calibration = calibrated(task, space, store, watch.progress)
     metrics = [name for name in dict.fromkeys([*objectives, *constraints, *ALWAYS_PRICED]) if name != "quality"]
     with watch.timed("price"):
         prices = priced(space, device, batch, metrics, store, watch.progress)
@@ -188,6 +188,21 @@ def _recorded(loop: Loop, store: Store, job_id: str) -> Rounds:
             work = rounds.send((yield work))
     except StopIteration:
         return
+
+
+def calibrated(task: Task, space: SearchSpace, store: Store, progress: Progress) -> Calibration:
+    """Weight scales and activation ranges, from the store if weights, calibration data and space are the same."""
+    content = ("calibration", CALIBRATION_VERSION, task.digest("calibration"), space.digest)
+    key = hashlib.sha256(repr(content).encode()).hexdigest()[:32]
+    stored = store.score(key)
+    if stored is not None:
+        progress.note("calibrate: already in the store")
+        return Calibration.from_arrays(stored[0])
+    started = time.perf_counter()
+    with progress.stage("calibrate", _calibration_steps(task, space)) as advance:
+        found = calibrate(task, space, advance)
+    store.save_score(key, "calibration", found.to_arrays(), time.perf_counter() - started)
+    return found
 
 
 def priced(

@@ -188,6 +188,17 @@ def test_nothing_measured_is_measured_again(task, space, tmp_path, result):
     assert [p.validation.value for p in found.points] == [p.validation.value for p in result.points]
 
 
+def test_a_stored_calibration_is_the_calibration(task, space, tmp_path):
+    from bitfront.search.pipeline import calibrated
+    from bitfront.search.progress import Silent
+
+    store = Store(f"sqlite:///{tmp_path}/store.db")
+    fresh, stored = (calibrated(task, space, store, Silent()) for _ in range(2))
+    assert stored.digest == fresh.digest == bf.calibrate(task, space).digest
+    assert stored.ranges == fresh.ranges
+    assert stored.ranges
+
+
 def test_ray_and_local_give_the_same_front(task, space, tmp_path, result):
     found = search(task, space, tmp_path, executor=RayExecutor(workers=2))
     columns = ["id", "validation_value", "holdout_value", "size_mb", "pareto"]
