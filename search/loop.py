@@ -16,6 +16,7 @@ from .executor import Outcome, Rounds, Work
 from .pareto import non_dominated
 from .problem import Problem, Proposal, interleave, spread
 from .progress import Advance, Progress
+from .surrogate import spearman
 
 FLOAT = Configuration(())
 _FIRST_SHARE = 0.6  # of the evaluations left after the uniforms; the rest goes where the measured front has gaps
@@ -82,16 +83,30 @@ class Loop:
         return list(islice(fresh, count))
 
     def gap_proposals(self, count: int) -> list[Proposal]:
-        """Points of the exact fronts between measured neighbours that leave the largest empty rectangles."""
+        """Points of the exact fronts between measured neighbours that leave the largest empty rectangles.
+
+        Only the fronts of the proxy that has ranked the measurements best so far are used.
+        """
+        proxy = self.trusted()
         lists = []
-        for proxy in self.problem.sensitivities:
-            for metric in self.problem.price_objectives:
-                front = self._front(proxy, metric)
-                front = front[~self._taken(front)]
-                if len(front):
-                    picks = self._by_gap(self.problem.totals(front, metric), metric)[:count]
-                    lists.append(self._named(front[picks], f"gap:{proxy}:{metric}"))
+        for metric in self.problem.price_objectives:
+            front = self._front(proxy, metric)
+            front = front[~self._taken(front)]
+            if len(front):
+                picks = self._by_gap(self.problem.totals(front, metric), metric)[:count]
+                lists.append(self._named(front[picks], f"gap:{proxy}:{metric}"))
         return list(islice(interleave(*lists), count))
+
+    def trusted(self) -> str:
+        """The proxy whose additive scores have the highest rank correlation with what was measured; ties: the first."""
+        measured = self.measured()
+        quality = np.array([self._quality(found) for found in measured])
+
+        def trust(proxy: str) -> float:
+            scores = self.problem.sensitivities[proxy]
+            return spearman(np.array([scores.of(found) for found in measured]), quality) or 0.0
+
+        return max(self.problem.sensitivities, key=trust)
 
     def survivors(self) -> list[Proposal]:
         """The float model, the uniform configurations, and what is not dominated on the validation data."""

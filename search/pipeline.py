@@ -46,7 +46,7 @@ def run(
     seed: int = 0,
     executor: str | Executor = "ray",
     workers: int | None = None,
-    proxies: Sequence[str] = ("hessian_trace",),
+    proxies: Sequence[str] = ("hessian_trace", "weight_mse"),
     store: Store | str | None = None,
     progress: Progress | None = None,
     job: Mapping[str, Any] | None = None,
@@ -66,7 +66,8 @@ def run(
         seed: of every random choice.
         executor: ``"ray"``, ``"local"``, or an executor of your own; all give the same front for the same seed.
         workers: for Ray; default one per CPU.
-        proxies: which predict the loss; the evaluations are shared between their fronts.
+        proxies: which predict the loss. The first evaluations are shared between their fronts, later ones go to the
+            proxy that has ranked what was measured best; the first is the one that reports show.
         store: a ``Store`` or its URL; default ``$BITFRONT_STORE`` or ``.bitfront/store.db``. What it knows is not
             measured again, so a killed search goes on where it was.
         progress: who watches.

@@ -111,7 +111,11 @@ class Job(_Part):
         description="quality and at least one of size_mb, latency_ms, avg_bits, effective_bits, bops",
     )
     constraints: dict[str, float] = Field(default_factory=dict, description="price: largest value allowed")
-    proxies: list[str] = Field(default_factory=lambda: ["hessian_trace"], min_length=1, description="predict the loss")
+    proxies: list[str] = Field(
+        default_factory=lambda: ["hessian_trace", "weight_mse"],
+        min_length=1,
+        description="predict the loss; the first evaluations are shared between them, the rest go to the best",
+    )
     search: Search = Search()
     workers: Workers = Workers()
     export: Export | None = Field(Export(), description="null: do not export")
