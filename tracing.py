@@ -46,7 +46,7 @@ class Trace:
 
     Attributes:
         calls: module path -> its calls, for the modules asked for that ran.
-        residuals: groups of module paths whose outputs meet in a residual addition.
+        residuals: pairs of module paths whose outputs meet in a residual addition and go nowhere else.
         samples: batch size of the example.
     """
 
@@ -141,8 +141,14 @@ class _Origins:
     """Which convolution a tensor comes from, as long as only element-wise and normalization layers lie between."""
 
     def __init__(self) -> None:
-        self.meetings: list[tuple[str, str]] = []
+        self._meetings: list[tuple[str, str]] = []
+        self._read: set[str] = set()  # modules whose output enters anything but an addition
         self._origin: dict[int, tuple[Any, str]] = {}  # id -> (the tensor, kept alive; module path)
+
+    @property
+    def meetings(self) -> list[tuple[str, str]]:
+        """Pairs of branches that end in one addition; a stem that other layers read too is no branch."""
+        return [pair for pair in self._meetings if not self._read & set(pair)]
 
     def mark(self, tensor: Any, name: str) -> None:
         self._origin[id(tensor)] = (tensor, name)
@@ -159,8 +165,10 @@ class _Origins:
         elif operation in _ADDITIONS and len(args) >= 2:
             left, right = self.of(args[0]), self.of(args[1])
             if left is not None and right is not None and left != right:
-                self.meetings.append((left, right))
+                self._meetings.append((left, right))
             self._origin.pop(id(output), None)
+        elif _tensors(output):
+            self._read.update(name for value in args if (name := self.of(value)) is not None)
 
 
 def _tracker(origins: _Origins) -> Any:
