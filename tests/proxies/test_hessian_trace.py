@@ -1,16 +1,15 @@
 """The trace estimators against the explicit Hessian, and Omega against its definition."""
 
+import bitfront as bf
 import numpy as np
 import pytest
 import torch
-from torch import nn
-
-import bitfront as bf
 from bitfront.evaluators import calibrate, objective
 from bitfront.formats import Format
 from bitfront.proxies.hessian_trace import HessianTrace
 from bitfront.proxies.perturbation import activation_errors, weight_errors
 from bitfront.proxies.trace_estimators import Variables, gauss_newton_probes, hutchinson_probes
+from torch import nn
 
 
 class Net(nn.Module):
@@ -38,7 +37,7 @@ def explicit_traces(task, space):
     output = task.model(*batch.inputs)
     loss = objective(task, output, output.detach(), batch.targets)
     traces = []
-    for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters, create_graph=True)):
+    for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters, create_graph=True), strict=True):
         flat = gradient.flatten()
         rows = [torch.autograd.grad(flat[i], parameter, retain_graph=True)[0].flatten()[i] for i in range(len(flat))]
         traces.append(float(torch.stack(rows).sum()))
@@ -80,7 +79,8 @@ def test_activation_trace_of_the_last_layer_has_a_closed_form():
     batch = task.calibration[0]
     with torch.no_grad():
         output = task.model(*batch.inputs)
-    wanted = float(task.model.fc.weight.double().square().sum() * len(batch) / output.double().square().sum())
+        energy = task.model.fc.weight.double().square().sum()
+        wanted = float(energy * len(batch) / output.double().square().sum())
     variables = Variables(task.model, space)
     generator = torch.Generator().manual_seed(1)
     draws = np.array([gauss_newton_probes(task, batch, variables, generator)[1, 1] for _ in range(800)])

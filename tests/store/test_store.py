@@ -7,14 +7,13 @@ import sys
 import time
 from pathlib import Path
 
+import bitfront as bf
 import numpy as np
 import pytest
-from sqlalchemy import inspect
-
-import bitfront as bf
 from bitfront.measurement import Measurement
 from bitfront.store import Store, open_engine
 from bitfront.store.models import Base
+from sqlalchemy import inspect
 
 POSTGRES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
 
@@ -139,7 +138,9 @@ def test_migrations_make_exactly_the_models(url):
 def test_a_killed_writer_loses_nothing_that_was_committed(tmp_path):
     url = f"sqlite:///{tmp_path}/store.db"
     script = (
-        "import sys; import bitfront as bf; from bitfront.store import Store; from bitfront.measurement import Measurement\n"
+        "import sys, bitfront as bf\n"
+        "from bitfront.store import Store\n"
+        "from bitfront.measurement import Measurement\n"
         "store = Store(sys.argv[1])\n"
         "for i in range(10**6):\n"
         "    c = bf.Configuration.from_dict({'a': f'w{2 + i % 7}', f's{i}': 'w4'})\n"
