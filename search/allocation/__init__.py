@@ -1,8 +1,8 @@
 """Exact allocation of formats to sites: one budget or many, whole fronts, always with a certificate.
 
 `allocate` answers one question, `cheapest` the reverse one, `diverse` gives several answers; `exact_front` enumerates
-every trade-off and `hull_front` previews it; `knee` and `hypervolume` describe a front; `certify` checks an answer in exact
-arithmetic; `monotone_repair` smooths noisy scores and says what it changed.
+every trade-off and `hull_front` previews it; `knee` and `hypervolume` describe a front; `certify` checks an answer in
+exact arithmetic; `monotone_repair` smooths noisy scores and says what it changed.
 """
 
 from .allocate import allocate

@@ -43,16 +43,17 @@ def allocate(
 ) -> Allocation:
     """Chooses one column per site so that the summed loss is smallest and every summed cost is within its budget.
 
-    min_x  sum_i loss[i, x_i] + sum_(i,j) pair_loss[i, j][x_i, x_j]   subject to   cost_c(x) <= budget_c  for every budget.
+    min_x  sum_i loss[i, x_i] + sum_(i,j) pair_loss[i, j][x_i, x_j]   subject to   cost_c(x) <= budget_c for every c
 
     Args:
         loss: Loss of every choice, shape [sites, choices], any finite scale and sign; or several terms by name, whose
             weighted sum is minimised and each of which can have a budget too.
-        costs: Name to cost table [sites, choices]; or [steps, sites, choices] (peak memory): the cost is then the largest
-            sum over the steps.
+        costs: Name to cost table [sites, choices]; or [steps, sites, choices] (peak memory): the cost is then the
+            largest sum over the steps.
         budgets: Name of a cost or loss term to the largest sum allowed; a cost without a budget is only reported.
         ties: Groups of sites that must take the same choice.
-        allowed: Boolean [sites, choices]: what is offered; entries of the tables elsewhere are ignored (they may be NaN).
+        allowed: Boolean [sites, choices]: what is offered; entries of the tables elsewhere are ignored (they may be
+            NaN).
         pins: Site to the choice it must take.
         weights: Weight of every loss term, not negative; 1 where not given.
         tie_break: Names of costs or loss terms to make small in this order among configurations of equal loss.
@@ -61,7 +62,8 @@ def allocate(
         std: Name of a cost to the standard deviation of its entries, in the same shape.
         probability: With which every budget of an uncertain cost holds (each alone), at least 0.5.
         correlation: "independent" or "full": how the errors of one cost go together.
-        monotone: Name of a cost: losses are first repaired so as not to rise with it; `details["repairs"]` lists every change.
+        monotone: Name of a cost: losses are first repaired so as not to rise with it; `details["repairs"]` lists every
+            change.
         time_limit: Seconds after which the incumbent is returned with its gap.
         gap: Relative gap that is good enough; 0 asks for a proven optimum.
         method: "auto" (label search, then HiGHS where needed), "labels" or "highs".

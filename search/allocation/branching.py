@@ -1,9 +1,9 @@
 """Between two points of a front: a tighter bound and more points by branching on the steps of the hull.
 
 The relaxation of an interval of budgets takes a fraction of one step. In every configuration the group of that step
-chooses something cheaper than the step's end, or not: both cases have a relaxation of their own, whose hull is the old one
-with the steps of one group left out or taken for granted. The smaller of the two bounds every configuration, and the
-vertices of both are configurations. Branching goes on where the best point known is not within the tolerance.
+chooses something cheaper than the step's end, or not: both cases have a relaxation of their own, whose hull is the old
+one with the steps of one group left out or taken for granted. The smaller of the two bounds every configuration, and
+the vertices of both are configurations. Branching goes on where the best point known is not within the tolerance.
 """
 
 from __future__ import annotations
@@ -129,7 +129,8 @@ class Interval:
         """Finds points so that every budget of the interval is covered, as far as the depth of the branching goes.
 
         Returns:
-            The points, cost ascending, each with a lower bound of all budgets just below it; and that bound for the end.
+            The points, cost ascending, each with a lower bound of all budgets just below it; and that bound for the
+            end.
 
         Raises:
             NarrowWindow: If a part reaches beyond the window.
@@ -140,7 +141,7 @@ class Interval:
     def _cover(
         self, begin: Corner, end: float, nodes: list[Node], at_end: FloatArray, points: list[Found], depth: int
     ) -> tuple[Chain, float]:
-        """Walks through points from the left, skips those that are not needed, and branches where none is good enough."""
+        """Walks through points from the left, skips those not needed, and branches where none is good enough."""
         if not points:
             return self._branch(begin, end, nodes, at_end, depth)
         costs = self.shrink * np.array([point.cost for point in points])
@@ -149,6 +150,8 @@ class Interval:
         chain: Chain = []
         left, at = begin, 0
         while True:
+            while at < len(points) and points[at].loss >= left[1]:  # branching has found something better
+                at += 1
             enough, first = self.least(left[1]), at
             while at < len(points) and lows[at] >= enough:
                 at += 1
@@ -162,10 +165,13 @@ class Interval:
             target = float(costs[at]) if at < len(points) else end
             inner, low = self._branch(left, target, nodes, bounds[:, at], depth)
             chain += inner
+            if inner:
+                left = (inner[-1][0].cost, inner[-1][0].loss)
             if at == len(points):
                 return chain, low
-            chain.append((points[at], low))
-            left = (points[at].cost, points[at].loss)
+            if points[at].loss < left[1]:
+                chain.append((points[at], low))
+                left = (points[at].cost, points[at].loss)
             at += 1
 
     def _branch(
@@ -214,7 +220,7 @@ class Interval:
         return int(node.after[earlier[-1]]) if len(earlier) else node.forced.get(int(group), int(self.state[group]))
 
     def _cut(self, node: Node, group: int, step: int, edge: float) -> list[Node]:
-        """Both parts if no choice lies between the ends of the step: its group's later steps go, or the earlier ones."""
+        """Both parts if no choice lies between the ends of the step: the later steps of its group go, or the others."""
         mine = node.group == group
         rises, falls = np.diff(node.cost), np.diff(node.loss)
         taken = mine.copy()

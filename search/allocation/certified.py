@@ -1,16 +1,16 @@
 """A selection of the front with a proof, for instances whose whole front is out of reach.
 
-The relaxation `h(B)` (the lower convex hull of the sums) bounds the smallest possible loss at every budget `B` from below.
-Three certificates are offered for a tolerance `eps`:
+The relaxation `h(B)` (the lower convex hull of the sums) bounds the smallest possible loss at every budget `B` from
+below. Three certificates are offered for a tolerance `eps`:
 
 - "pareto": for every configuration some point has at most `1 + eps` times its cost and `1 + eps` times its loss (an
   eps-Pareto set: C. H. Papadimitriou and M. Yannakakis, FOCS 2000);
 - "loss": at every budget the best point within it has at most `1 + eps` times the smallest possible loss;
 - "range": the same with `eps` times the difference of the largest and the smallest loss of the hull.
 
-The vertices of the hull lie on the front. Between neighbours that are too far apart there are configurations close to the
-hull: the left vertex without the step that separates them, plus a run of the following steps and one more. What is left is
-closed by branching (`branching`), and where that takes too long by exact allocations.
+The vertices of the hull lie on the front. Between neighbours that are too far apart there are configurations close to
+the hull: the left vertex without the step that separates them, plus a run of the following steps and one more. What is
+left is closed by branching (`branching`), and where that takes too long by exact allocations.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ class _Hull:
         self.relative = certificate != "range"
         if self.relative and min(self.loss[-1], self.cost[0] if certificate == "pareto" else 1.0) <= 0:
             raise InvalidInput(
-                f"certificate {certificate!r} needs positive values, but the smallest loss is {self.loss[-1]:.6g} and the "
-                f"smallest cost {self.cost[0]:.6g}: use 'range' (or 'loss' if only a cost is not positive)"
+                f"certificate {certificate!r} needs positive values, but the smallest loss is {self.loss[-1]:.6g} "
+                f"and the smallest cost {self.cost[0]:.6g}: use 'range' (or 'loss' if only a cost is not positive)"
             )
         self.range = float(self.loss[0] - self.loss[-1]) or 1.0
         self.tolerance = tolerance
@@ -278,7 +278,7 @@ class _Selection:
         bounds: list[float] = []
         left = begin
         for found, bound in [*chain, (None, last)]:
-            if bound < hull.least(left[1]):
+            if bound < hull.least(left[1]) and left[0] < (end if found is None else found.cost * hull.shrink):
                 inner, lows, bound = self._exact(left, end if found is None else found.cost * hull.shrink)
                 points += inner
                 bounds += lows
@@ -302,7 +302,8 @@ class _Selection:
             )
             low = answer.base + answer.bound
             bounds.append(low)
-            if low >= self.hull.least(begin[1]) or limit - clear <= begin[0] or time.perf_counter() > self.deadline:
+            covered = low >= self.hull.least(begin[1]) or limit - clear <= begin[0]
+            if covered or answer.picked is None or time.perf_counter() > self.deadline:
                 break
             target = low + self.hull.tolerance * float(self.hull.unit(np.array([low]))[0])
             cheapest = solve_knapsack(cost, loss, target, self.allowed, deadline=self.deadline)

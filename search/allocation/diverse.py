@@ -48,7 +48,8 @@ def diverse(
         time_limit: Seconds for all together.
         gap: Relative gap that is good enough for each.
         method: As for `allocate`.
-        options: As for `allocate`: allowed, pins, weights, pair_loss, pair_costs, std, probability, correlation, monotone.
+        options: As for `allocate`: allowed, pins, weights, pair_loss, pair_costs, std, probability, correlation,
+            monotone.
 
     Returns:
         Up to `count` allocations, fewer if no more exist or the time is up; each is proven best given those before.

@@ -1,9 +1,10 @@
 """Every non-dominated point of loss and several costs by epsilon constraints.
 
 The part of objective space where points can still be missing is a union of boxes `y < u` ("search zones", K. Klamroth,
-R. Lacour and D. Vanderpooten, On the representation of the search region in multi-objective optimization, EJOR 245, 2015).
-A zone is searched by one exact allocation: the smallest loss with every cost below its bound (Y. V. Haimes, L. S. Lasdon
-and D. A. Wismer, 1971); a second one makes the costs small at that loss. The point found splits every zone that holds it.
+R. Lacour and D. Vanderpooten, On the representation of the search region in multi-objective optimization, EJOR 245,
+2015). A zone is searched by one exact allocation: the smallest loss with every cost below its bound (Y. V. Haimes, L.
+S. Lasdon and D. A. Wismer, 1971); a second one makes the costs small at that loss. The point found splits every zone
+that holds it.
 """
 
 from __future__ import annotations
@@ -92,4 +93,5 @@ def _search(problem: Problem, bounds: Zone, deadline: float) -> Answer:
 
 def _below(problem: Problem, row: int, bound: float) -> float:
     """A limit below a value found, clear of all rounding: costs closer than 2^-40 of the largest sum count as equal."""
-    return bound - 2.0**-40 * float(np.abs(problem.rows[row]).max(axis=1).sum())
+    clear = bound - 2.0**-40 * float(np.abs(problem.rows[row]).max(axis=1).sum())
+    return float(min(clear, np.nextafter(bound, -np.inf)))

@@ -44,9 +44,9 @@ def exact_front(
     keeps every non-dominated complete one. With several costs by label setting in more dimensions, or by epsilon
     constraints. Values that differ by less than the rounding error of their sum count as equal.
 
-    With a `tolerance` (one cost) a selection of points is returned instead, with a proof that nothing is missed by more:
-    every configuration has a point with at most `1 + tolerance` times its cost and its loss. `front.attrs["tolerance"]` is
-    what has been proven.
+    With a `tolerance` (one cost) a selection of points is returned instead, with a proof that nothing is missed by
+    more: every configuration has a point with at most `1 + tolerance` times its cost and its loss.
+    `front.attrs["tolerance"]` is what has been proven.
 
     Args:
         loss: Shape [sites, choices].
@@ -64,8 +64,8 @@ def exact_front(
 
     Returns:
         Columns cost (ascending; with several costs their names), loss and choice (int array [sites]); with a tolerance
-        also `bound` (no configuration of at most this cost has a smaller loss) and `gap` (how far the point can be from the
-        front, in the unit of the tolerance).
+        also `bound` (no configuration of at most this cost has a smaller loss) and `gap` (how far the point can be from
+        the front, in the unit of the tolerance).
 
     Raises:
         InvalidInput: If an argument cannot be used, or the front has more than `max_points` points.
@@ -170,7 +170,7 @@ def frame(problem: Problem, picked: IntArray, keep_all: bool = False) -> pd.Data
 
 
 def _least(table: FloatArray, problem: Problem) -> IntArray:
-    return np.where(problem.allowed, table, np.inf).argmin(axis=1)[None]
+    return np.asarray(np.where(problem.allowed, table, np.inf).argmin(axis=1)[None])
 
 
 def _columns(costs: Mapping[str, FloatArray], loss: FloatArray, choices: IntArray) -> pd.DataFrame:

@@ -1,8 +1,9 @@
 """Lower convex hulls of the choices of every group, and the linear relaxation that they solve.
 
-For one row the linear relaxation of the multiple-choice knapsack is solved by a greedy rule: walk along the hull steps of
-all groups in the order of their slope until the budget is reached (E. Zemel, The linear multiple choice knapsack problem,
-Operations Research 28, 1980; P. Sinha and A. Zoltners, The multiple-choice knapsack problem, Operations Research 27, 1979).
+For one row the linear relaxation of the multiple-choice knapsack is solved by a greedy rule: walk along the hull steps
+of all groups in the order of their slope until the budget is reached (E. Zemel, The linear multiple choice knapsack
+problem, Operations Research 28, 1980; P. Sinha and A. Zoltners, The multiple-choice knapsack problem, Operations
+Research 27, 1979).
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ class HullSteps:
 def hull_steps(loss: FloatArray, cost: FloatArray, allowed: BoolArray) -> HullSteps:
     """Finds every group's hull and merges the steps by slope.
 
-    A choice is on the lower hull if the steepest way to it from a cheaper choice is steeper than every way on to a dearer
-    one. All pairs are compared at once: O(groups choices^2).
+    A choice is on the lower hull if the steepest way to it from a cheaper choice is steeper than every way on to a
+    dearer one. All pairs are compared at once: O(groups choices^2).
 
     Args:
         loss: Shape [groups, choices].

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def knee(cost: ArrayLike, loss: ArrayLike, *, log_loss: bool = False) -> int:
     """The point farthest below the line from the cheapest to the best point, both axes scaled to [0, 1].
 
-    V. Satopää et al., Finding a "kneedle" in a haystack (2011) use the same distance; J. Branke et al. (PPSN 2004) discuss
-    why users like knees. Of equally far points the cheaper one is taken.
+    V. Satopää et al., Finding a "kneedle" in a haystack (2011) use the same distance; J. Branke et al. (PPSN 2004)
+    discuss why users like knees. Of equally far points the cheaper one is taken.
 
     Args:
         cost: Shape [points].
@@ -48,7 +48,8 @@ def knee(cost: ArrayLike, loss: ArrayLike, *, log_loss: bool = False) -> int:
 def hypervolume(points: ArrayLike | pd.DataFrame, reference: ArrayLike) -> float:
     """Volume between a front and a reference point, all objectives minimised, any number of them.
 
-    Computed by moocore (C. M. Fonseca, L. Paquete, M. López-Ibáñez: dimension sweep, CEC 2006; A. P. Guerreiro and C. M.
+    Computed by moocore (C. M. Fonseca, L. Paquete, M. López-Ibáñez: dimension sweep, CEC 2006; A. P. Guerreiro and C.
+    M.
     Fonseca: HV4D+, 2018). Points that do not dominate the reference count nothing.
 
     Args:

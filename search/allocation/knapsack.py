@@ -6,17 +6,17 @@ budget, and for every choice
     d[g, j] = loss[g, j] - loss[g, x0_g] + lam (cost[g, j] - cost[g, x0_g])  >= 0,
     w[g, j] = cost[g, j] - cost[g, x0_g].
 
-A configuration that meets the budget has `slack = room - sum w >= 0` and the objective `bound + sum d + lam slack`, where
-`bound = loss(x0) - lam room` is the value of the relaxation. So every configuration within `radius` of the bound uses
-only choices with `d <= radius`; these are few, and the groups that have any are the core (E. Balas and E. Zemel, An
-algorithm for large zero-one knapsack problems, Operations Research 28, 1980).
+A configuration that meets the budget has `slack = room - sum w >= 0` and the objective `bound + sum d + lam slack`,
+where `bound = loss(x0) - lam room` is the value of the relaxation. So every configuration within `radius` of the bound
+uses only choices with `d <= radius`; these are few, and the groups that have any are the core (E. Balas and E. Zemel,
+An algorithm for large zero-one knapsack problems, Operations Research 28, 1980).
 
 All configurations within the radius are enumerated up to dominance: two lists of partial configurations ("labels") are
-grown from both ends of the core, labels are dropped that another one dominates or whose own relaxation leaves the radius
-(D. Pisinger, A minimal algorithm for the multiple-choice knapsack problem, EJOR 83, 1995), and the lists are joined by
-binary search (E. Horowitz and S. Sahni, Computing partitions with applications to the knapsack problem, JACM 21, 1974).
-If the radius holds no configuration, it is proven that the optimum is at least `bound + radius`, and a larger one is
-tried; the first radius that holds one ends the search. Everything is vectorised over labels.
+grown from both ends of the core, labels are dropped that another one dominates or whose own relaxation leaves the
+radius (D. Pisinger, A minimal algorithm for the multiple-choice knapsack problem, EJOR 83, 1995), and the lists are
+joined by binary search (E. Horowitz and S. Sahni, Computing partitions with applications to the knapsack problem, JACM
+21, 1974). If the radius holds no configuration, it is proven that the optimum is at least `bound + radius`, and a
+larger one is tried; the first radius that holds one ends the search. Everything is vectorised over labels.
 """
 
 from __future__ import annotations
@@ -182,6 +182,12 @@ def _one_exchange(
     return picked, float(after.flat[at])
 
 
+_Steps = tuple[IntArray, FloatArray, FloatArray]
+"""Core index, size and slope of some hull steps."""
+_Entries = tuple[IntArray, FloatArray, FloatArray]
+"""Choices of a group with their weights and reduced costs."""
+
+
 class _Core:
     """One round: everything within the radius."""
 
@@ -208,7 +214,7 @@ class _Core:
         largest = np.where(offered[groups], np.abs(weight[groups]), 0.0).max(axis=1).sum()
         self.light = _ROUNDING * (largest + abs(room))
         self.radius = radius + _ROUNDING * radius + lam * self.light
-        self.entries = [
+        self.entries: list[_Entries] = [
             (choices, weight[group, choices], reduced[group, choices])
             for group, choices in ((int(g), np.flatnonzero(offered[g])) for g in self.groups)
         ]
@@ -242,7 +248,7 @@ class _Core:
         choices, weight, reduced = self.entries[at]
         weights = (labels.weight[:, None] + weight).ravel()
         reduceds = (labels.reduced[:, None] + reduced).ravel()
-        keep = np.flatnonzero(self._lower_bound(weights, reduceds, outside) <= self.radius)
+        keep: IntArray = np.flatnonzero(self._lower_bound(weights, reduceds, outside) <= self.radius)
         weights, reduceds = weights[keep], reduceds[keep]
         order = np.argsort(weights, kind="stable")
         weights, reduceds, keep = weights[order], reduceds[order], keep[order]
@@ -286,10 +292,7 @@ class _Core:
         return float(total[at]), picked
 
 
-_Steps = tuple[IntArray, FloatArray, FloatArray]
-
-
-def _outward_steps(entries: list[tuple[IntArray, FloatArray, FloatArray]], lam: float) -> tuple[_Steps, _Steps]:
+def _outward_steps(entries: list[_Entries], lam: float) -> tuple[_Steps, _Steps]:
     """Hull steps away from the start, upward and downward in weight: core index, size and slope, cheapest first."""
     if not entries:
         none = (np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros(0))

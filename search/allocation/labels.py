@@ -1,13 +1,13 @@
 """Whole fronts by label setting.
 
-A label is a partial configuration of the groups seen so far, with its cost and loss. If another label has no larger cost
-and no larger loss, every completion of the first is dominated by the same completion of the second: it can go (G. L.
-Nemhauser and Z. Ullmann, Discrete dynamic programming and capital allocation, Management Science 15, 1969). The labels
-that are left after the last group are the front.
+A label is a partial configuration of the groups seen so far, with its cost and loss. If another label has no larger
+cost and no larger loss, every completion of the first is dominated by the same completion of the second: it can go (G.
+L. Nemhauser and Z. Ullmann, Discrete dynamic programming and capital allocation, Management Science 15, 1969). The
+labels that are left after the last group are the front.
 
-Bound: a label whose best completion lies above the hull's staircase at every cost is dropped as well; with hull vertices
-`(C_k, L_k)` a label with `(c, l)` stays only if `l + rest(C_{k+1} - c) < L_k` for some k, where `rest` is the relaxation of
-the remaining groups.
+Bound: a label whose best completion lies above the hull's staircase at every cost is dropped as well; with hull
+vertices `(C_k, L_k)` a label with `(c, l)` stays only if `l + rest(C_{k+1} - c) < L_k` for some k, where `rest` is the
+relaxation of the remaining groups.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _from_zero(table: FloatArray, allowed: BoolArray) -> FloatArray:
 
 def _unwind(history: list[tuple[int, IntArray, IntArray]], count: int) -> IntArray:
     picked = np.empty((count, len(history)), dtype=np.int32, order="F")
-    label = np.arange(count)
+    label: IntArray = np.arange(count)
     for group, parent, choice in reversed(history):
         picked[:, group] = choice[label]
         label = parent[label]

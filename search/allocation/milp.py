@@ -7,9 +7,9 @@ Pairwise terms are linearised with one variable per pair of choices, tied to the
 the local polytope, whose relaxation is at least as tight as that of products bounded one by one (W. P. Adams and
 H. D. Sherali, Management Science 32, 1986).
 
-HiGHS compares with absolute tolerances, so the numbers it sees are made to suit: losses start at 0 in every group and are
-divided by the best objective known; what alone is worse than that objective is dropped; then the program is solved again
-until the unit no longer shrinks. So losses of 1e-15, or a range of 1e12 in one instance, are resolved.
+HiGHS compares with absolute tolerances, so the numbers it sees are made to suit: losses start at 0 in every group and
+are divided by the best objective known; what alone is worse than that objective is dropped; then the program is solved
+again until the unit no longer shrinks. So losses of 1e-15, or a range of 1e12 in one instance, are resolved.
 """
 
 from __future__ import annotations
@@ -65,12 +65,13 @@ def solve_milp(
         allowed = offered & (problem.loss - _least(problem, offered)[:, None] <= unit * (1 + 1e-9))
         shrunk = replace(problem, allowed=allowed)
         answer = _Program(shrunk, unit or 1.0).solve(gap, deadline, best)
+        if answer.picked is None and best is None:
+            return answer
         if answer.picked is None:
-            if best is None or answer.bound != np.inf:
-                return MilpAnswer(
-                    best, max(bound, answer.bound) if best is None else bound, answer.complete and best is None
-                )
-            answer = replace(answer, picked=best, bound=value + shift)  # nothing better than the start was left
+            if answer.bound != np.inf:
+                return MilpAnswer(best, bound, False)
+            bound = value + shift  # nothing better than the start was left
+            break
         bound = max(bound, answer.bound)
         found = objective_of(problem, answer.picked) - shift
         if best is None or found < value:

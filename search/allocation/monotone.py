@@ -34,8 +34,9 @@ def monotone_repair(
 ) -> tuple[FloatArray, Sequence[Repair]]:
     """The nearest losses (least squares) that do not rise with `order`, site by site.
 
-    Isotonic regression by pooling adjacent violators (R. E. Barlow et al., Statistical inference under order restrictions,
-    1972, as in `scipy.optimize.isotonic_regression`); choices of equal order keep their own places in a stable order.
+    Isotonic regression by pooling adjacent violators (R. E. Barlow et al., Statistical inference under order
+    restrictions, 1972, as in `scipy.optimize.isotonic_regression`); choices of equal order keep their own places in a
+    stable order.
 
     Args:
         loss: Shape [sites, choices].

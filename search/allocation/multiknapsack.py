@@ -2,15 +2,17 @@
 
 With multipliers `lam >= 0` (see `multipliers`), `x0 = argmin_j loss + lam rows`, `room = limits - rows(x0)` and
 
-    d[g, j] = (loss + lam rows)[g, j] - (loss + lam rows)[g, x0_g]  >= 0,    w[r, g, j] = rows[r, g, j] - rows[r, g, x0_g],
+    d[g, j] = (loss + lam rows)[g, j] - (loss + lam rows)[g, x0_g]  >= 0,    w[r, g, j] = rows[r, g, j] - rows[r, g,
+    x0_g],
 
 a configuration has `slack = room - sum w` and the objective `bound + sum d + lam slack`; it is feasible if no slack is
-negative. Everything within a radius of the bound is enumerated: two lists of partial configurations are grown, each label
-is dropped if a bound with shifted multipliers `nu` leaves the radius,
+negative. Everything within a radius of the bound is enumerated: two lists of partial configurations are grown, each
+label is dropped if a bound with shifted multipliers `nu` leaves the radius,
 
     sum d + (lam - nu) slack + sum_{g outside} min_j (d[g, j] - (lam - nu) w[g, j])  >  radius,
 
-and the lists are joined through a sorted window of the scarcest row, because `lam_r slack_r <= radius` leaves little room.
+and the lists are joined through a sorted window of the scarcest row, because `lam_r slack_r <= radius` leaves little
+room.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     q(lam) = sum_g min_j (loss[g, j] + sum_r lam_r rows[r, g, j]) - sum_r lam_r limits[r]
 
-is concave and piecewise linear in the few multipliers, and each of its values is a lower bound of every configuration that
-meets the budgets. J. E. Kelley's cutting planes (The cutting-plane method for solving convex programs, SIAM 8, 1960) find
-its maximum in some dozens of evaluations of O(groups choices rows); the master program has only `rows + 1` variables.
-The box around the best point is zoomed three times, so that the accuracy is relative to the local scale.
+is concave and piecewise linear in the few multipliers, and each of its values is a lower bound of every configuration
+that meets the budgets. J. E. Kelley's cutting planes (The cutting-plane method for solving convex programs, SIAM 8,
+1960) find its maximum in some dozens of evaluations of O(groups choices rows); the master program has only `rows + 1`
+variables. The box around the best point is zoomed three times, so that the accuracy is relative to the local scale.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from ...errors import InvalidInput
 
 FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
+IntArray = NDArray[np.integer[Any]]
 BoolArray = NDArray[np.bool_]
 
 
@@ -163,7 +164,7 @@ def _offered(shape: tuple[int, int], allowed: ArrayLike | None, pins: Mapping[in
             raise InvalidInput(f"site {site} is pinned to choice {choice}, which `allowed` excludes")
         mask[site] = False
         mask[site, choice] = True
-    for site in np.flatnonzero(~mask.any(axis=1)):
+    for site in np.flatnonzero(~mask.any(axis=1)).tolist():
         raise InvalidInput(f"site {site} has no choice left; allow at least one")
     return mask
 
@@ -215,8 +216,8 @@ def build(
         The problem over groups.
 
     Raises:
-        InvalidInput: If shapes disagree, an offered entry is not finite, a budget has no cost or is NaN, a tie or a pin is
-            out of range, or a site has no choice left.
+        InvalidInput: If shapes disagree, an offered entry is not finite, a budget has no cost or is NaN, a tie or a pin
+            is out of range, or a site has no choice left.
     """
     shape = np.shape(loss)
     if len(shape) != 2 or 0 in shape:

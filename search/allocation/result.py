@@ -33,7 +33,7 @@ class Allocation:
         details: What else is known: the method, how many choices the reductions removed, repairs, loss terms.
     """
 
-    choice: NDArray[np.int64]
+    choice: NDArray[np.integer[Any]]
     objective: float
     bound: float
     gap: float
@@ -55,7 +55,7 @@ class Answer:
         details: How it was solved.
     """
 
-    picked: NDArray[np.int64] | None
+    picked: NDArray[np.integer[Any]] | None
     objective: float
     bound: float
     complete: bool

@@ -29,7 +29,8 @@ def solve(
     method: Method = "auto",
     max_labels: int = MAX_LABELS,
 ) -> Answer:
-    """Reduces a problem and solves it: by label search without pairs, by HiGHS otherwise or if the labels grow too many.
+    """Reduces a problem and solves it: by label search without pairs, by HiGHS otherwise or if the labels grow too
+    many.
 
     Args:
         problem: What to solve.
@@ -76,7 +77,8 @@ def solve(
     answer = solve_milp(replace(scaled, limits=_only(scaled, rows)), gap=gap, deadline=deadline, start=found[0])
     details["method"] = "highs" if "method" not in details else "labels, then highs"
     picked = answer.picked if answer.picked is not None and meets(problem, answer.picked) else found[0]
-    return _answer(problem, picked, max(answer.bound, found[1]), answer.complete, exponent, details)
+    complete = answer.complete and (gap == 0.0 or picked is None)
+    return _answer(problem, picked, max(answer.bound, found[1]), complete, exponent, details)
 
 
 def _only(problem: Problem, rows: IntArray) -> np.ndarray:

@@ -4,10 +4,10 @@ For normal errors with standard deviations `s`, a sum of means `m` stays within 
 
     sum m + z_p sqrt(sum s^2) <= B    (independent errors),        sum m + z_p sum s <= B    (fully correlated ones)
 
-with the normal quantile `z_p` (A. Charnes and W. W. Cooper, Chance-constrained programming, Management Science 6, 1959).
-The second is linear. The first is concave in the variance `V = sum s^2`, which is linear in the choices: on an interval
-[a, b] of variances the chord of the square root gives a linear row that admits everything feasible, and is exact at both
-ends. Best-first branching on the variance of the relaxed optimum therefore ends with a proven optimum.
+with the normal quantile `z_p` (A. Charnes and W. W. Cooper, Chance-constrained programming, Management Science 6,
+1959). The second is linear. The first is concave in the variance `V = sum s^2`, which is linear in the choices: on an
+interval [a, b] of variances the chord of the square root gives a linear row that admits everything feasible, and is
+exact at both ends. Best-first branching on the variance of the relaxed optimum therefore ends with a proven optimum.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Sums that are right: every reported number is recomputed from the caller's tables with `math.fsum`.
 
 `math.fsum` returns the correctly rounded sum of float64 values (J. R. Shewchuk, Adaptive precision floating-point
-arithmetic and fast robust geometric predicates, 1997), so what is reported does not depend on the order in which a solver
-added.
+arithmetic and fast robust geometric predicates, 1997), so what is reported does not depend on the order in which a
+solver added.
 
 A budget counts as met up to the rounding error of an ordinary float64 sum, `n 2^-53 sum |cost|`: a budget that was
 computed as the sum of a configuration's costs, in whatever order, admits that configuration. Where such sums have no
@@ -36,8 +36,8 @@ def chosen_sum(table: FloatArray, picked: IntArray) -> float:
 def slack(table: FloatArray, limit: float = math.inf) -> float:
     """Rounding error that any order of adding one entry per group can make.
 
-    It is `n 2^-53` times the sum of the absolute values, of which a sum of at most `limit` can have `limit` plus twice its
-    negative part.
+    It is `n 2^-53` times the sum of the absolute values, of which a sum of at most `limit` can have `limit` plus twice
+    its negative part.
 
     Args:
         table: Shape [groups, choices].
@@ -98,9 +98,8 @@ def row_slack(problem: Problem, row: int) -> float:
     """
     limit = float(problem.limits[row]) if not problem.pairs else math.inf
     terms = [slack(problem.rows[row], limit), *(slack(p.rows[row]) for p in problem.pairs if row in p.rows)]
-    for chance in problem.chances:
-        if chance.row == row:
-            terms.append(4 * UNIT * abs(problem.limits[row]) if math.isfinite(problem.limits[row]) else 0.0)
+    if math.isfinite(limit) and any(chance.row == row for chance in problem.chances):
+        terms.append(4 * UNIT * abs(limit))
     return math.fsum(terms)
 
 

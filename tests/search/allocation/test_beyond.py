@@ -90,7 +90,7 @@ def test_a_conflict_names_the_budgets_that_exclude_each_other() -> None:
 
 
 def test_an_uncertain_budget_out_of_reach_counts_its_margin() -> None:
-    with pytest.raises(BudgetConflict, match="latency >= 7.2897") as caught:
+    with pytest.raises(BudgetConflict, match=r"latency >= 7\.2897") as caught:
         allocate(
             [[0.0]] * 4, {"latency": [[1.0]] * 4}, {"latency": 6.0}, std={"latency": [[1.0]] * 4}, probability=0.95
         )
