@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import InvalidInput
-from ..evaluators import CALIBRATION_VERSION, Calibration, calibrate, evaluation_context
-from ..formats import Format
-from ..hw_models import KernelRow, MeasuredTable, Prices, cost_models, planned, price
+from ..evaluators import Calibration, evaluation_context
+from ..hw_models import cost_models
 from ..measurement import Measurement
-from ..proxies import Sensitivity, get_proxy
 from ..space import SearchSpace
 from ..store import Store
 from ..task import SPLITS, Split, Task
@@ -25,6 +22,7 @@ from .loop import FLOAT, Loop, numbered
 from .problem import Problem, check_names
 from .progress import Progress, Silent
 from .result import Point, Result
+from .stages import calibrated, priced, scored
 from .surrogate import PowerLaw
 
 if TYPE_CHECKING:
@@ -86,90 +84,110 @@ def run(
     check_names(objectives, limits, list(cost_models()))
     if evaluations < 1:
         raise InvalidInput(f"evaluations={evaluations}; it must be at least 1")
-    chosen = _executor(executor, workers)
-    knowledge = store if isinstance(store, Store) else Store(store)
+    if not proxies or isinstance(proxies, str):
+        raise InvalidInput(f"proxies={proxies!r}; give a list of names, such as ['hessian_trace']")
     started = time.perf_counter()
-    watch = _Watch(progress or Silent())
-    job_id = knowledge.open_job(task.name, dict(job or {}), out)
+    search = _Search(
+        task=task,
+        space=space,
+        store=store if isinstance(store, Store) else Store(store),
+        progress=progress or Silent(),
+        executor=_executor(executor, workers),
+        device=device,
+        batch=batch,
+        objectives=tuple(dict.fromkeys(objectives)),
+        constraints=limits,
+        evaluations=evaluations,
+        deadline=None if seconds is None else started + seconds,
+        seed=seed,
+        proxies=tuple(proxies),
+        job=dict(job or {}),
+    )
+    job_id = search.store.open_job(task.name, search.job, out)
     try:
-        result = _search(
-            task, space, device, batch, tuple(dict.fromkeys(objectives)), limits, evaluations, seed, chosen, proxies,
-            knowledge, watch, dict(job or {}), job_id, None if seconds is None else started + seconds,
-        )  # fmt: skip
+        result = search.go(job_id)
     except KeyboardInterrupt:
-        knowledge.set_job_state(job_id, "interrupted", "stopped from the keyboard; run it again to go on")
+        search.store.set_job_state(job_id, "interrupted", "stopped from the keyboard; run it again to go on")
         raise
     except Exception as cause:
-        knowledge.set_job_state(job_id, "failed", str(cause))
+        search.store.set_job_state(job_id, "failed", str(cause))
         raise
-    knowledge.set_job_state(job_id, "succeeded")
+    search.store.set_job_state(job_id, "succeeded")
     result.seconds["total"] = time.perf_counter() - started
     return result
 
 
 @dataclass
-class _Watch:
-    """Progress with a clock for every stage."""
+class _Search:
+    """One search: what was asked, and the stages that answer it."""
 
+    task: Task
+    space: SearchSpace
+    store: Store
     progress: Progress
+    executor: Executor
+    device: str
+    batch: int
+    objectives: tuple[str, ...]
+    constraints: dict[str, float]
+    evaluations: int
+    deadline: float | None
+    seed: int
+    proxies: tuple[str, ...]
+    job: dict[str, Any]
     seconds: dict[str, float] = field(default_factory=dict)
 
+    def go(self, job_id: str) -> Result:
+        """Calibrate, price, score, allocate, evaluate."""
+        with self._timed("calibrate"):
+            calibration = calibrated(self.task, self.space, self.store, self.progress)
+        problem = self._problem(calibration)
+        contexts: dict[Split, str] = {split: evaluation_context(self.task, calibration, split) for split in SPLITS[1:]}
+        known = {
+            (digest, split): found
+            for split, context in contexts.items()
+            for digest, found in self.store.evaluations(context, split).items()
+        }
+        workers = getattr(self.executor, "workers", 1)
+        loop = Loop(problem, self.evaluations, self.deadline, workers, known, self.progress)
+
+        def commit(outcome: Outcome) -> None:
+            if outcome.measurement is not None:
+                work = outcome.work
+                context = contexts[work.split]
+                self.store.save_evaluation(context, work.configuration, outcome.measurement, outcome.worker)
+            loop.advance(1)
+
+        with self._timed("evaluate"):
+            recipe = EvaluatorRecipe(self.task, self.space, calibration)
+            self.executor.drive(_recorded(loop, self.store, job_id), recipe, commit)
+        return _result(self.task, loop, self.seconds, self.job)
+
+    def _problem(self, calibration: Calibration) -> Problem:
+        """Prices and scores; an impossible budget is refused here, before any evaluation."""
+        asked = dict.fromkeys([*self.objectives, *self.constraints, *ALWAYS_PRICED])
+        metrics = [name for name in asked if name != "quality"]
+        with self._timed("price"):
+            prices = priced(self.space, self.device, self.batch, metrics, self.store, self.progress)
+        sensitivities = {}
+        for name in self.proxies:
+            with self._timed(f"score {name}"):
+                sensitivities[name] = scored(
+                    self.task, self.space, calibration, name, self.seed, self.store, self.progress
+                )
+        problem = Problem(self.space, sensitivities, prices, self.objectives, self.constraints)
+        if self.constraints:
+            with self._timed("allocate"):
+                problem.solve(self.proxies[0], self.constraints)
+        return problem
+
     @contextmanager
-    def timed(self, name: str) -> Iterator[None]:
+    def _timed(self, name: str) -> Iterator[None]:
         started = time.perf_counter()
         try:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
-
-
-def _search(
-    task: Task,
-    space: SearchSpace,
-    device: str,
-    batch: int,
-    objectives: tuple[str, ...],
-    constraints: dict[str, float],
-    evaluations: int,
-    seed: int,
-    executor: Executor,
-    proxies: Sequence[str],
-    store: Store,
-    watch: _Watch,
-    job: dict[str, Any],
-    job_id: str,
-    deadline: float | None,
-) -> Result:
-    with watch.timed("calibrate"):
-        calibration = calibrated(task, space, store, watch.progress)
-    metrics = [name for name in dict.fromkeys([*objectives, *constraints, *ALWAYS_PRICED]) if name != "quality"]
-    with watch.timed("price"):
-        prices = priced(space, device, batch, metrics, store, watch.progress)
-    sensitivities = {}
-    for name in proxies:
-        with watch.timed(f"score {name}"):
-            sensitivities[name] = scored(task, space, calibration, name, seed, store, watch.progress)
-    problem = Problem(space, sensitivities, prices, objectives, constraints)
-    with watch.timed("allocate"):
-        if constraints:
-            problem.solve(next(iter(sensitivities)), constraints)  # refuse an impossible budget before any evaluation
-    contexts: dict[Split, str] = {split: evaluation_context(task, calibration, split) for split in SPLITS[1:]}
-    known = {
-        (digest, split): found
-        for split, context in contexts.items()
-        for digest, found in store.evaluations(context, split).items()
-    }
-    loop = Loop(problem, evaluations, deadline, getattr(executor, "workers", 1), known, watch.progress)
-
-    def commit(outcome: Outcome) -> None:
-        if outcome.measurement is not None:
-            work = outcome.work
-            store.save_evaluation(contexts[work.split], work.configuration, outcome.measurement, outcome.worker)
-        loop.advance(1)
-
-    with watch.timed("evaluate"):
-        executor.drive(_recorded(loop, store, job_id), EvaluatorRecipe(task, space, calibration), commit)
-    return _result(task, loop, watch.seconds, job)
 
 
 def _recorded(loop: Loop, store: Store, job_id: str) -> Rounds:
@@ -191,63 +209,6 @@ def _recorded(loop: Loop, store: Store, job_id: str) -> Rounds:
         return
 
 
-def calibrated(task: Task, space: SearchSpace, store: Store, progress: Progress) -> Calibration:
-    """Weight scales and activation ranges, from the store if weights, calibration data and space are the same."""
-    content = ("calibration", CALIBRATION_VERSION, task.digest("calibration"), space.digest)
-    key = hashlib.sha256(repr(content).encode()).hexdigest()[:32]
-    stored = store.score(key)
-    if stored is not None:
-        progress.note("calibrate: already in the store")
-        return Calibration.from_arrays(stored[0])
-    started = time.perf_counter()
-    with progress.stage("calibrate", _calibration_steps(task, space)) as advance:
-        found = calibrate(task, space, advance)
-    store.save_score(key, "calibration", found.to_arrays(), time.perf_counter() - started)
-    return found
-
-
-def priced(
-    space: SearchSpace, device: str, batch: int, metrics: Sequence[str], store: Store, progress: Progress
-) -> Prices:
-    """Prices of a space; kernels that the store knows are not timed again, new ones are stored."""
-    tables = [MeasuredTable(tuple(KernelRow(**row) for row in store.kernels(device)))]
-    steps = planned(space, device, batch, metrics, tables)
-    with progress.stage(f"measure latency on {device}", steps) as advance:
-        prices = price(space, device, batch, metrics, tables, advance)
-    if len(prices.measured):
-        store.save_kernels([asdict(row) for row in prices.measured])
-    return prices
-
-
-def scored(
-    task: Task, space: SearchSpace, calibration: Calibration, proxy: str, seed: int, store: Store, progress: Progress
-) -> Sensitivity:
-    """Scores of one proxy, from the store if everything that they depend on is the same."""
-    chosen = get_proxy(proxy)
-    content = "|".join(
-        [proxy, repr(vars(chosen)), task.digest("calibration"), space.digest, calibration.digest, f"{seed}"]
-    )
-    key = hashlib.sha256(content.encode()).hexdigest()[:32]
-    stored = store.score(key)
-    if stored is not None:
-        arrays, seconds = stored
-        progress.note(f"score {proxy}: already in the store")
-        error = arrays["error"] if arrays["error"].size else None
-        forward, backward = (int(count) for count in arrays["passes"])
-        return Sensitivity(
-            proxy, arrays["values"], error, tuple(space.names), space.formats, seconds, forward, backward
-        )
-    with progress.stage(f"score {proxy}", chosen.steps(task, space)) as advance:
-        found = chosen.score(task, space, calibration, seed=seed, advance=advance)
-    arrays = {
-        "values": found.values,
-        "error": found.error if found.error is not None else np.zeros(0),
-        "passes": np.array([found.forward_passes, found.backward_passes]),
-    }
-    store.save_score(key, proxy, arrays, found.seconds)
-    return found
-
-
 def _executor(asked: str | Executor, workers: int | None) -> Executor:
     if not isinstance(asked, str):
         return asked
@@ -258,11 +219,6 @@ def _executor(asked: str | Executor, workers: int | None) -> Executor:
 
         return RayExecutor(workers)
     raise InvalidInput(f"executor={asked!r}; choose 'ray' or 'local'")
-
-
-def _calibration_steps(task: Task, space: SearchSpace) -> int:
-    gathers = any(Format.parse(name).quantizes_activations for name in space.formats)
-    return len(space.sites) + (len(task.calibration) if gathers else 0)
 
 
 def _result(task: Task, loop: Loop, seconds: dict[str, float], job: dict[str, Any]) -> Result:

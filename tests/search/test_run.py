@@ -191,8 +191,8 @@ def test_nothing_measured_is_measured_again(task, space, tmp_path, result):
 
 
 def test_a_stored_calibration_is_the_calibration(task, space, tmp_path):
-    from bitfront.search.pipeline import calibrated
     from bitfront.search.progress import Silent
+    from bitfront.search.stages import calibrated
 
     store = Store(f"sqlite:///{tmp_path}/store.db")
     fresh, stored = (calibrated(task, space, store, Silent()) for _ in range(2))
@@ -264,6 +264,7 @@ def test_time_budget_stops_further_candidates(task, space, tmp_path):
         ({"evaluations": 0}, "at least 1"),
         ({"executor": "rya"}, "choose 'ray' or 'local'"),
         ({"proxies": ["hessian"]}, "did you mean 'hessian_trace'"),
+        ({"proxies": []}, "give a list of names"),
         ({"device": "nvidia-h100"}, "nvidia-h100-"),
     ],
 )

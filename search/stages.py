@@ -1,0 +1,81 @@
+"""Stages whose outcome is stored by content: a stage whose inputs did not change is not run again."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+
+from ..evaluators import CALIBRATION_VERSION, Calibration, calibrate
+from ..formats import Format
+from ..hw_models import KernelRow, MeasuredTable, Prices, planned, price
+from ..proxies import Sensitivity, get_proxy
+from ..space import SearchSpace
+from ..store import Store
+from ..task import Task
+from .progress import Progress
+
+
+def calibrated(task: Task, space: SearchSpace, store: Store, progress: Progress) -> Calibration:
+    """Weight scales and activation ranges, from the store if weights, calibration data and space are the same."""
+    content = ("calibration", CALIBRATION_VERSION, task.digest("calibration"), space.digest)
+    key = hashlib.sha256(repr(content).encode()).hexdigest()[:32]
+    stored = store.score(key)
+    if stored is not None:
+        progress.note("calibrate: already in the store")
+        return Calibration.from_arrays(stored[0])
+    started = time.perf_counter()
+    with progress.stage("calibrate", _calibration_steps(task, space)) as advance:
+        found = calibrate(task, space, advance)
+    store.save_score(key, "calibration", found.to_arrays(), time.perf_counter() - started)
+    return found
+
+
+def priced(
+    space: SearchSpace, device: str, batch: int, metrics: Sequence[str], store: Store, progress: Progress
+) -> Prices:
+    """Prices of a space; kernels that the store knows are not timed again, new ones are stored."""
+    tables = [MeasuredTable(tuple(KernelRow(**row) for row in store.kernels(device)))]
+    steps = planned(space, device, batch, metrics, tables)
+    with progress.stage(f"measure latency on {device}", steps) as advance:
+        prices = price(space, device, batch, metrics, tables, advance)
+    if len(prices.measured):
+        store.save_kernels([asdict(row) for row in prices.measured])
+    return prices
+
+
+def scored(
+    task: Task, space: SearchSpace, calibration: Calibration, proxy: str, seed: int, store: Store, progress: Progress
+) -> Sensitivity:
+    """Scores of one proxy, from the store if everything that they depend on is the same."""
+    chosen = get_proxy(proxy)
+    content = "|".join(
+        [proxy, repr(vars(chosen)), task.digest("calibration"), space.digest, calibration.digest, f"{seed}"]
+    )
+    key = hashlib.sha256(content.encode()).hexdigest()[:32]
+    stored = store.score(key)
+    if stored is not None:
+        arrays, seconds = stored
+        progress.note(f"score {proxy}: already in the store")
+        error = arrays["error"] if arrays["error"].size else None
+        forward, backward = (int(count) for count in arrays["passes"])
+        return Sensitivity(
+            proxy, arrays["values"], error, tuple(space.names), space.formats, seconds, forward, backward
+        )
+    with progress.stage(f"score {proxy}", chosen.steps(task, space)) as advance:
+        found = chosen.score(task, space, calibration, seed=seed, advance=advance)
+    arrays = {
+        "values": found.values,
+        "error": found.error if found.error is not None else np.zeros(0),
+        "passes": np.array([found.forward_passes, found.backward_passes]),
+    }
+    store.save_score(key, proxy, arrays, found.seconds)
+    return found
+
+
+def _calibration_steps(task: Task, space: SearchSpace) -> int:
+    gathers = any(Format.parse(name).quantizes_activations for name in space.formats)
+    return len(space.sites) + (len(task.calibration) if gathers else 0)
