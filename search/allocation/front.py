@@ -34,6 +34,8 @@ def exact_front(
     pins: Mapping[int, int] | None = None,
     tolerance: float = 0.0,
     certificate: Certificate = "pareto",
+    max_cost: float = math.inf,
+    max_loss: float = math.inf,
     method: FrontMethod = "auto",
     max_points: int = MAX_POINTS,
     time_limit: float | None = None,
@@ -58,6 +60,8 @@ def exact_front(
         certificate: "pareto" as above; "loss" is stricter: at every budget the best point within it has at most
             `1 + tolerance` times the smallest loss; "range" as "loss", with the tolerance as a fraction of the range of
             losses. Values that are not positive need "range".
+        max_cost: Only the part of the front up to this cost (one cost, no tolerance).
+        max_loss: Only the part of the front up to this loss (one cost, no tolerance).
         method: For several costs; "auto" is "labels" and, where these grow too many, "epsilon".
         max_points: Most points (labels) to keep.
         time_limit: Seconds; for "epsilon" and for a tolerance. What is missing then is said in `front.attrs`.
@@ -76,6 +80,10 @@ def exact_front(
         raise InvalidInput("exact_front expects costs [sites, choices], at least one, and a tolerance of 0 or more")
     if {"loss", "choice"} & set(costs):
         raise InvalidInput("a cost cannot be named 'loss' or 'choice'; these are columns of the front")
+    if min(max_cost, max_loss) < math.inf and (tolerance > 0 or len(costs) > 1):
+        raise InvalidInput(
+            "max_cost and max_loss are offered for one cost without a tolerance; filter the front instead"
+        )
     problem = build(loss, costs, {}, ties, allowed=allowed, pins=pins)
     if tolerance > 0 and len(costs) == 1:
         points = certified_points(problem, tolerance, certificate, deadline, max_points)
@@ -86,7 +94,9 @@ def exact_front(
     if tolerance > 0:
         raise InvalidInput("a tolerance is offered for one cost only; with several, set it to 0")
     if len(costs) == 1:
-        return frame(problem, front_labels(problem, max_points))
+        found = frame(problem, front_labels(problem, max_points, max_cost, max_loss))
+        inside = (found["cost"] <= max_cost) & (found["loss"] <= max_loss)
+        return found if inside.all() else found[inside].reset_index(drop=True)
     if method == "epsilon":
         picked, complete = epsilon_front(problem, deadline)
     else:
@@ -123,7 +133,7 @@ def hull_front(
     steps = hull_steps(problem.loss, problem.rows[0], problem.allowed)
     count = len(steps.group)
     last = np.ones(count, dtype=np.bool_)  # of steps with the same slope only the last ends in a vertex
-    last[:-1] = steps.slope[1:] > steps.slope[:-1] * (1.0 - 8.0 * UNIT)
+    last[:-1] = steps.slope[1:] > steps.slope[:-1] * (1.0 - 1e-12)
     vertex = np.concatenate([[0], np.flatnonzero(last) + 1])
     picked = prefixes(steps.start, steps.group, steps.after, vertex)
     every = np.arange(len(steps.start))

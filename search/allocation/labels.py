@@ -5,9 +5,9 @@ cost and no larger loss, every completion of the first is dominated by the same 
 L. Nemhauser and Z. Ullmann, Discrete dynamic programming and capital allocation, Management Science 15, 1969). The
 labels that are left after the last group are the front.
 
-Bound: a label whose best completion lies above the hull's staircase at every cost is dropped as well; with hull
-vertices `(C_k, L_k)` a label with `(c, l)` stays only if `l + rest(C_{k+1} - c) < L_k` for some k, where `rest` is the
-relaxation of the remaining groups.
+Bound: where only a part of the front is wanted, a label is dropped whose best completion leaves that part: with the
+hull `rest` of the groups still to come, `c + min rest > max_cost`, `l + min rest > max_loss` or
+`l + rest(max_cost - c) > max_loss`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...errors import InvalidInput
+from .hulls import hull_steps
 from .problem import BoolArray, FloatArray, IntArray, Problem
 from .reduce import undominated
 from .sums import staircase
@@ -23,15 +24,19 @@ from .verify import UNIT
 MAX_POINTS = 2_000_000
 
 
-def front_labels(problem: Problem, max_points: int = MAX_POINTS) -> IntArray:
+def front_labels(
+    problem: Problem, max_points: int = MAX_POINTS, max_cost: float = np.inf, max_loss: float = np.inf
+) -> IntArray:
     """Configurations of all non-dominated points of the loss and the first row.
 
     Args:
         problem: The first row is the cost.
         max_points: Most labels to keep.
+        max_cost: Only points up to this cost are wanted.
+        max_loss: Only points up to this loss are wanted.
 
     Returns:
-        Shape [points, groups], cost ascending.
+        Shape [points, groups], cost ascending; possibly with a few points beyond what is wanted.
 
     Raises:
         InvalidInput: If there are more labels.
@@ -42,11 +47,14 @@ def front_labels(problem: Problem, max_points: int = MAX_POINTS) -> IntArray:
     error = 2.0 * len(order) * UNIT
     cost, loss = np.zeros(1), np.zeros(1)
     history: list[tuple[int, IntArray, IntArray]] = []
+    window = _Window(problem, allowed, costs, losses, order, max_cost, max_loss)
     for group in order.tolist():
         offered = np.flatnonzero(allowed[group]).astype(np.int32)
         costs_next = (cost + costs[group, offered][:, None]).ravel()  # sorted runs, one per choice
         losses_next = (loss + losses[group, offered][:, None]).ravel()
-        keep = staircase(costs_next, losses_next, error, error)
+        wanted = window.holds(len(history), costs_next, losses_next)
+        keep = staircase(costs_next[wanted], losses_next[wanted], error, error)
+        keep = keep if wanted.all() else np.flatnonzero(wanted)[keep]
         if len(keep) > max_points:
             raise InvalidInput(
                 f"the front has more than {max_points} labels after {len(history) + 1} of {len(order)} groups; "
@@ -55,6 +63,41 @@ def front_labels(problem: Problem, max_points: int = MAX_POINTS) -> IntArray:
         history.append((group, (keep % len(cost)).astype(np.int32), offered[keep // len(cost)]))
         cost, loss = costs_next[keep], losses_next[keep]
     return _unwind(history, len(cost))
+
+
+class _Window:
+    """The part of the front that is wanted, and which labels can still reach it (tables that start at 0)."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        allowed: BoolArray,
+        costs: FloatArray,
+        losses: FloatArray,
+        order: IntArray,
+        max_cost: float,
+        max_loss: float,
+    ) -> None:
+        least = [float(np.where(allowed, t, np.inf).min(axis=1).sum()) for t in (problem.rows[0], problem.loss)]
+        self.cost, self.loss = (limit - low for limit, low in zip((max_cost, max_loss), least, strict=True))
+        self.cost += 1e-9 * abs(self.cost) if np.isfinite(self.cost) else 0.0
+        self.loss += 1e-9 * abs(self.loss) if np.isfinite(self.loss) else 0.0
+        self.steps = hull_steps(losses, costs, allowed)
+        self.start_loss = losses[np.arange(len(losses)), self.steps.start]
+        self.place = np.empty(len(order), dtype=np.int64)
+        self.place[order] = np.arange(len(order))
+        self.order = order
+
+    def holds(self, done: int, cost: FloatArray, loss: FloatArray) -> BoolArray:
+        """Labels that some completion keeps inside, after groups `order[: done + 1]`."""
+        inside: BoolArray = (cost <= self.cost) & (loss <= self.loss)
+        if np.isfinite(self.cost) and np.isfinite(self.loss):
+            rest = self.place[self.steps.group] > done
+            most = float(self.start_loss[self.order[done + 1 :]].sum())
+            sizes = np.append(0.0, np.cumsum(self.steps.cost[rest]))
+            values = np.append(most, most + np.cumsum(self.steps.loss[rest]))
+            inside &= loss + np.interp(self.cost - cost, sizes, values) <= self.loss + 1e-9 * most
+        return inside
 
 
 def front_labels_many(problem: Problem, max_points: int = MAX_POINTS) -> IntArray | None:

@@ -116,6 +116,20 @@ def test_a_large_selection_agrees_with_exact_allocations() -> None:
         assert chosen.loc[chosen["cost"] >= budget, "bound"].max() <= best * (1 + 1e-9)
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from(["integers", "normal"]), st.floats(0, 1), st.floats(0, 1))
+def test_a_part_of_the_front_is_that_part(seed: int, kind: str, cost_share: float, loss_share: float) -> None:
+    loss, (cost,) = tables(seed, kind, 1)
+    front = exact_front(loss, cost)
+    max_cost = float(front["cost"].min() + cost_share * np.ptp(front["cost"]))
+    max_loss = float(front["loss"].min() + loss_share * np.ptp(front["loss"]))
+    for limits in ({"max_cost": max_cost}, {"max_loss": max_loss}, {"max_cost": max_cost, "max_loss": max_loss}):
+        expected = front[front["cost"] <= limits.get("max_cost", np.inf)]
+        expected = expected[expected["loss"] <= limits.get("max_loss", np.inf)]
+        part = exact_front(loss, cost, **limits)
+        assert part[["cost", "loss"]].to_numpy() == pytest.approx(expected[["cost", "loss"]].to_numpy())
+
+
 def test_losses_over_many_orders_of_magnitude_keep_their_points() -> None:
     loss = np.array([[1.0, 1e-12], [3e-9, 1e-15], [2e-6, 1e-18]])
     cost = np.array([[1.0, 8.0], [1.0, 2.0], [1.0, 4.0]])
