@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,7 +148,11 @@ class Configuration(Mapping[str, str]):
         return hashlib.sha256(json.dumps(self.pairs, separators=(",", ":")).encode()).hexdigest()[:16]
 
     def __getitem__(self, site: str) -> str:
-        return self.to_dict()[site]
+        return self._by_site[site]
+
+    @cached_property
+    def _by_site(self) -> dict[str, str]:
+        return dict(self.pairs)
 
     def __iter__(self) -> Iterator[str]:
         return (site for site, _ in self.pairs)

@@ -86,7 +86,8 @@ def _per_sample(task: Task, output: Tensor, reference: Tensor, targets: Tensor |
         return divergence(output, reference)
     if task.quality == "relative_error":
         wanted, given = (tensor.reshape(len(output), -1).double() for tensor in (reference, output))
-        return (given - wanted).norm(dim=1) / wanted.norm(dim=1).clamp(min=1e-30)
+        relative: Tensor = (given - wanted).norm(dim=1) / wanted.norm(dim=1).clamp(min=1e-30)
+        return relative
     if targets is None:
         raise InvalidInput(f"quality {task.quality!r} needs targets; give batches as (inputs, targets)")
     if task.quality == "accuracy":
