@@ -201,6 +201,9 @@ def fronts(instances: int) -> list[dict]:
         "1 % certificate (loss), 1000 x 12": (
             1000, 12, lambda loss, cost: exact_front(loss, cost, tolerance=1e-2, certificate="loss"),
         ),
+        "0.1 % certificate (loss), 1000 x 12": (
+            1000, 12, lambda loss, cost: exact_front(loss, cost, tolerance=1e-3, certificate="loss"),
+        ),
         "hull preview, 1000 x 12": (1000, 12, lambda loss, cost: hull_front(loss, cost)),
     }  # fmt: skip
     rows = []

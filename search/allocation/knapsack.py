@@ -45,6 +45,7 @@ class SearchOutcome:
         base: Objective of the starting configuration minus `lam room`: the value of the relaxation.
         complete: Nothing better exists.
         core: Groups that had more than one choice left in the last round.
+        possible: Choices that a better configuration can use, shape [groups, choices]; None if not known.
     """
 
     picked: IntArray | None
@@ -53,6 +54,7 @@ class SearchOutcome:
     base: float
     complete: bool
     core: int
+    possible: BoolArray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +149,7 @@ def solve_knapsack(
         if found is not None and found[0] < value:
             value, best = found
         if not search.complete:
-            return SearchOutcome(best, value, min(proven, value), base, False, core)
+            return SearchOutcome(best, value, min(proven, value), base, False, core, reduced <= value * (1 + 1e-9))
         if value <= search.radius:
             return SearchOutcome(best, value, value, base, True, core)
         proven = radius

@@ -41,12 +41,14 @@ def normalised(problem: Problem) -> tuple[Problem, int]:
         for p in problem.pairs
     )
     shift = -np.array(rows, dtype=np.int64)
+    with np.errstate(over="ignore"):  # a limit far beyond its row binds nobody
+        limits = np.ldexp(problem.limits, shift)
     return (
         replace(
             problem,
             loss=np.ldexp(problem.loss, -exponent),
             rows=np.ldexp(problem.rows, shift[:, None, None]),
-            limits=np.ldexp(problem.limits, shift),
+            limits=limits,
             pairs=pairs,
         ),
         exponent,

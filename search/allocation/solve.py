@@ -69,6 +69,8 @@ def solve(
         found = (outcome.picked, outcome.base + outcome.bound, outcome.complete)
         if outcome.picked is not None and not meets(problem, outcome.picked):
             found = (None, outcome.base, False)
+        elif outcome.picked is not None and outcome.possible is not None:
+            scaled = replace(scaled, allowed=allowed & outcome.possible)  # what a better configuration can use
         objective = outcome.base + outcome.value
         enough = found[2] or (found[0] is not None and objective - found[1] <= gap * abs(objective))
         if enough or method == "labels":

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from bitfront.errors import InfeasibleBudget, InvalidInput
 from bitfront.search.allocation import allocate
+from bitfront.search.allocation.problem import build
+from bitfront.search.allocation.solve import solve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -215,3 +217,17 @@ def test_what_cannot_be_used_is_refused(change: dict, message: str) -> None:
 def test_one_site_with_one_choice() -> None:
     found = allocate([[3.0]], {"size": [[2.0]]}, {"size": 2.0})
     assert (found.choice.tolist(), found.objective, found.gap, found.status) == ([0], 3.0, 0.0, "optimal")
+
+
+@pytest.mark.parametrize("budgets", [1, 2, 3])
+def test_where_labels_grow_too_many_highs_goes_on(budgets: int) -> None:
+    rng = np.random.default_rng(budgets)
+    for _ in range(5):
+        loss = rng.lognormal(0, 2, (40, 4))
+        costs = {f"c{i}": rng.uniform(0, 1, (40, 4)) for i in range(budgets)}
+        problem = build(loss, costs, {name: float(cost.mean(axis=1).sum()) * 0.8 for name, cost in costs.items()})
+        alone, both = solve(problem), solve(problem, max_labels=4)
+        assert alone.complete
+        assert both.complete
+        assert both.objective == pytest.approx(alone.objective, rel=1e-9)
+        assert both.bound == pytest.approx(alone.objective, rel=1e-8)
