@@ -229,7 +229,7 @@ def fronts(instances: int) -> list[dict]:
 def growth(instances: int) -> dict[str, dict]:
     found: dict[str, dict] = {}
     for budgets in (1, 2):
-        sites = [20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000]
+        sites = [20, 50, 100, 200, 500, 1000, 2000, 5000] + ([10000, 20000] if budgets == 1 else [])
         medians = [
             statistics.median(ours(*instance(n, 8, seed, budgets))[1] for seed in range(instances)) for n in sites
         ]

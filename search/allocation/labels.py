@@ -78,10 +78,12 @@ class _Window:
         max_cost: float,
         max_loss: float,
     ) -> None:
-        least = [float(np.where(allowed, t, np.inf).min(axis=1).sum()) for t in (problem.rows[0], problem.loss)]
-        self.cost, self.loss = (limit - low for limit, low in zip((max_cost, max_loss), least, strict=True))
-        self.cost += 1e-9 * abs(self.cost) if np.isfinite(self.cost) else 0.0
-        self.loss += 1e-9 * abs(self.loss) if np.isfinite(self.loss) else 0.0
+        room = []
+        for table, limit in ((problem.rows[0], max_cost), (problem.loss, max_loss)):
+            least = np.where(allowed, table, np.inf).min(axis=1)
+            rounding = 2.0**-44 * (abs(limit) + float(np.abs(least).sum()))
+            room.append(limit - float(least.sum()) + (rounding if np.isfinite(limit) else 0.0))
+        self.cost, self.loss = room
         self.steps = hull_steps(losses, costs, allowed)
         self.start_loss = losses[np.arange(len(losses)), self.steps.start]
         self.place = np.empty(len(order), dtype=np.int64)
