@@ -18,6 +18,15 @@ def test_write_text_is_utf8_and_makes_the_folder(tmp_path):
     assert os.listdir(target.parent) == ["b.json"]
 
 
+def test_a_reader_keeps_what_it_has_opened(tmp_path):
+    target = tmp_path / "best.json"
+    target.write_text("old")
+    with target.open() as reader:
+        write_text(target, "new")
+        assert reader.read() == "old"
+    assert target.read_text() == "new"
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_an_error_inside_leaves_the_old_content(tmp_path, error):
     target = tmp_path / "best.json"

@@ -75,7 +75,7 @@ def test_a_tokenizer_output_is_a_batch():
 
 @pytest.mark.parametrize(
     "item", [None, 3, "x", np.zeros((4, 3)), (), {}, (A, "label"), (A, 3), {"x": 3}, ((A, 3), C), [A, B, 3]],
-    ids=repr,
+    ids=str.split("none int text array empty-tuple empty-dict label number dict-of-int tuple-with-int list-of-three"),
 )  # fmt: skip
 def test_what_is_no_batch(item):
     with pytest.raises(InvalidInput) as caught:
@@ -288,7 +288,7 @@ from torch import nn
 torch.manual_seed(0)
 model = nn.Sequential(nn.Linear(3, 2))
 data = [(torch.ones(2, 3), torch.zeros(2).long())] * 2
-kinds = {"a", "b", "c"}
+kinds = {"kl", "loss", "accuracy", "perplexity", "relative_error", "a", "b", "c"}
 def quality(outputs, targets, power=2, seen=kinds):
     return (outputs[:, 0] ** power) if len(outputs) in {1, 2, 3} else len(seen)
 def loss(outputs, targets):
