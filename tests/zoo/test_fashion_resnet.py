@@ -40,6 +40,7 @@ def test_a_missing_file_names_the_debian_package(tmp_path, monkeypatch):
         (gzip.compress(b"\0" * 64), "magic number 0, not 2051"),
         (gzip.compress(b"\0\0\x08\x03" + b"\0\0\0\x02" * 3 + b"\0" * 7), "is damaged"),
     ],
+    ids=["no gzip", "too short", "other magic number", "too few images"],
 )
 def test_a_damaged_file_is_refused(tmp_path, content, message):
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(content)
