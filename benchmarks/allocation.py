@@ -255,7 +255,9 @@ def draw(lines: dict[str, dict], folder: Path) -> None:
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
     for (name, line), style in zip(lines.items(), ("o-", "s-", "o--", "s--"), strict=True):
         colour = "#1f77b4" if name.startswith("bitfront") else "#999999"
-        label = f"{name}: time ~ sites$^{{{line['exponent']:.2f}}}$"
+        label = (
+            f"{name.replace('1 budget(s)', '1 budget').replace('(s)', 's')}: time ~ sites$^{{{line['exponent']:.2f}}}$"
+        )
         axes.loglog(line["sites"], line["seconds"], style, color=colour, label=label, markersize=5)
     axes.set(xlabel="sites (8 choices each)", ylabel="median seconds to the proven optimum")
     axes.grid(True, which="major", alpha=0.3)
@@ -267,9 +269,11 @@ def draw(lines: dict[str, dict], folder: Path) -> None:
     part = front[(front["loss"] < hull["loss"].iloc[22]) & (front["cost"] < hull["cost"].iloc[40])]
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
     axes.plot(part["cost"], part["loss"], ".", color="#1f77b4", markersize=4, label=f"exact front: {len(front)} points")
+    line = np.linspace(part["cost"].min(), part["cost"].max(), 400)  # a chord is curved on a logarithmic axis
+    axes.plot(line, np.interp(line, hull["cost"], hull["loss"]), color="#d62728", linewidth=1)
     near = hull[(hull["cost"] >= part["cost"].min()) & (hull["cost"] <= part["cost"].max())]
-    axes.plot(near["cost"], near["loss"], "o-", color="#d62728", markersize=6, fillstyle="none", linewidth=1,
-              label=f"its convex hull: {len(hull)} points")  # fmt: skip
+    label = f"vertices of its convex hull: {len(hull)}"
+    axes.plot(near["cost"], near["loss"], "o", color="#d62728", markersize=6, fillstyle="none", label=label)
     title = f"a part of the front of 30 sites x 3 choices ({len(part)} points)"
     axes.set(xlabel="cost", ylabel="loss", yscale="log", title=title)
     axes.grid(True, alpha=0.3)
