@@ -138,17 +138,11 @@ def hull_front(
     picked = prefixes(steps.start, steps.group, steps.after, vertex)
     every = np.arange(len(steps.start))
     cost_at = np.concatenate([[0.0], np.cumsum(steps.cost)])[vertex] + problem.rows[0][every, steps.start].sum()
-    loss_at = _falling(problem.loss, steps.start, steps.loss)[vertex]
+    best = steps.start.copy()
+    best[steps.group] = steps.after
+    rising = np.append(np.cumsum(-steps.loss[::-1])[::-1], 0.0)  # summed from the small end, to keep its accuracy
+    loss_at = (problem.loss[every, best].sum() + rising)[vertex]
     return _columns({"cost": cost_at}, loss_at, problem.expand(picked))
-
-
-def _falling(loss: FloatArray, start: IntArray, change: FloatArray) -> FloatArray:
-    """Losses along the hull, summed from the small end so that they keep their relative accuracy."""
-    end = loss[np.arange(len(start)), start].sum() + change.sum()
-    least = loss.min(axis=1).sum() if len(change) else end
-    if abs(least) < abs(end) * 1e-6:
-        end = max(end, least)
-    return np.asarray(end - np.concatenate([np.cumsum(change[::-1])[::-1], [0.0]]))
 
 
 def frame(problem: Problem, picked: IntArray, keep_all: bool = False) -> pd.DataFrame:

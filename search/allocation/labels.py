@@ -118,14 +118,13 @@ def front_labels_many(problem: Problem, max_points: int = MAX_POINTS) -> IntArra
 
     allowed = undominated(problem.loss, problem.rows, problem.allowed)
     tables = np.stack([_from_zero(table, allowed) for table in (problem.loss, *problem.rows)])
-    unit = np.where(tables > 0, tables, np.inf).min(axis=(1, 2), initial=np.inf)
     order = np.argsort(-np.where(allowed, tables[1], 0.0).max(axis=1), kind="stable")
     values = np.zeros((1, len(tables)))
     history: list[tuple[int, IntArray, IntArray]] = []
     for group in order.tolist():
         offered = np.flatnonzero(allowed[group]).astype(np.int32)
         longer = (values[None] + tables[:, group, offered].T[:, None, :]).reshape(-1, len(tables))
-        keep = np.flatnonzero(moocore.is_nondominated(_rounded(longer, unit), keep_weakly=False))
+        keep = np.flatnonzero(moocore.is_nondominated(_rounded(longer), keep_weakly=False))
         if len(keep) > max_points:
             return None
         history.append((group, (keep % len(values)).astype(np.int32), offered[keep // len(values)]))
@@ -133,10 +132,10 @@ def front_labels_many(problem: Problem, max_points: int = MAX_POINTS) -> IntArra
     return _unwind(history, len(values))
 
 
-def _rounded(values: FloatArray, unit: FloatArray) -> FloatArray:
+def _rounded(values: FloatArray) -> FloatArray:
     """Drops the last bits, so that sums that differ by rounding alone compare as equal."""
     mantissa, exponent = np.frexp(values)
-    return np.asarray(np.ldexp(np.rint(np.ldexp(mantissa, 44)), exponent - 44)) if len(unit) else values
+    return np.asarray(np.ldexp(np.rint(np.ldexp(mantissa, 44)), exponent - 44))
 
 
 def _from_zero(table: FloatArray, allowed: BoolArray) -> FloatArray:
