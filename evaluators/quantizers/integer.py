@@ -87,7 +87,9 @@ class ActivationQuantizer:
             raise InvalidInput(f"activation range [{low}, {high}] is not finite; check the calibration data")
         top = 2**bits - 1
         # float32 throughout: the runtime stores the scale in float32 and divides by that very number
-        scale = float(torch.tensor((high - low) / top, dtype=torch.float32)) or 1.0
+        scale = float(torch.tensor((high - low) / top, dtype=torch.float32))
+        if scale < torch.finfo(torch.float32).tiny:  # too few bits are left of it, and some runtimes read it as 0
+            scale = 1.0
         return ActivationQuantizer(scale, min(max(round(-low / scale), 0), top), bits)
 
     def codes(self, value: Tensor) -> Tensor:
