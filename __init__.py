@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .exporters import export
     from .hw_models import price
     from .proxies import Sensitivity, sensitivity
-    from .search import Result, allocate, exact_front, hull_front, run
+    from .search import Result, allocate, cheapest, diverse, exact_front, hull_front, hypervolume, knee, run
 
 __version__ = "0.1.0"
 
@@ -36,8 +36,12 @@ _LAZY = {
     "sensitivity": "proxies",
     "Result": "search",
     "allocate": "search",
+    "cheapest": "search",
+    "diverse": "search",
     "exact_front": "search",
     "hull_front": "search",
+    "hypervolume": "search",
+    "knee": "search",
     "run": "search",
 }
 
@@ -56,11 +60,15 @@ __all__ = [
     "Tie",
     "allocate",
     "calibrate",
+    "cheapest",
+    "diverse",
     "errors",
     "evaluate",
     "exact_front",
     "export",
     "hull_front",
+    "hypervolume",
+    "knee",
     "price",
     "run",
     "sensitivity",

@@ -1,8 +1,17 @@
 """Who chooses: exact allocation, fronts, the loop of a search, its workers."""
 
-from .allocation import Allocation, allocate, exact_front, hull_front
+from .allocation import (
+    Allocation,
+    allocate,
+    cheapest,
+    diverse,
+    exact_front,
+    hull_front,
+    hypervolume,
+    knee,
+)
 from .executor import Executor, LocalExecutor, Outcome, Work
-from .pareto import knee, non_dominated
+from .pareto import non_dominated
 from .pipeline import run
 from .progress import Progress, Silent
 from .ray_executor import RayExecutor
@@ -21,8 +30,11 @@ __all__ = [
     "Silent",
     "Work",
     "allocate",
+    "cheapest",
+    "diverse",
     "exact_front",
     "hull_front",
+    "hypervolume",
     "knee",
     "non_dominated",
     "run",

@@ -26,23 +26,3 @@ def non_dominated(points: np.ndarray) -> np.ndarray:
         worse = (points >= points[row]).all(axis=1) & (points > points[row]).any(axis=1)
         alive &= ~worse
     return alive
-
-
-def knee(points: np.ndarray) -> int:
-    """Index of the row farthest below the chord between the ends of a two-objective front.
-
-    Both columns are scaled to [0, 1] first; a positive second column that spans more than a decade (an error that
-    falls exponentially with the bits) is taken in logarithms, as people plot it.
-
-    Args:
-        points: float array [points, 2] of mutually non-dominated rows: price, quality.
-
-    Returns:
-        The index of the row.
-    """
-    points = points.astype(np.float64)
-    if points[:, 1].min() > 0 and points[:, 1].max() > 10 * points[:, 1].min():
-        points = np.column_stack([points[:, 0], np.log(points[:, 1])])
-    low, high = points.min(axis=0), points.max(axis=0)
-    scaled = (points - low) / np.where(high > low, high - low, 1.0)
-    return int(np.argmin(scaled.sum(axis=1)))

@@ -14,7 +14,8 @@ from ..errors import InfeasibleBudget, InvalidInput
 from ..hw_models import Price
 from ..measurement import Measurement, probability_better
 from ..space import Configuration
-from .pareto import knee, non_dominated
+from .allocation import knee
+from .pareto import non_dominated
 from .problem import Problem
 from .surrogate import PowerLaw, spearman
 
@@ -170,7 +171,9 @@ class Result:
         columns = np.array([[point.prices[price].value, point.validation.value] for point in front])
         flat = non_dominated(columns)
         front, columns = [p for p, keep in zip(front, flat, strict=True) if keep], columns[flat]
-        chosen = front[knee(columns)]
+        quality = columns[:, 1]
+        decades = bool(quality.min() > 0 and quality.max() > 10 * quality.min())  # an error that falls exponentially
+        chosen = front[knee(columns[:, 0], quality, log_loss=decades)]
         return self._against_uniform(chosen, eligible, f"the knee of quality against {price}")
 
     def _against_uniform(self, chosen: Point, eligible: list[Point], reason: str) -> Choice:
