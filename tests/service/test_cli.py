@@ -149,6 +149,7 @@ def test_ctrl_c_leaves_a_run_that_resumes(folder):
     running = subprocess.Popen(
         [BITFRONT, "run", "job.yaml", "--out", "out/tiny", "--executor", "local"],
         cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # shells start background jobs with it ignored
     )  # fmt: skip
     deadline = time.monotonic() + 120
     while len(evaluations(folder)) < 3:
