@@ -257,7 +257,8 @@ class SearchSpace:
         unknown = sorted(set(configuration) - set(self.names))
         missing = [name for name in self.names if name not in configuration]
         if unknown or missing:
-            raise InvalidInput(f"the configuration does not fit the model: unknown sites {unknown}, missing {missing}")
+            found = f"unknown sites: {_listed(unknown)}; missing: {_listed(missing)}"
+            raise InvalidInput(f"the configuration does not fit the model: {found}")
         for site in self.sites:
             if not site.offers(configuration[site.name]):
                 raise InvalidInput(
@@ -294,6 +295,10 @@ class SearchSpace:
     def uniforms(self) -> dict[str, Configuration]:
         """The uniform configuration of every format, by format name."""
         return {name: self.uniform(name) for name in self.formats}
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") if names else "none"
 
 
 def match_sites(names: Sequence[str], globs: Iterable[str], purpose: str) -> set[str]:

@@ -6,11 +6,11 @@ For each output channel with weights :math:`w` the scale solves
 
 (Choukroun et al. 2019, arXiv:1902.06822; Banner et al. 2019, arXiv:1810.05723.) The objective is one parabola in s for
 each set of codes q, with its minimum at s = <w, q> / <q, q>, and there are many sets: the fewer weights a channel has
-and the more bits, the rougher the curve. So a geometric grid and then a linear one around
-the best point name candidates, each is taken to the minimum of its own parabola, and both grids are finer where the
-curve is rougher. Alternating least squares (fix the codes, then s; fix s, then round) ends in a minimum. The squared
-error comes within 1 % of that of a search over thousands of scales for up to 5 bits, within 10 % for 8, where it is
-three hundred times smaller (``tests/evaluators/test_scales.py``).
+and the more bits, the rougher the curve. So a geometric grid and then a linear one around the best point name
+candidates, each is taken to the minimum of its own parabola, and both grids are finer where the curve is rougher.
+Alternating least squares (fix the codes, then s; fix s, then round) ends in a minimum. The squared error comes within
+1 % of that of a search over thousands of scales for up to 5 bits, and within 10 % for 8, where it is hundreds of times
+smaller than for 4 (``tests/evaluators/test_scales.py``).
 """
 
 from __future__ import annotations
