@@ -15,7 +15,6 @@ from ..hw_models import Price
 from ..measurement import Measurement, probability_better
 from ..space import Configuration
 from .allocation import knee
-from .pareto import non_dominated
 from .problem import Problem
 from .surrogate import PowerLaw, spearman
 
@@ -167,14 +166,19 @@ class Result:
             chosen = min(eligible, key=lambda point: point.validation.value)
             told = ", ".join(f"{name} <= {limit:g}" for name, limit in limits.items())
             return self._against_uniform(chosen, eligible, f"the best quality within {told}")
-        front = [point for point in eligible if point.pareto]
-        columns = np.array([[point.prices[price].value, point.validation.value] for point in front])
-        flat = non_dominated(columns)
-        front, columns = [p for p, keep in zip(front, flat, strict=True) if keep], columns[flat]
-        quality = columns[:, 1]
+        chosen = self._knee([point for point in eligible if point.pareto])
+        return self._against_uniform(
+            chosen, eligible, f"the knee of quality against {' and '.join(self.problem.price_objectives)}"
+        )
+
+    def _knee(self, front: list[Point]) -> Point:
+        """The knee of quality against the mean of the price objectives, each scaled to [0, 1] over the front."""
+        prices = np.array([[point.prices[name].value for name in self.problem.price_objectives] for point in front])
+        extent = np.ptp(prices, axis=0)
+        cost = ((prices - prices.min(axis=0)) / np.where(extent > 0, extent, 1.0)).mean(axis=1)
+        quality = np.array([point.validation.value for point in front])
         decades = bool(quality.min() > 0 and quality.max() > 10 * quality.min())  # an error that falls exponentially
-        chosen = front[knee(columns[:, 0], quality, log_loss=decades)]
-        return self._against_uniform(chosen, eligible, f"the knee of quality against {price}")
+        return front[knee(cost, quality, log_loss=decades)]
 
     def _against_uniform(self, chosen: Point, eligible: list[Point], reason: str) -> Choice:
         """The chosen point, unless a uniform one that costs no more beats it on held-out data."""
