@@ -161,11 +161,10 @@ def frame(problem: Problem, picked: IntArray, keep_all: bool = False) -> pd.Data
     if not keep_all:
         if len(costs) == 1:
             (cost,) = costs.values()
-            shifted = cost - compensated_sums(problem.rows[0], _least(problem.rows[0], problem))
             error = 4.0 * len(problem.loss) * UNIT
-            keep = staircase(
-                shifted, loss - compensated_sums(problem.loss, _least(problem.loss, problem)), error, error
-            )
+            shifted_cost, cost_floor = _shifted(cost, problem.rows[0], problem)
+            shifted_loss, loss_floor = _shifted(loss, problem.loss, problem)
+            keep = staircase(shifted_cost, shifted_loss, error, error, error * cost_floor, error * loss_floor)
         else:
             keep = np.lexsort((loss, *reversed(costs.values())))
         costs = {name: values[keep] for name, values in costs.items()}
@@ -173,8 +172,10 @@ def frame(problem: Problem, picked: IntArray, keep_all: bool = False) -> pd.Data
     return _columns(costs, loss, problem.expand(picked))
 
 
-def _least(table: FloatArray, problem: Problem) -> IntArray:
-    return np.asarray(np.where(problem.allowed, table, np.inf).argmin(axis=1)[None])
+def _shifted(sums: FloatArray, table: FloatArray, problem: Problem) -> tuple[FloatArray, float]:
+    """Sums above the smallest possible one, and the size of the terms whose rounding that subtraction lays bare."""
+    least = np.asarray(np.where(problem.allowed, table, np.inf).argmin(axis=1)[None])
+    return sums - compensated_sums(table, least), float(compensated_sums(np.abs(table), least)[0])
 
 
 def _columns(costs: Mapping[str, FloatArray], loss: FloatArray, choices: IntArray) -> pd.DataFrame:

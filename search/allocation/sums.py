@@ -32,7 +32,14 @@ def compensated_sums(table: FloatArray, picked: IntArray) -> FloatArray:
     return np.asarray(total + error)
 
 
-def staircase(cost: FloatArray, loss: FloatArray, cost_error: float, loss_error: float) -> IntArray:
+def staircase(
+    cost: FloatArray,
+    loss: FloatArray,
+    cost_error: float,
+    loss_error: float,
+    cost_floor: float = 0.0,
+    loss_floor: float = 0.0,
+) -> IntArray:
     """Points that no other one dominates, cost ascending; of equal points one stays.
 
     Costs and losses count as equal if they differ by less than the relative rounding error given (relative to the
@@ -43,18 +50,20 @@ def staircase(cost: FloatArray, loss: FloatArray, cost_error: float, loss_error:
         loss: Shape [points], not negative.
         cost_error: Relative.
         loss_error: Relative.
+        cost_floor: Absolute error on top: what subtracting the smallest value has left.
+        loss_floor: Likewise.
 
     Returns:
         Indices of the points.
     """
     order = np.lexsort((loss, cost))
     ascending = cost[order]
-    fresh = ascending[1:] > ascending[:-1] * (1.0 + cost_error)
+    fresh = ascending[1:] > ascending[:-1] * (1.0 + cost_error) + cost_floor
     equal: BoolArray = ~fresh & (loss[order][1:] < loss[order][:-1])
     if equal.any():  # nearly equal costs in the wrong order: the smaller loss goes first
         run = np.concatenate([[0], np.cumsum(fresh)])
         order = order[np.lexsort((loss[order], run))]
     falling = loss[order]
     better = np.ones(len(order), dtype=np.bool_)
-    better[1:] = falling[1:] < np.minimum.accumulate(falling)[:-1] * (1.0 - loss_error)
+    better[1:] = falling[1:] < np.minimum.accumulate(falling)[:-1] * (1.0 - loss_error) - loss_floor
     return order[better]
