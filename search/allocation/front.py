@@ -142,7 +142,8 @@ def hull_front(
     best[steps.group] = steps.after
     rising = np.append(np.cumsum(-steps.loss[::-1])[::-1], 0.0)  # summed from the small end, to keep its accuracy
     loss_at = (problem.loss[every, best].sum() + rising)[vertex]
-    return _columns({"cost": cost_at}, loss_at, problem.expand(picked))
+    keep = _undominated(problem, cost_at, loss_at)
+    return _columns({"cost": cost_at[keep]}, loss_at[keep], problem.expand(picked[keep]))
 
 
 def frame(problem: Problem, picked: IntArray, keep_all: bool = False) -> pd.DataFrame:
@@ -161,15 +162,20 @@ def frame(problem: Problem, picked: IntArray, keep_all: bool = False) -> pd.Data
     if not keep_all:
         if len(costs) == 1:
             (cost,) = costs.values()
-            error = 4.0 * len(problem.loss) * UNIT
-            shifted_cost, cost_floor = _shifted(cost, problem.rows[0], problem)
-            shifted_loss, loss_floor = _shifted(loss, problem.loss, problem)
-            keep = staircase(shifted_cost, shifted_loss, error, error, error * cost_floor, error * loss_floor)
+            keep = _undominated(problem, cost, loss)
         else:
             keep = np.lexsort((loss, *reversed(costs.values())))
         costs = {name: values[keep] for name, values in costs.items()}
         loss, picked = loss[keep], picked[keep]
     return _columns(costs, loss, problem.expand(picked))
+
+
+def _undominated(problem: Problem, cost: FloatArray, loss: FloatArray) -> IntArray:
+    """Indices of the points that no other one dominates by more than the rounding error of the sums."""
+    error = 4.0 * len(problem.loss) * UNIT
+    shifted_cost, cost_floor = _shifted(cost, problem.rows[0], problem)
+    shifted_loss, loss_floor = _shifted(loss, problem.loss, problem)
+    return staircase(shifted_cost, shifted_loss, error, error, error * cost_floor, error * loss_floor)
 
 
 def _shifted(sums: FloatArray, table: FloatArray, problem: Problem) -> tuple[FloatArray, float]:
