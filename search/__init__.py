@@ -16,6 +16,7 @@ from .pipeline import run
 from .progress import Progress, Silent
 from .ray_executor import RayExecutor
 from .result import Choice, Point, Result
+from .stages import calibrated
 
 __all__ = [
     "Allocation",
@@ -30,6 +31,7 @@ __all__ = [
     "Silent",
     "Work",
     "allocate",
+    "calibrated",
     "cheapest",
     "diverse",
     "exact_front",

@@ -48,7 +48,6 @@ class Loop:
     proposals: dict[Configuration, str] = field(default_factory=dict)
     failures: dict[Configuration, str] = field(default_factory=dict)
     advance: Advance = field(default=lambda steps: None)
-    _fronts: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
 
     def rounds(self) -> Rounds:
         """The search as a coroutine: yields work, is sent outcomes."""
@@ -75,7 +74,7 @@ class Loop:
             if self.problem.constraints:
                 lists.append([Proposal(self.problem.solve(proxy, self.problem.constraints), f"budget:{proxy}")])
             for metric in self.problem.price_objectives:
-                front = self._front(proxy, metric)
+                front = self.problem.front(proxy, metric)
                 if len(front):
                     picks = spread(self.problem.totals(front, metric), count, self._taken(front))
                     lists.append(self._named(front[picks], f"exact_front:{proxy}:{metric}"))
@@ -90,7 +89,7 @@ class Loop:
         proxy = self.trusted()
         lists = []
         for metric in self.problem.price_objectives:
-            front = self._front(proxy, metric)
+            front = self.problem.front(proxy, metric)
             front = front[~self._taken(front)]
             if len(front):
                 picks = self._by_gap(self.problem.totals(front, metric), metric)[:count]
@@ -163,12 +162,6 @@ class Loop:
         if fitting < len(proposals):
             self.progress.note(f"time is short: {fitting} of {len(proposals)} further candidates are measured")
         return proposals[:fitting]
-
-    def _front(self, proxy: str, metric: str) -> np.ndarray:
-        """The exact front, int array [points, sites], solved once."""
-        if (proxy, metric) not in self._fronts:
-            self._fronts[proxy, metric] = self.problem.front(proxy, metric)
-        return self._fronts[proxy, metric]
 
     def _taken(self, front: np.ndarray) -> np.ndarray:
         """Which points of a front were proposed before: boolean array [points]."""

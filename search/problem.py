@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -47,6 +47,7 @@ class Problem:
     prices: Prices
     objectives: tuple[str, ...]
     constraints: dict[str, float]
+    _fronts: dict[tuple[str, str], np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def price_objectives(self) -> list[str]:
@@ -104,8 +105,14 @@ class Problem:
     def front(self, proxy: str, metric: str) -> np.ndarray:
         """The exact front of score against one price that meets the constraints: int array [points, sites].
 
-        With constraints on other prices the front is sampled at evenly spaced budgets, each solved exactly.
+        With constraints on other prices the front is sampled at evenly spaced budgets, each solved exactly. Each is
+        solved once.
         """
+        if (proxy, metric) not in self._fronts:
+            self._fronts[proxy, metric] = self._solved_front(proxy, metric)
+        return self._fronts[proxy, metric]
+
+    def _solved_front(self, proxy: str, metric: str) -> np.ndarray:
         others = {name: limit for name, limit in self.constraints.items() if name != metric}
         if not others:
             table = exact_front(

@@ -21,8 +21,6 @@ from .surrogate import PowerLaw, spearman
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = 1
-
 
 @dataclass(frozen=True)
 class Point:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidInput
-from ..evaluators import calibrate
+from ..evaluators import Calibration, calibrate
 from ..exporters import STEPS, ExportReport, export
 from ..exporters.registry import get as get_exporter
 from ..files import replacing, write_text
-from ..search import Executor, LocalExecutor, Progress, RayExecutor, Result, Silent, run
+from ..search import Executor, LocalExecutor, Progress, RayExecutor, Result, Silent, calibrated, run
 from ..space import Configuration
 from ..store import Store
 from .assemble import Assembled, assemble
@@ -51,6 +51,7 @@ def run_job(
     if job.export is not None:
         get_exporter(job.export.target)  # refuse an unknown target before the search, not after it
     made = _assemble(job, folder, watch)
+    knowledge = Store(store)
     result = run(
         made.task,
         made.space,
@@ -63,7 +64,7 @@ def run_job(
         seed=job.search.seed,
         executor=_executor(executor, job),
         proxies=job.proxies,
-        store=Store(store),
+        store=knowledge,
         progress=watch,
         job={**job.plain(), "folder": str(folder)},
         out=str(out.resolve()),
@@ -72,7 +73,9 @@ def run_job(
     if job.export is not None:
         with watch.stage(f"export to {job.export.target} and check back", STEPS) as advance:
             best = result.choose().point
-            report = _export(made, best.configuration, out, best.id, job.export.target, advance)
+            calibration = calibrated(made.task, made.space, knowledge, Silent())
+            path = _artifact(out, best.id, job.export.target)
+            report = _export(made, best.configuration, calibration, path, job.export.target, advance)
             exports.append(_summary(report, out))
     document = result.document(exports)
     with watch.stage("write the report", 1) as advance:
@@ -153,7 +156,8 @@ def export_point(out: Path, point: str, target: str, progress: Progress | None =
     made = _assemble(parse_job(content, "front.json"), folder, watch)
     with watch.stage(f"export {chosen['id']} to {target} and check back", STEPS) as advance:
         configuration = Configuration.from_dict(chosen["config"])
-        report = _export(made, configuration, out, chosen["id"], target, advance)
+        calibration = calibrate(made.task, made.space)
+        report = _export(made, configuration, calibration, _artifact(out, chosen["id"], target), target, advance)
     kept = [found for found in document["exports"] if found["path"] != _summary(report, out)["path"]]
     document["exports"] = [*kept, _summary(report, out)]
     write_text(out / "front.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
@@ -175,17 +179,25 @@ def _assemble(job: Job, folder: Path, watch: Progress) -> Assembled:
     return made
 
 
+def _artifact(out: Path, point: str, target: str) -> Path:
+    return out / "export" / f"{point}.{target}"
+
+
 def _export(
-    made: Assembled, configuration: Configuration, out: Path, point: str, target: str, advance: Callable[[int], None]
+    made: Assembled,
+    configuration: Configuration,
+    calibration: Calibration,
+    path: Path,
+    target: str,
+    advance: Callable[[int], None],
 ) -> ExportReport:
-    path = out / "export" / f"{point}.{target}"
     return export(
         made.task.model,
         configuration,
         path,
         target,
         example_inputs=made.task.calibration[0].piece(0, 2),
-        calibration=calibrate(made.task, made.space),
+        calibration=calibration,
         space=made.space,
         advance=advance,
     )
