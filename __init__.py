@@ -17,7 +17,7 @@ from .space import Configuration, SearchSpace, Site, Tie
 from .task import Batch, Task
 
 if TYPE_CHECKING:
-    from .evaluators import Calibration, calibrate, evaluate
+    from .evaluators import Calibration, Recipe, calibrate, evaluate, prepared
     from .exporters import export
     from .hw_models import price
     from .proxies import Sensitivity, sensitivity
@@ -29,6 +29,8 @@ __version__ = "0.1.0"
 _LAZY = {
     "Calibration": "evaluators",
     "calibrate": "evaluators",
+    "prepared": "evaluators",
+    "Recipe": "evaluators",
     "evaluate": "evaluators",
     "export": "exporters",
     "price": "hw_models",
@@ -52,6 +54,7 @@ __all__ = [
     "Configuration",
     "Format",
     "Measurement",
+    "Recipe",
     "Result",
     "SearchSpace",
     "Sensitivity",
@@ -69,6 +72,7 @@ __all__ = [
     "hull_front",
     "hypervolume",
     "knee",
+    "prepared",
     "price",
     "run",
     "sensitivity",

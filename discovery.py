@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import InvalidInput
 from .formats import Format
-from .space import WEIGHT_ONLY_KINDS, SearchSpace, Site, Tie, match_sites, no_sites
+from .space import SearchSpace, Site, Tie, match_sites, no_sites
 from .task import Batch
 from .tracing import Call, Trace, per_sample, trace
 
@@ -137,7 +137,7 @@ def _site(
         kind=weight.kind,
         weight_shape=tuple(tensor.shape),
         macs=per_sample(sum(_macs(weight, tensor, module, call) for call in calls), found.samples),
-        formats=_applicable(weight.kind, formats),
+        formats=_applicable(weight, tensor, formats),
         parameter=f"{name}.{weight.parameter}".lstrip("."),
         modules=(name,),
         channel_axis=weight.channel_axis,
@@ -170,10 +170,10 @@ def _macs(weight: _Weight, tensor: Tensor, module: nn.Module, call: Call) -> int
     return math.prod(call.output) * (tensor.numel() // channels)
 
 
-def _applicable(kind: str, formats: Sequence[str]) -> tuple[str, ...]:
-    """The formats that a layer kind can take: integer activations need an input tensor that a hook can reach."""
-    weight_only = kind in WEIGHT_ONLY_KINDS
-    return tuple(name for name in formats if not (weight_only and Format.parse(name).quantizes_activations))
+def _applicable(weight: _Weight, tensor: Tensor, formats: Sequence[str]) -> tuple[str, ...]:
+    """The formats that a layer can take; see ``Format.refusal``."""
+    shape = tuple(tensor.shape)
+    return tuple(name for name in formats if not Format.parse(name).refusal(weight.kind, shape, weight.channel_axis))
 
 
 def _attributes(module: nn.Module) -> tuple[tuple[str, Any], ...]:

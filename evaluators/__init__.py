@@ -1,11 +1,15 @@
 """What a configuration really costs in quality: calibration, quantizers, metrics, the evaluator."""
 
 from ..measurement import Measurement, aggregate, bootstrap_means, interval, probability_better
+from .calibrate import calibrate, calibration_steps
 from .calibration import VERSION as CALIBRATION_VERSION
-from .calibration import Calibration, calibrate, run_float
+from .calibration import Calibration
+from .equalization import prepared
 from .evaluator import Evaluator, FakeQuantEvaluator, evaluate, evaluation_context
+from .float_run import run_float
 from .metrics import objective, output_tensor, per_sample
 from .quantized_model import QuantizedModel
+from .recipe import Recipe
 
 __all__ = [
     "CALIBRATION_VERSION",
@@ -14,15 +18,18 @@ __all__ = [
     "FakeQuantEvaluator",
     "Measurement",
     "QuantizedModel",
+    "Recipe",
     "aggregate",
     "bootstrap_means",
     "calibrate",
+    "calibration_steps",
     "evaluate",
     "evaluation_context",
     "interval",
     "objective",
     "output_tensor",
     "per_sample",
+    "prepared",
     "probability_better",
     "run_float",
 ]

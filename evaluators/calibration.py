@@ -1,30 +1,33 @@
-"""Calibration: the weight scales of every site and format, and the ranges of the activations that enter the sites."""
+"""Calibration: the scales, codes and ranges with which every site is quantized in every format."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from ..errors import BitfrontError, InvalidInput, NonFiniteOutput, UnsupportedModel
-from ..formats import Format, TensorFormat
-from ..space import SearchSpace, Site
-from ..tracing import without_attention_fast_path
-from .quantizers import ActivationQuantizer, QuantizedWeight, mse_scales, quantize_weight
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from ..task import Batch, Task
+from ..errors import InvalidInput
+from ..formats import Format, TensorFormat, activation_name, weight_name
+from ..space import Site
+from .quantizers import (
+    Layout,
+    QuantizedWeight,
+    Quantizer,
+    Range,
+    WeightScale,
+    activation_quantizer,
+    quantize_weight,
+)
 
 #: Raise when a quantizer changes what it computes: stored evaluations of older versions are then not reused.
-VERSION = 2
+VERSION = 3
 
+Arrays = dict[str, np.ndarray[Any, Any]]
 Advance = Callable[[int], None]
 
 
@@ -33,150 +36,119 @@ class Calibration:
     """What the quantizers need to know, small enough to send to every worker.
 
     Attributes:
-        scales: (site name, weight bits) -> float32 tensor [channels].
-        ranges: module path -> (minimum, maximum) of the tensor that enters it over the calibration data.
+        weights: (site name, name of the weight format) -> its scales. ``weight_name`` gives the second key.
+        codes: likewise -> the codes, where a reconstruction chose them; other weights are rounded to nearest.
+        ranges: (module path, name of the activation format) -> the clipping range of the tensor that enters the module,
+            for formats with static scales. ``activation_name`` gives the second key.
+        biases: (site name, format name) -> what bias correction adds to the output channels: float32 [channels].
     """
 
-    scales: dict[tuple[str, int], Tensor] = field(default_factory=dict)
-    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    weights: dict[tuple[str, str], WeightScale] = field(default_factory=dict)
+    codes: dict[tuple[str, str], Tensor] = field(default_factory=dict)
+    ranges: dict[tuple[str, str], Range] = field(default_factory=dict)
+    biases: dict[tuple[str, str], Tensor] = field(default_factory=dict)
 
-    def quantize(self, site: Site, weight: Tensor, target: TensorFormat) -> QuantizedWeight:
-        """Integer codes and scales of the weight of a site.
+    def scales(self, site: Site, target: TensorFormat) -> WeightScale:
+        """The scales of the weight of a site.
 
         Raises:
             InvalidInput: the format was not calibrated at this site.
         """
-        scale = self.scales.get((site.name, target.bits))
-        if scale is None:
-            raise InvalidInput(f"site {site.name} was not calibrated for {target.bits}-bit weights; calibrate it first")
-        return quantize_weight(weight, target, scale, site.channel_axis)
+        key = site.name, weight_name(target)
+        if key not in self.weights:
+            raise InvalidInput(f"site {site.name} was not calibrated for {key[1]}; calibrate it first")
+        return self.weights[key]
 
-    def activation(self, module: str, bits: int) -> ActivationQuantizer:
-        """The activation quantizer of a module's input.
+    def quantize(self, site: Site, weight: Tensor, target: TensorFormat) -> QuantizedWeight:
+        """Codes and scales of the weight of a site.
 
         Raises:
-            InvalidInput: the calibration data never reached the module.
+            InvalidInput: the format was not calibrated at this site.
         """
-        if module not in self.ranges:
-            raise InvalidInput(f"no activation range for {module}; calibrate with a format that quantizes activations")
-        return ActivationQuantizer.from_range(*self.ranges[module], bits)
+        scales = self.scales(site, target)
+        codes = self.codes.get((site.name, weight_name(target)))
+        if codes is not None:
+            return QuantizedWeight(codes, scales, Layout.of(weight, target, site.channel_axis))
+        return quantize_weight(weight, target, scales, site.channel_axis)
+
+    def activation(self, module: str, target: TensorFormat) -> Quantizer:
+        """What rounds the input of a module.
+
+        Raises:
+            InvalidInput: the format has static scales, and the calibration data never reached the module.
+        """
+        found = self.ranges.get((module, activation_name(target)))
+        static = not target.dynamic and not target.is_wide
+        if static and found is None:
+            raise InvalidInput(
+                f"no range for {activation_name(target)} at {module}; calibrate with a format that rounds its input so"
+            )
+        return activation_quantizer(target, found)
 
     def merged(self, other: Calibration) -> Calibration:
         """Both calibrations together; the other wins where they overlap."""
-        return Calibration({**self.scales, **other.scales}, {**self.ranges, **other.ranges})
+        return Calibration(
+            {**self.weights, **other.weights},
+            {**self.codes, **other.codes},
+            {**self.ranges, **other.ranges},
+            {**self.biases, **other.biases},
+        )
 
-    def to_arrays(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Plain arrays by name, for storage: ``scale|<bits>|<site>`` and ``range|<module>``."""
-        arrays = {f"scale|{bits}|{site}": scale.numpy() for (site, bits), scale in self.scales.items()}
-        return arrays | {f"range|{module}": np.array(bounds) for module, bounds in self.ranges.items()}
+    def to_arrays(self) -> Arrays:
+        """Plain arrays by name, for storage: ``<kind>|<format>|<site or module>``."""
+        arrays: Arrays = {}
+        for (site, name), scales in self.weights.items():
+            for kind, tensor in (
+                ("scale", scales.scale),
+                ("zero", scales.zero_point),
+                ("tensor", scales.tensor_scale),
+            ):
+                if tensor is not None:
+                    arrays[f"{kind}|{name}|{site}"] = tensor.cpu().numpy()
+        arrays |= {f"codes|{name}|{site}": codes.cpu().numpy() for (site, name), codes in self.codes.items()}
+        arrays |= {
+            f"range|{name}|{module}": torch.stack([*found]).cpu().numpy()
+            for (module, name), found in self.ranges.items()
+        }
+        arrays |= {f"bias|{name}|{site}": shift.cpu().numpy() for (site, name), shift in self.biases.items()}
+        return arrays
 
     @staticmethod
     def from_arrays(arrays: Mapping[str, np.ndarray[Any, Any]]) -> Calibration:
         """The inverse of ``to_arrays``."""
         found = Calibration()
-        for name, array in arrays.items():
-            kind, _, rest = name.partition("|")
-            if kind == "range":
-                found.ranges[rest] = (float(array[0]), float(array[1]))
-            else:
-                bits, _, site = rest.partition("|")
-                found.scales[site, int(bits)] = torch.from_numpy(array)
+        tensors: dict[str, dict[tuple[str, str], Tensor]] = {}
+        for text, array in arrays.items():
+            kind, name, where = text.split("|", 2)
+            tensors.setdefault(kind, {})[where, name] = torch.from_numpy(np.array(array))
+        zeros, wholes = tensors.get("zero", {}), tensors.get("tensor", {})
+        for key, scale in tensors.get("scale", {}).items():
+            found.weights[key] = WeightScale(scale, zeros.get(key), wholes.get(key))
+        found.codes.update(tensors.get("codes", {}))
+        found.biases.update(tensors.get("bias", {}))
+        found.ranges.update({key: Range(*ends) for key, ends in tensors.get("range", {}).items()})
         return found
 
     @property
     def digest(self) -> str:
-        """Content hash of scales and ranges (16 hex digits)."""
+        """Content hash of everything (16 hex digits)."""
         content = hashlib.sha256(f"v{VERSION}".encode())
-        for (site, bits), scale in sorted(self.scales.items()):
-            content.update(f"{site}|{bits}".encode())
-            content.update(scale.cpu().numpy().tobytes())
-        content.update(repr(sorted(self.ranges.items())).encode())
+        for name, array in sorted(self.to_arrays().items()):
+            content.update(f"{name}|{array.dtype}|{array.shape}".encode())
+            content.update(np.ascontiguousarray(array).tobytes())
         return content.hexdigest()[:16]
 
 
-def calibrate(task: Task, space: SearchSpace, advance: Advance | None = None) -> Calibration:
-    """Choose weight scales (least squared error) and activation ranges (minimum and maximum).
-
-    Args:
-        task: model and calibration data.
-        space: sites and formats; activation ranges are only gathered where a format needs them.
-        advance: called with 1 after each site and each calibration batch, for progress bars.
-
-    Returns:
-        The calibration.
-
-    Raises:
-        NonFiniteOutput: a weight or an activation is NaN or infinite; the message names the layer.
-    """
-    scales: dict[tuple[str, int], Tensor] = {}
-    for site in space.sites:
-        weight = task.model.get_parameter(site.parameter)
-        if not bool(torch.isfinite(weight).all()):
-            raise NonFiniteOutput(f"the weight of {site.name} holds NaN or infinity")
-        for target in integer_weights(site):
-            scales[site.name, target.bits] = mse_scales(weight, target, site.channel_axis)
-        if advance:
-            advance(1)
-    modules = [
-        module
-        for site in space.sites
-        if any(Format.parse(name).quantizes_activations for name in site.formats)
-        for module in site.modules
-    ]
-    return Calibration(scales, _ranges(task, modules, advance) if modules else {})
+def narrow_weights(site: Site) -> list[TensorFormat]:
+    """The distinct weight formats that a site offers and that have scales, coarse to fine."""
+    found = {weight_name(target): target for name in site.formats if not (target := Format.parse(name).weight).is_wide}
+    return sorted(found.values(), key=lambda target: target.bits)
 
 
-def integer_weights(site: Site) -> list[TensorFormat]:
-    """The distinct integer weight formats that a site offers."""
-    found = {Format.parse(name).weight for name in site.formats}
-    return sorted((target for target in found if target.number == "int"), key=lambda target: target.bits)
-
-
-def _ranges(task: Task, modules: Sequence[str], advance: Advance | None) -> dict[str, tuple[float, float]]:
-    """Minimum and maximum of the first floating-point input of each module over the calibration batches."""
-    ranges: dict[str, tuple[float, float]] = {}
-
-    def observer(name: str) -> Callable[..., None]:
-        def observe(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            value = first_tensor(args, kwargs)
-            if value is None or not value.is_floating_point():
-                return
-            low, high = (float(bound) for bound in torch.aminmax(value.detach()))
-            if not (low > -float("inf") and high < float("inf")):
-                raise NonFiniteOutput(f"the activation that enters {name} is NaN or infinite on the calibration data")
-            before = ranges.get(name, (low, high))
-            ranges[name] = min(low, before[0]), max(high, before[1])
-
-        return observe
-
-    with ExitStack() as stack, torch.no_grad():
-        for name in modules:
-            handle = task.model.get_submodule(name).register_forward_pre_hook(observer(name), with_kwargs=True)
-            stack.callback(handle.remove)
-        for batch in task.calibration:
-            run_float(task.model, batch, "calibration")
-            if advance:
-                advance(1)
-    return ranges
-
-
-def first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
-    """The first tensor among the arguments of a module."""
-    return next((value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)), None)
-
-
-def run_float(model: nn.Module, batch: Batch, where: str) -> Any:
-    """Run the float model on a batch; a failure becomes one clear error.
-
-    Raises:
-        UnsupportedModel: the model does not accept the batch; the message gives the shapes.
-    """
-    try:
-        with without_attention_fast_path():
-            return batch(model)
-    except BitfrontError:
-        raise
-    except Exception as cause:
-        shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in batch.tensors.items())
-        reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
-        raise UnsupportedModel(f"the model does not accept the {where} data ({shapes}): {reason}") from cause
+def static_activations(site: Site) -> list[TensorFormat]:
+    """The distinct activation formats with static scales that a site offers."""
+    parsed = [Format.parse(name) for name in site.formats]
+    found = {
+        activation_name(each.activation): each.activation for each in parsed if each.activation and each.needs_ranges
+    }
+    return list(found.values())

@@ -15,7 +15,9 @@ from ..errors import InvalidInput, NonFiniteOutput
 from ..measurement import Measurement
 from ..space import SearchSpace
 from ..task import Split, Task
-from .calibration import VERSION, Calibration, calibrate, run_float
+from .calibrate import calibrate
+from .calibration import VERSION, Calibration
+from .float_run import run_float
 from .metrics import output_tensor, per_sample
 from .quantized_model import QuantizedModel
 

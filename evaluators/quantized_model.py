@@ -13,17 +13,17 @@ from ..errors import InvalidInput
 from ..formats import Format, TensorFormat
 from ..space import SearchSpace, Site
 from ..tracing import without_attention_fast_path
-from .calibration import Calibration, first_tensor
-from .quantizers import round_to_float
+from .calibration import Calibration
+from .float_run import first_tensor
+from .quantizers import Quantizer, round_to_float
 
 
 class QuantizedModel:
     """Fake quantization of one model, with every quantized weight kept for the next configuration that uses it.
 
-    Weights are exchanged, not copied: taking on a configuration costs one pointer per site. Integer formats round
-    the weight (symmetric, per output channel) and, where the format says so, the input of the layer (asymmetric,
-    per tensor, static). Floating-point formats round weight and input. Products are accumulated in the model's own
-    type. Sites that a configuration does not name stay in float.
+    Weights are exchanged, not copied: taking on a configuration costs one pointer per site. A format rounds the weight
+    and, where it says so, the input of the layer; products are accumulated in the model's own type. Sites that a
+    configuration does not name stay in float.
 
     Args:
         model: the float model; it holds its own weights again whenever no configuration is taken on.
@@ -52,7 +52,7 @@ class QuantizedModel:
             self._weights.move_to_end(key)
             return self._weights[key]
         original = self._originals[site.name]
-        if target.number == "float":
+        if target.is_wide:
             quantized = round_to_float(original, target)
         else:
             quantized = self.calibration.quantize(site, original, target).dequantize().to(original.dtype)
@@ -89,32 +89,29 @@ class QuantizedModel:
             stack.enter_context(without_attention_fast_path())
             yield self.model
 
-    def rounding(self, site: Site, module: str, target: Format) -> Callable[[Tensor], Tensor] | None:
+    def rounding(self, site: Site, module: str, target: Format) -> Quantizer | None:
         """What rounds the input of a module of a site under a format.
 
         Returns:
-            A function tensor -> tensor; ``None`` where the format leaves activations alone, and for inputs that are
+            The quantizer; ``None`` where the format leaves activations alone, and for inputs that are
             indices or out of a hook's reach.
 
         Raises:
-            InvalidInput: the format rounds activations to integers, and this module's input cannot be, or was not
-                calibrated.
+            InvalidInput: the format narrows activations, and this module's input cannot be, or was not calibrated.
         """
         activation = target.activation
         if activation is None:
             return None
         # a site of another kind may share its weight with an embedding
         reachable = not isinstance(self.model.get_submodule(module), (nn.Embedding, nn.MultiheadAttention))
-        if activation.number == "int":
-            if not reachable:
-                raise InvalidInput(f"site {site.name} ({site.kind}) cannot take {target}: choose a weight-only format")
-            return self.calibration.activation(module, activation.bits)
         if not reachable:
-            return None
-        return lambda value: round_to_float(value, activation)
+            if activation.is_wide:
+                return None
+            raise InvalidInput(f"site {site.name} ({site.kind}) cannot take {target}: choose a weight-only format")
+        return self.calibration.activation(module, activation)
 
 
-def _rounding(quantizer: Callable[[Tensor], Tensor]) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
+def _rounding(quantizer: Quantizer) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
     """A forward pre-hook (with keywords) that rounds the first tensor among the arguments."""
 
     def round_input(

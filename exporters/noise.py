@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..evaluators.quantizers import broadcast
+from ..evaluators.quantizers import ActivationQuantizer
 from ..formats import Format
 from ..space import Site
 from .comparison import reference, relative_error
@@ -74,13 +74,15 @@ def _bias_shift(request: ExportRequest, site: Site, path: str) -> Tensor | None:
     bias = getattr(request.model.get_submodule(path), "bias", None)
     if not target.quantizes_activations or not site.kind.startswith("conv") or not isinstance(bias, Tensor):
         return None
-    assert target.activation_bits is not None
-    weight = request.quantized.calibration.scales[site.name, target.weight_bits].to(bias)
+    weight = request.quantized.calibration.scales(site, target.weight).factor.to(bias)
     if len(weight) != len(bias):
         return None  # a grouped transposed convolution, whose scales do not run along its output channels
-    step = weight * request.quantized.calibration.activation(path, target.activation_bits).scale
+    quantizer = request.quantized.calibration.activation(path, target.activation) if target.activation else None
+    if not isinstance(quantizer, ActivationQuantizer):
+        return None
+    step = weight * quantizer.scale
     shift = (bias / step).round() * step - bias
-    return broadcast(shift.detach(), len(site.weight_shape), 1)
+    return shift.detach().reshape([-1 if axis == 1 else 1 for axis in range(len(site.weight_shape))])
 
 
 def _addition(shift: Tensor) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:

@@ -43,10 +43,8 @@ class InputRounding:
             site, module = (node.attributes[key].as_string() for key in ("site", "module"))
             activation = Format.parse(request.configuration[site]).activation
             assert activation is not None
-            integer = activation.number == "int"
-            self._quantizers[node] = (
-                request.quantized.calibration.activation(module, activation.bits) if integer else None
-            )
+            quantizer = request.quantized.calibration.activation(module, activation)
+            self._quantizers[node] = quantizer if isinstance(quantizer, ActivationQuantizer) else None
 
     def is_integer(self, node: ir.Node | None) -> bool:
         """Whether the node is a marker whose input is rounded to integers."""

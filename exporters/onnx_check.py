@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ExportMismatch
+from ..evaluators.quantizers import ActivationQuantizer
 from ..formats import Format
 from .protocol import ExportRequest
 
@@ -57,8 +58,8 @@ def check_rounding(request: ExportRequest, path: Path) -> None:
     wanted = set()
     for module, site in request.rounded_modules.items():
         activation = Format.parse(request.configuration[site]).activation
-        if activation is not None and activation.number == "int":
-            quantizer = request.quantized.calibration.activation(module, activation.bits)
+        quantizer = request.quantized.calibration.activation(module, activation) if activation else None
+        if isinstance(quantizer, ActivationQuantizer):
             wanted.add((quantizer.scale, quantizer.zero_point))
     given = set()
     for node in graph:

@@ -45,9 +45,14 @@ class OnnxExporter:
     name = "onnx"
 
     def capabilities(self, format: Format) -> Capability:
-        """Every format of the grammar can be stored; the reason says how."""
-        if format.is_float:
-            return Capability(True, f"stored in {format.weight.bits} bits")
+        """Which formats can be stored; the reason says how, or what is missing."""
+        weight, activation = format.weight, format.activation
+        if format.name in ("bf16", "fp32"):
+            return Capability(True, f"stored in {weight.bits} bits")
+        if weight.number != "int" or weight.granularity != "channel" or not weight.symmetric:
+            return Capability(False, "weights are stored as integers with one scale per output channel: w2 … w8")
+        if activation is not None and (activation.number, activation.granularity) != ("int", "tensor"):
+            return Capability(False, "inputs are rounded to integers with one static scale: wXaY")
         return Capability(True, f"codes stored in {format.weight.container_bits} bits")
 
     def validate(self, request: ExportRequest) -> None:
@@ -152,7 +157,7 @@ class OnnxExporter:
         for number, product in enumerate(found):
             product.node.name = site_node_name(site.name, number)
         target = Format.parse(request.configuration.to_dict().get(site.name, "fp32")).weight
-        if target.number == "float":
+        if target.is_wide:
             if target.bits == 16:
                 store_bfloat16(graph, initializer, request.quantized.weight(site, target))
             return

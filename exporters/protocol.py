@@ -74,7 +74,7 @@ class ExportRequest:
 
 def _rounds_input(site: Site, target: Format) -> bool:
     """Integers round every input that a hook reaches, floats only those of layers that are called as modules."""
-    return target.activation is not None and (target.activation.number == "int" or site.kind not in WEIGHT_ONLY_KINDS)
+    return target.activation is not None and (target.quantizes_activations or site.kind not in WEIGHT_ONLY_KINDS)
 
 
 class Exporter(Protocol):

@@ -10,7 +10,7 @@ import torch
 from ..errors import InvalidInput, NonFiniteOutput
 from ..evaluators import Calibration
 from ..evaluators.quantizers import mse_scales
-from ..formats import Format
+from ..formats import Format, weight_name
 from ..space import SearchSpace
 
 if TYPE_CHECKING:
@@ -23,13 +23,13 @@ def weight_scales(model: nn.Module, space: SearchSpace, configuration: Mapping[s
     Args:
         model: the float model.
         space: its sites.
-        configuration: ``{site name: format name}`` of weight-only formats.
+        configuration: ``{site name: format name}`` of formats without static activation scales.
 
     Returns:
         A calibration without activation ranges.
 
     Raises:
-        InvalidInput: a format rounds activations to integers, whose ranges only data can give.
+        InvalidInput: a format has static activation scales, which only data can give.
         NonFiniteOutput: a weight is NaN or infinite.
     """
     scales = {}
@@ -37,7 +37,7 @@ def weight_scales(model: nn.Module, space: SearchSpace, configuration: Mapping[s
         if site.name not in configuration:
             continue
         target = Format.parse(configuration[site.name])
-        if target.quantizes_activations:
+        if target.needs_ranges:
             raise InvalidInput(
                 f"site {site.name} is in {target}, which needs activation ranges; give export(..., "
                 "calibration=Calibration) as evaluators.calibrate(task, space) returns it"
@@ -45,6 +45,6 @@ def weight_scales(model: nn.Module, space: SearchSpace, configuration: Mapping[s
         weight = model.get_parameter(site.parameter)
         if not bool(torch.isfinite(weight).all()):
             raise NonFiniteOutput(f"the weight of {site.name} holds NaN or infinity")
-        if target.weight.number == "int":
-            scales[site.name, target.weight_bits] = mse_scales(weight, target.weight, site.channel_axis)
+        if not target.is_wide:
+            scales[site.name, weight_name(target.weight)] = mse_scales(weight, target.weight, site.channel_axis)
     return Calibration(scales)

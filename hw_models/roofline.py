@@ -89,8 +89,8 @@ def compute_type(format_: Format, device: Device) -> str:
         NotMeasured: the device has no kernel for it.
     """
     wanted: tuple[str, ...]
-    if format_.is_float:
-        wanted = ("fp32",) if format_.weight_bits == 32 else ("bf16",)
+    if format_.is_wide:
+        wanted = ("fp32",) if format_.weight_bits == 32 else (format_.name,)
     elif format_.activation_bits is None:
         wanted = ("bf16", "fp16")
     elif format_.activation_bits == 8:

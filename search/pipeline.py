@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InvalidInput
-from ..evaluators import Calibration, evaluation_context
+from ..evaluators import Calibration, Recipe, evaluation_context
 from ..hw_models import cost_models
 from ..measurement import Measurement
 from ..space import SearchSpace
@@ -45,6 +45,7 @@ def run(
     executor: str | Executor = "ray",
     workers: int | None = None,
     proxies: Sequence[str] = ("hessian_trace", "weight_mse"),
+    recipe: Recipe | None = None,
     store: Store | str | None = None,
     progress: Progress | None = None,
     job: Mapping[str, Any] | None = None,
@@ -66,6 +67,7 @@ def run(
         workers: for Ray; default one per CPU.
         proxies: which predict the loss. The first evaluations are shared between their fronts, later ones go to the
             proxy that has ranked what was measured best; the first is the one that reports show.
+        recipe: how weights are rounded and ranges chosen, the same for every candidate.
         store: a ``Store`` or its URL; default ``$BITFRONT_STORE`` or ``.bitfront/store.db``. What it knows is not
             measured again, so a killed search goes on where it was.
         progress: who watches.
@@ -101,6 +103,7 @@ def run(
         deadline=None if seconds is None else started + seconds,
         seed=seed,
         proxies=tuple(proxies),
+        recipe=recipe or Recipe(),
         job=dict(job or {}),
     )
     job_id = search.store.open_job(task.name, search.job, out)
@@ -134,13 +137,14 @@ class _Search:
     deadline: float | None
     seed: int
     proxies: tuple[str, ...]
+    recipe: Recipe
     job: dict[str, Any]
     seconds: dict[str, float] = field(default_factory=dict)
 
     def go(self, job_id: str) -> Result:
         """Calibrate, price, score, allocate, evaluate."""
         with self._timed("calibrate"):
-            calibration = calibrated(self.task, self.space, self.store, self.progress)
+            calibration = calibrated(self.task, self.space, self.recipe, self.store, self.progress)
         problem = self._problem(calibration)
         contexts: dict[Split, str] = {split: evaluation_context(self.task, calibration, split) for split in SPLITS[1:]}
         known = {

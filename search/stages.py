@@ -9,8 +9,7 @@ from dataclasses import asdict
 
 import numpy as np
 
-from ..evaluators import CALIBRATION_VERSION, Calibration, calibrate
-from ..formats import Format
+from ..evaluators import CALIBRATION_VERSION, Calibration, Recipe, calibrate, calibration_steps
 from ..hw_models import KernelRow, MeasuredTable, Prices, planned, price
 from ..proxies import Sensitivity, get_proxy
 from ..space import SearchSpace
@@ -19,17 +18,17 @@ from ..task import Task
 from .progress import Progress
 
 
-def calibrated(task: Task, space: SearchSpace, store: Store, progress: Progress) -> Calibration:
-    """Weight scales and activation ranges, from the store if weights, calibration data and space are the same."""
-    content = ("calibration", CALIBRATION_VERSION, task.digest("calibration"), space.digest)
+def calibrated(task: Task, space: SearchSpace, recipe: Recipe, store: Store, progress: Progress) -> Calibration:
+    """Scales, codes and ranges, from the store if weights, calibration data, space and recipe are the same."""
+    content = ("calibration", CALIBRATION_VERSION, task.digest("calibration"), space.digest, str(recipe))
     key = hashlib.sha256(repr(content).encode()).hexdigest()[:32]
     stored = store.score(key)
     if stored is not None:
         progress.note("calibrate: already in the store")
         return Calibration.from_arrays(stored[0])
     started = time.perf_counter()
-    with progress.stage("calibrate", _calibration_steps(task, space)) as advance:
-        found = calibrate(task, space, advance)
+    with progress.stage("calibrate", calibration_steps(task, space, recipe)) as advance:
+        found = calibrate(task, space, recipe, advance)
     store.save_score(key, "calibration", found.to_arrays(), time.perf_counter() - started)
     return found
 
@@ -74,8 +73,3 @@ def scored(
     }
     store.save_score(key, proxy, arrays, found.seconds)
     return found
-
-
-def _calibration_steps(task: Task, space: SearchSpace) -> int:
-    gathers = any(Format.parse(name).quantizes_activations for name in space.formats)
-    return len(space.sites) + (len(task.calibration) if gathers else 0)

@@ -1,14 +1,30 @@
-"""How tensors are rounded: integer and floating-point quantizers, and the choice of scales."""
+"""How tensors are rounded: the elements of every format, their scales, weights and activations."""
 
+from .activation import ActivationQuantizer, FloatRounding, Quantizer, Range, activation_quantizer
 from .floating import round_to_float
-from .integer import ActivationQuantizer, QuantizedWeight, broadcast, quantize_weight
-from .scales import mse_scales
+from .grid import codebook, decode, encode, nearest
+from .layout import Layout, as_groups, from_groups
+from .scales import choose_scales, minmax_scales, mse_scales
+from .weight import QuantizedWeight, WeightScale, quantize_weight
 
 __all__ = [
     "ActivationQuantizer",
+    "FloatRounding",
+    "Layout",
     "QuantizedWeight",
-    "broadcast",
+    "Quantizer",
+    "Range",
+    "WeightScale",
+    "activation_quantizer",
+    "as_groups",
+    "choose_scales",
+    "codebook",
+    "decode",
+    "encode",
+    "from_groups",
+    "minmax_scales",
     "mse_scales",
+    "nearest",
     "quantize_weight",
     "round_to_float",
 ]

@@ -8,17 +8,18 @@ from torch import Tensor
 from ...errors import UnknownFormat
 from ...formats import TensorFormat
 
-_TYPES = {16: torch.bfloat16, 32: torch.float32}
+_TYPES = {(8, 7): torch.bfloat16, (5, 10): torch.float16, (8, 23): torch.float32}
 
 
 def round_to_float(value: Tensor, target: TensorFormat) -> Tensor:
-    """Round to the float format (half to even) and return in the type of ``value``.
+    """Round to a float of 16 or 32 bits (half to even) and return in the type of ``value``.
+
+    Values beyond the largest finite number of fp16 become infinite, as they do in a model that runs in fp16.
 
     Raises:
-        UnknownFormat: no floating-point type of that width is known.
+        UnknownFormat: the format is a minifloat, which needs a scale.
     """
-    if target.bits not in _TYPES:
-        raise UnknownFormat(f"no {target.bits}-bit floating-point format; known: bf16, fp32")
-    if target.bits >= value.element_size() * 8:
-        return value
-    return value.to(_TYPES[target.bits]).to(value.dtype)
+    wanted = _TYPES.get((target.exponent_bits, target.mantissa_bits))
+    if wanted is None:
+        raise UnknownFormat(f"a {target.bits}-bit {target.number} needs a scale; floats without one: bf16, fp16, fp32")
+    return value if wanted == value.dtype or target.bits == 32 else value.to(wanted).to(value.dtype)

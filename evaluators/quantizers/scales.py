@@ -21,26 +21,42 @@ import torch
 from torch import Tensor
 
 from ...formats import TensorFormat
+from .layout import Layout
+from .weight import WeightScale
 
 _CHUNK = 1 << 18  # elements at a time: a chunk and its temporaries stay in the second-level cache
 _LOWEST, _HIGHEST = 0.04, 2.0  # of the scale that maps the largest weight to the largest code
 _FIT_STEPS = 3
 
 
-def mse_scales(weight: Tensor, target: TensorFormat, channel_axis: int) -> Tensor:
-    """Per-channel scales of least squared error.
+def choose_scales(weight: Tensor, target: TensorFormat, channel_axis: int, method: str = "mse") -> WeightScale:
+    """Scales (and zero-points) of a weight by ``"mse"`` or ``"minmax"``."""
+    return {"mse": mse_scales, "minmax": minmax_scales}[method](weight, target, channel_axis)
+
+
+def minmax_scales(weight: Tensor, target: TensorFormat, channel_axis: int) -> WeightScale:
+    """The smallest scales that clip nothing."""
+    rows = Layout.of(weight, target, channel_axis).rows(weight.detach().float())
+    largest = rows.abs().amax(1)
+    return WeightScale(torch.where(largest > 0, largest / target.largest, torch.ones_like(largest)))
+
+
+def mse_scales(weight: Tensor, target: TensorFormat, channel_axis: int) -> WeightScale:
+    """Scales of least squared error.
 
     Args:
         weight: float tensor.
-        target: a symmetric integer format.
+        target: a narrow format.
         channel_axis: axis of the output channels.
 
     Returns:
-        float32 tensor [channels]; a channel of zeros gets 1.
+        The scales; elements that are all zero get 1.
     """
-    rows = weight.detach().float().movedim(channel_axis, 0).flatten(1)
+    layout = Layout.of(weight, target, channel_axis)
+    rows = layout.rows(weight.detach().float())
     step = max(1, _CHUNK // max(1, rows.shape[1]))
-    return torch.cat([_mse_rows(chunk, *target.levels) for chunk in torch.split(rows, step)])
+    found = torch.cat([_mse_rows(chunk, *target.levels) for chunk in torch.split(rows, step)])
+    return WeightScale(found.reshape(layout.scale_shape))
 
 
 def _mse_rows(rows: Tensor, low: int, high: int) -> Tensor:

@@ -112,7 +112,7 @@ def test_perturbations_equal_their_definition():
     errors, elements = activation_errors(task, space, calibration, task.calibration)
     assert elements.tolist() == [16.0, 12.0]
     batch = task.calibration[0].inputs[0]
-    rounded = calibration.activation("conv", 8)(batch)
+    rounded = calibration.activation("conv", Format.parse("w4a8").activation)(batch)
     assert errors[0, space.formats.index("w4a8")] == pytest.approx(
         float((rounded - batch).square().sum()) / 6, rel=1e-4
     )

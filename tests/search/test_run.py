@@ -195,7 +195,7 @@ def test_a_stored_calibration_is_the_calibration(task, space, tmp_path):
     from bitfront.search.stages import calibrated
 
     store = Store(f"sqlite:///{tmp_path}/store.db")
-    fresh, stored = (calibrated(task, space, store, Silent()) for _ in range(2))
+    fresh, stored = (calibrated(task, space, bf.Recipe(), store, Silent()) for _ in range(2))
     assert stored.digest == fresh.digest == bf.calibrate(task, space).digest
     assert stored.ranges == fresh.ranges
     assert stored.ranges

@@ -1,0 +1,97 @@
+r"""Quantized weights: codes, scales, zero-points.
+
+Affine quantization of a tensor :math:`x` to codes :math:`q` (Jacob et al. 2018, arXiv:1712.05877, eq. 1; ONNX
+``QuantizeLinear``):
+
+.. math::
+    q = \operatorname{clamp}(\operatorname{round}(x / s) + z,\; q_{\min}, q_{\max}), \qquad \hat x = s (q - z)
+
+``round`` is half to even. Signed symmetric codes use the full range :math:`[-2^{b-1}, 2^{b-1}-1]` with z = 0. Minifloats
+and nf4 round x / s to their nearest element (``grid``), and :math:`\hat x = s\,q`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ...formats import TensorFormat
+from .grid import decode, encode, nearest
+from .layout import Layout
+
+
+@dataclass(frozen=True)
+class WeightScale:
+    """The scales of a weight in one format.
+
+    Attributes:
+        scale: float32 tensor [*Layout.scale_shape], positive, representable in the format's scale type.
+        zero_point: float32 tensor of integers of that shape; ``None`` for symmetric formats.
+        tensor_scale: float32 tensor [] that multiplies all scales (nvfp4); ``None`` for other formats.
+    """
+
+    scale: Tensor
+    zero_point: Tensor | None = None
+    tensor_scale: Tensor | None = None
+
+    @property
+    def factor(self) -> Tensor:
+        """What multiplies the elements: the scale, times the scale of the tensor where there is one."""
+        return self.scale if self.tensor_scale is None else self.scale * self.tensor_scale
+
+
+@dataclass(frozen=True)
+class QuantizedWeight:
+    """Codes of a weight and their scales.
+
+    Attributes:
+        codes: int8 (symmetric integers) or uint8 tensor of the weight's shape; see ``grid.encode``.
+        scales: of those codes.
+        layout: which elements share a scale.
+    """
+
+    codes: Tensor
+    scales: WeightScale
+    layout: Layout
+
+    @property
+    def target(self) -> TensorFormat:
+        """The format."""
+        return self.layout.target
+
+    @property
+    def scale(self) -> Tensor:
+        """The scales: float32 [*Layout.scale_shape]."""
+        return self.scales.scale
+
+    @property
+    def channel_axis(self) -> int:
+        """The axis of the output channels."""
+        return self.layout.channel_axis
+
+    def dequantize(self) -> Tensor:
+        """The float32 weight that the codes stand for."""
+        matrix, layout = self.layout.matrix(self.codes), self.layout
+        zero_point = 0.0 if self.scales.zero_point is None else layout.expand(self.scales.zero_point)
+        elements = decode(matrix, self.target, zero_point)
+        return layout.tensor(elements * layout.expand(self.scales.factor)).contiguous()
+
+
+def quantize_weight(weight: Tensor, target: TensorFormat, scales: WeightScale, channel_axis: int) -> QuantizedWeight:
+    """Round a weight to the nearest element under given scales.
+
+    Args:
+        weight: float tensor.
+        target: a narrow format.
+        scales: as ``mse_scales`` or ``minmax_scales`` choose them.
+        channel_axis: the axis of the output channels.
+
+    Returns:
+        Codes, scales and layout.
+    """
+    layout = Layout.of(weight, target, channel_axis)
+    zero_point = 0.0 if scales.zero_point is None else layout.expand(scales.zero_point)
+    ratio = layout.matrix(weight.detach().float()) / layout.expand(scales.factor)
+    codes = encode(nearest(ratio, target, zero_point), target, zero_point)
+    return QuantizedWeight(layout.tensor(codes).contiguous(), scales, layout)
