@@ -14,6 +14,7 @@ import numpy as np
 
 from .. import zoo
 from ..errors import InvalidInput
+from ..evaluators import prepared
 from ..space import SearchSpace
 from ..task import SPLITS, Task
 from .job import Job
@@ -28,7 +29,7 @@ class Assembled:
     """A job made real.
 
     Attributes:
-        task: model, data, metric.
+        task: model (equalized where the job asks for it), data, metric.
         space: sites, formats, ties.
         example: a batch of inputs for export.
     """
@@ -76,7 +77,7 @@ def assemble(job: Job, folder: Path, progress: Callable[[int, int, float], None]
     space = SearchSpace.from_model(
         model, task.calibration[0].piece(0, 2), job.space.formats, job.space.exclude, job.space.ties
     )
-    return Assembled(task, space, example)
+    return Assembled(prepared(task, space, job.quantization.recipe), space, example)
 
 
 def _zoo_data(job: Job, progress: Callable[[int, int, float], None] | None) -> zoo.ZooEntry | None:

@@ -151,6 +151,25 @@ def devices_command(as_json: Json = False) -> None:
     _print_frame(table, as_json, show)
 
 
+@app.command("formats")
+def formats_command(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One format, such as w4g128ae4m3d.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the numeric formats, what a weight costs in them, and where they have kernels.
+
+    The grammar has more than this list: any weight with any input, such as `w4g64a8d`.
+
+        bitfront formats w4g128
+    """
+    import pandas as pd
+
+    from .format_table import format_rows
+    from .terminal import show
+
+    _print_frame(pd.DataFrame(format_rows(name)), as_json, show)
+
+
 @app.command("proxies")
 def proxies_command(as_json: Json = False) -> None:
     """List the proxies that predict the loss of a configuration."""

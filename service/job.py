@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..errors import InvalidInput
+from ..evaluators import Recipe
 from ..formats import Format
 
 
@@ -52,7 +53,9 @@ class Space(_Part):
     """What may be chosen."""
 
     formats: list[str] = Field(
-        default_factory=lambda: ["w2", "w4", "w8", "bf16"], min_length=1, description="w2 … w8, wXaY, bf16, fp32"
+        default_factory=lambda: ["w2", "w4", "w8", "bf16"],
+        min_length=1,
+        description="w2 … w8, w4g128, w8a8, fp8, mxfp4, bf16, …: `bitfront formats`",
     )
     exclude: list[str] = Field(default_factory=list, description="globs of site names that stay in float")
     ties: Literal["auto", "residual", "none"] | list[list[str]] = Field(
@@ -64,6 +67,29 @@ class Space(_Part):
         for name in self.formats:
             Format.parse(name)
         return self
+
+
+class Quantization(_Part):
+    """How scales, codes and ranges are chosen, the same for every candidate."""
+
+    weights: Literal["mse", "minmax", "gptq", "adaround", "adaquant"] = Field(
+        "mse",
+        description="mse, minmax: to nearest, scales of least squared error or that clip nothing; gptq, adaround, "
+        "adaquant: reconstruct the output of each layer on the calibration data",
+    )
+    activations: Literal["minmax", "moving_average", "percentile", "mse", "entropy"] = Field(
+        "minmax", description="the observer that chooses static activation ranges"
+    )
+    equalization: Literal["none", "cross_layer", "smoothquant"] = Field(
+        "none", description="function-preserving change of the float model before anything is rounded"
+    )
+    bias_correction: bool = Field(False, description="take back the mean shift that rounding causes in a layer")
+    batch_norm: bool = Field(False, description="estimate batch-norm statistics again for every configuration")
+
+    @property
+    def recipe(self) -> Recipe:
+        """What the evaluators are told."""
+        return Recipe(**self.model_dump())
 
 
 class Device(_Part):
@@ -102,6 +128,7 @@ class Job(_Part):
     model: ModelSource
     data: DataSource = DataSource()
     space: Space = Space()
+    quantization: Quantization = Quantization()
     quality: Literal["kl", "loss", "accuracy", "perplexity", "relative_error"] | None = Field(
         None, description="default: that of the zoo entry, else kl"
     )

@@ -64,6 +64,7 @@ def run_job(
         seed=job.search.seed,
         executor=_executor(executor, job),
         proxies=job.proxies,
+        recipe=job.quantization.recipe,
         store=knowledge,
         progress=watch,
         job={**job.plain(), "folder": str(folder)},
@@ -73,7 +74,7 @@ def run_job(
     if job.export is not None:
         with watch.stage(f"export to {job.export.target} and check back", STEPS) as advance:
             best = result.choose().point
-            calibration = calibrated(made.task, made.space, knowledge, Silent())
+            calibration = calibrated(made.task, made.space, job.quantization.recipe, knowledge, Silent())
             path = _artifact(out, best.id, job.export.target)
             report = _export(made, best.configuration, calibration, path, job.export.target, advance)
             exports.append(_summary(report, out))
@@ -153,10 +154,11 @@ def export_point(out: Path, point: str, target: str, progress: Progress | None =
     chosen = pick(document, point)
     content = dict(document["job"])
     folder = Path(content.pop("folder", "."))
-    made = _assemble(parse_job(content, "front.json"), folder, watch)
+    job = parse_job(content, "front.json")
+    made = _assemble(job, folder, watch)
     with watch.stage(f"export {chosen['id']} to {target} and check back", STEPS) as advance:
         configuration = Configuration.from_dict(chosen["config"])
-        calibration = calibrate(made.task, made.space)
+        calibration = calibrate(made.task, made.space, job.quantization.recipe)
         report = _export(made, configuration, calibration, _artifact(out, chosen["id"], target), target, advance)
     kept = [found for found in document["exports"] if found["path"] != _summary(report, out)["path"]]
     document["exports"] = [*kept, _summary(report, out)]
