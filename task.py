@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,7 +15,10 @@ from .fingerprint import fingerprint, without_addresses
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-QUALITIES = ("kl", "loss", "accuracy", "perplexity", "relative_error")
+#: The metrics by name; ``top5`` stands for every ``topK``. ``evaluators/metrics.py`` defines them.
+QUALITIES = ("kl", "loss", "accuracy", "top5", "perplexity", "relative_error", "cosine")
+#: Metrics that compare with the float model's own outputs and need no targets.
+SELF_REFERENCED = ("kl", "relative_error", "cosine")
 Split = Literal["calibration", "validation", "holdout"]
 SPLITS: tuple[Split, ...] = ("calibration", "validation", "holdout")
 
@@ -98,8 +102,9 @@ class Task:
         loss: ``loss(outputs, targets) -> scalar`` (mean over the samples), for proxies that need gradients and for
             ``quality="loss"``; ``None`` means cross-entropy with integer targets, and the KL divergence to the
             float model's own outputs where there are no targets.
-        quality: ``"kl"`` | ``"loss"`` | ``"accuracy"`` | ``"perplexity"`` | ``"relative_error"``, or a callable
-            ``(outputs, targets) -> tensor [samples]``. Lower is always better; ``"accuracy"`` is stored as error.
+        quality: ``"kl"`` | ``"loss"`` | ``"accuracy"`` | ``"top5"`` (any ``"topK"``) | ``"perplexity"`` |
+            ``"relative_error"`` | ``"cosine"``, or a callable ``(outputs, targets) -> tensor [samples]``. Lower is
+            always better; ``"accuracy"`` and ``"top5"`` are stored as errors, ``"cosine"`` as distance.
         name: shown in reports.
 
     Raises:
@@ -122,7 +127,7 @@ class Task:
 
         if not isinstance(model, nn.Module):
             raise InvalidInput(f"the model must be a torch.nn.Module, got {type(model).__name__}")
-        if not callable(quality) and quality not in QUALITIES:
+        if not callable(quality) and quality not in QUALITIES and top_k(quality) is None:
             near = difflib.get_close_matches(str(quality), QUALITIES, n=1) or QUALITIES
             raise InvalidInput(f"unknown quality {quality!r}; choose {' or '.join(near)}, or give a callable")
         if loss is not None and not callable(loss):
@@ -159,6 +164,8 @@ class Task:
         """Name of the stored metric."""
         if callable(self.quality):
             return getattr(self.quality, "__name__", type(self.quality).__name__)
+        if top_k(self.quality) is not None:
+            return f"{self.quality}_error"
         return "error" if self.quality == "accuracy" else self.quality
 
     def digest(self, *splits: Split) -> str:
@@ -171,7 +178,7 @@ class Task:
         content.update(f"{type(self.model).__qualname__}|{self.metric}".encode())
         if callable(self.quality):
             content.update(fingerprint(self.quality).encode())
-        if self.loss is not None and self.quality not in ("kl", "relative_error"):
+        if self.loss is not None and self.quality not in SELF_REFERENCED:
             content.update(fingerprint(self.loss).encode())
         for name, module in self.model.named_modules():
             content.update(f"{name}|{type(module).__qualname__}|{without_addresses(module.extra_repr())}".encode())
@@ -209,10 +216,16 @@ class Task:
                         f"{split} batch {position} has {len(batch)} samples and targets of shape "
                         f"{tuple(batch.targets.shape)}; their first dimensions must agree"
                     )
-        if self.quality in ("loss", "accuracy", "perplexity"):
+        if not callable(self.quality) and self.quality not in SELF_REFERENCED:
             for split in SPLITS[1:]:
                 if any(batch.targets is None for batch in self.split(split)):
                     raise InvalidInput(f"quality {self.quality!r} needs targets, and the {split} data has none")
+
+
+def top_k(quality: object) -> int | None:
+    """The k of a quality ``"topK"`` (``"top5"``: 5); ``None`` for every other quality."""
+    found = re.fullmatch(r"top([1-9][0-9]*)", quality) if isinstance(quality, str) else None
+    return int(found[1]) if found else None
 
 
 def _signature(batch: Batch) -> str:

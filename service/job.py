@@ -129,7 +129,7 @@ class Job(_Part):
     data: DataSource = DataSource()
     space: Space = Space()
     quantization: Quantization = Quantization()
-    quality: Literal["kl", "loss", "accuracy", "perplexity", "relative_error"] | None = Field(
+    quality: Literal["kl", "loss", "accuracy", "top5", "perplexity", "relative_error", "cosine"] | None = Field(
         None, description="default: that of the zoo entry, else kl"
     )
     device: Device = Device()

@@ -137,7 +137,8 @@ def my_error(outputs, targets):
 
 
 @pytest.mark.parametrize(
-    ("quality", "metric"), [*((name, name) for name in QUALITIES if name != "accuracy"), ("accuracy", "error"),
+    ("quality", "metric"), [*((name, name) for name in QUALITIES if name not in ("accuracy", "top5")),
+                            ("accuracy", "error"), ("top5", "top5_error"), ("top3", "top3_error"),
                             (my_error, "my_error"), (nn.MSELoss(), "MSELoss")],
 )  # fmt: skip
 def test_names_of_metrics(quality, metric):
@@ -155,6 +156,7 @@ def poisoned(value):
     [
         ({"model": {"weight": 1}}, "the model must be a torch.nn.Module, got dict"),
         ({"quality": "acuracy"}, "unknown quality 'acuracy'; choose accuracy, or give a callable"),
+        ({"quality": "top0"}, "unknown quality 'top0'; choose top5, or give a callable"),
         ({"quality": 7}, "unknown quality 7; choose kl or loss or"),
         ({"loss": "mse"}, "loss must be a callable"),
         ({"calibration": []}, "the calibration data is empty"),

@@ -42,6 +42,9 @@ def naive(quality, output, reference, targets):
         if quality == "relative_error":
             values.append(np.sqrt(((wanted - given) ** 2).sum()) / np.sqrt((wanted**2).sum()))
             continue
+        if quality == "cosine":
+            values.append(1 - (wanted * given).sum() / math.sqrt((wanted**2).sum() * (given**2).sum()))
+            continue
         classes = output.shape[-1]
         each = []
         labels_here = targets[sample].reshape(-1).tolist() if targets is not None else None
@@ -53,6 +56,9 @@ def naive(quality, output, reference, targets):
                 continue
             elif quality == "accuracy":
                 each.append(float(int(np.argmax(q)) != labels_here[position]))
+            elif quality.startswith("top"):
+                first = sorted(range(classes), key=lambda index: (-q[index], index))[: int(quality[3:])]
+                each.append(float(labels_here[position] not in first))
             else:
                 each.append(-q[labels_here[position]])
         values.append(sum(each) / len(each))
@@ -60,9 +66,13 @@ def naive(quality, output, reference, targets):
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (4, 6, 7), (2, 3, 2, 7)], ids=["B C", "B T V", "B H W C"])
-@pytest.mark.parametrize("quality", ["kl", "relative_error", "accuracy", "loss", "perplexity"])
+@pytest.mark.parametrize(
+    "quality", ["kl", "relative_error", "cosine", "accuracy", "top1", "top3", "top5", "loss", "perplexity"]
+)
 @pytest.mark.parametrize("ignored", [False, True])
-def test_against_loops(quality, shape, ignored):
+@pytest.mark.parametrize("chunk", [1, 20, 1 << 15], ids=["a position at a time", "two and a rest", "all at once"])
+def test_against_loops(quality, shape, ignored, chunk, monkeypatch):
+    monkeypatch.setattr("bitfront.evaluators.metrics._CHUNK", chunk)
     output, reference = outputs(*shape), outputs(*shape, seed=1)
     targets = labels(*shape[:-1], classes=shape[-1])
     targets.view(-1)[: len(targets) : 2] = output.argmax(-1).view(-1)[: len(targets) : 2]  # some are right
@@ -74,7 +84,43 @@ def test_against_loops(quality, shape, ignored):
     np.testing.assert_allclose(values.numpy(), naive(quality, output, reference, targets), rtol=1e-6, atol=1e-12)
 
 
-@pytest.mark.parametrize("quality", ["kl", "relative_error"])
+@pytest.mark.parametrize("scale", [1e-6, 1e-4, 1e-2])
+def test_kl_of_nearly_equal_outputs_is_not_lost_in_rounding(scale):
+    """KL = log E_p exp(d - E_p d) for a logit difference d: also where it is far below the rounding of float32."""
+    reference = outputs(6, 50)
+    output = reference + scale * outputs(6, 50, seed=1)
+    d, p = output.double() - reference.double(), reference.double().softmax(-1)
+    centred = d - (p * d).sum(-1, keepdim=True)
+    expected = torch.log((p * centred.exp()).sum(-1))
+    assert float(expected.min()) < 1e-2
+    values = per_sample(task_of("kl"), output, reference, None)
+    torch.testing.assert_close(values, expected, rtol=1e-4, atol=1e-15)
+
+
+def test_a_class_that_the_float_model_rules_out():
+    """p of 1e-200 counts as what it is: the surprise of the candidate is large, not infinite, and p log p is 0."""
+    reference, output = torch.tensor([[500.0, 0.0, 1.0]]), torch.tensor([[0.0, 500.0, 1.0]])
+    assert float(per_sample(task_of("kl"), output, reference, None)) == pytest.approx(500.0)
+
+
+def test_equal_outputs_are_ranked_by_class():
+    """A dead model, with all outputs equal, does not pass for a good one."""
+    dead, targets = torch.zeros(4, 10), torch.tensor([0, 2, 3, 9])
+    assert per_sample(task_of("top3"), dead, dead, targets).tolist() == [0, 0, 1, 1]
+    assert (
+        per_sample(task_of("top1"), dead, dead, targets).tolist()
+        == per_sample(task_of("accuracy"), dead, dead, targets).tolist()
+    )
+
+
+def test_cosine_ignores_length_and_knows_zero_vectors():
+    reference = torch.tensor([[1.0, 2.0], [1.0, 2.0], [1.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
+    output = torch.tensor([[3.0, 6.0], [-1.0, -2.0], [0.0, 5.0], [1.0, 0.0], [0.0, 0.0]])
+    values = per_sample(task_of("cosine"), output, reference, None)
+    np.testing.assert_allclose(values, [0, 2, 1, 1, 0], atol=1e-15)
+
+
+@pytest.mark.parametrize("quality", ["kl", "relative_error", "cosine"])
 def test_the_float_model_is_at_zero(quality):
     output = outputs(5, 7)
     assert per_sample(task_of(quality), output, output.clone(), None).abs().max() < 1e-12
@@ -128,12 +174,14 @@ def test_integer_targets_of_any_width():
 
 def test_half_precision_outputs():
     output, targets = outputs(4, 3).bfloat16(), labels(4, classes=3)
-    for quality in ("kl", "relative_error", "accuracy", "loss"):
+    for quality in ("kl", "relative_error", "cosine", "accuracy", "top2", "loss"):
         values = per_sample(task_of(quality), output, output, targets)
         assert torch.equal(values, per_sample(task_of(quality), output.float(), output.float(), targets))
 
 
-@pytest.mark.parametrize("quality", ["kl", "relative_error", "accuracy", "loss", "perplexity", lambda o, t: o[:, 0]])
+@pytest.mark.parametrize(
+    "quality", ["kl", "relative_error", "cosine", "accuracy", "top2", "loss", "perplexity", lambda o, t: o[:, 0]]
+)
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
 def test_outputs_that_are_not_finite(quality, poison):
     output = outputs(4, 3)
@@ -165,6 +213,10 @@ def test_a_metric_that_is_not_finite(task, name):
         ("accuracy", outputs(4, 3), outputs(4), "targets float32"),
         ("accuracy", outputs(4, 1), labels(4, classes=1), "choose another quality, or give a callable"),
         ("accuracy", outputs(4, 3, 8, 8), labels(4, 8, 8, classes=3), r"integer targets \[...\]"),
+        ("top5", outputs(4, 10), None, "quality 'top5' needs targets"),
+        ("top5", outputs(4, 5), labels(4, classes=5), "needs more than 5 classes, the model has 5; choose 'top2'"),
+        ("top5", outputs(4, 8), labels(4, classes=8) + 1, r"quality 'top5': targets lie in .* the model has 8 classes"),
+        ("top2", outputs(4, 3), labels(4, 1, classes=3), r"quality 'top2' needs outputs \[..., classes\]"),
         ("loss", outputs(4, 3), outputs(4, 3), "cross-entropy needs outputs .* give the task a loss of its own"),
         ("perplexity", outputs(4, 5, 3), labels(4, classes=3), "cross-entropy needs outputs"),
         ("loss", outputs(4, 3), labels(4, classes=3) + 1, r"targets lie in \[1, 3\], the model has 3 classes"),
@@ -251,7 +303,14 @@ def test_objective_of_relative_error(shape):
         assert float(objective(task_of("kl"), output, reference, None)) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("quality", ["kl", "relative_error"])
+def test_objective_of_cosine_is_the_mean_of_the_metric():
+    output, reference = outputs(4, 5, 3), outputs(4, 5, 3, seed=1)
+    for targets in (None, labels(4, 5, classes=3)):
+        found = objective(task_of("cosine"), output, reference, targets)
+        assert float(found) == pytest.approx(np.mean(naive("cosine", output, reference, None)), rel=1e-5)
+
+
+@pytest.mark.parametrize("quality", ["kl", "relative_error", "cosine"])
 def test_objectives_without_targets_are_flat_and_convex_at_the_float_outputs(quality):
     reference = outputs(3, 4).double()
     task = task_of(quality)
