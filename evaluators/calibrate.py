@@ -38,7 +38,9 @@ def calibrate(
     if needs_ranges(space):
         found.ranges.update(observed_ranges(task, space, recipe.activations, advance))
     if recipe.reconstructs:
-        found.codes.update(reconstructed(task, space, found, recipe.weights, advance))
+        codes, scales = reconstructed(task, space, found, recipe.weights, advance)
+        found.codes.update(codes)
+        found.weights.update(scales)
     if recipe.bias_correction:
         found.biases.update(bias_shifts(task, space, found, advance))
     return found

@@ -1,5 +1,22 @@
 """Reconstruction: codes that keep the output of a layer, not only its weights."""
 
-from .layers import reconstructed
+from .adaquant import AdaQuant
+from .adaround import AdaRound
+from .gptq import Gptq
+from .layers import METHODS, reconstructed
+from .moments import Moment, second_moments
+from .problem import LayerProblem, Reconstruction
+from .rows import Blocks
 
-__all__ = ["reconstructed"]
+__all__ = [
+    "METHODS",
+    "AdaQuant",
+    "AdaRound",
+    "Blocks",
+    "Gptq",
+    "LayerProblem",
+    "Moment",
+    "Reconstruction",
+    "reconstructed",
+    "second_moments",
+]
