@@ -1,6 +1,16 @@
 """How tensors are rounded: the elements of every format, their scales, weights and activations."""
 
-from .activation import ActivationQuantizer, FloatRounding, Quantizer, Range, activation_quantizer
+from .activation import (
+    ActivationQuantizer,
+    BlockScaledQuantizer,
+    ChannelQuantizer,
+    DynamicQuantizer,
+    FloatQuantizer,
+    FloatRounding,
+    Quantizer,
+    Range,
+    activation_quantizer,
+)
 from .floating import round_to_float
 from .grid import codebook, decode, encode, nearest
 from .layout import Layout, as_groups, from_groups
@@ -9,6 +19,10 @@ from .weight import QuantizedWeight, WeightScale, quantize_weight
 
 __all__ = [
     "ActivationQuantizer",
+    "BlockScaledQuantizer",
+    "ChannelQuantizer",
+    "DynamicQuantizer",
+    "FloatQuantizer",
     "FloatRounding",
     "Layout",
     "QuantizedWeight",

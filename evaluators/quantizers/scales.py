@@ -1,44 +1,81 @@
-r"""Weight scales by least squared error.
+"""Scales of weights in every format: the smallest that clip nothing, or those of least squared error.
 
-For each output channel with weights :math:`w` the scale solves
+==================  =============================================  ==================================================
+format              ``minmax``                                     ``mse``
+==================  =============================================  ==================================================
+integers, floats    largest magnitude over largest element         ``scale_search``
+asymmetric          the whole range (``asymmetric_scales``)        ranges inside it (``asymmetric_scales``)
+fp16 scales         rounded to fp16 before codes are chosen        the best of the three nearest fp16 numbers
+mx                  the rule of OCP MX (``block_scales``)          the best of that, half and twice that
+nvfp4               e4m3 of the largest magnitude                  the best of 11 e4m3 numbers around that
+nf4                 largest magnitude                              likewise: QLoRA defines the format by it
+==================  =============================================  ==================================================
 
-.. math:: \min_s \sum_i (w_i - s\,\operatorname{clamp}(\operatorname{round}(w_i / s), q_{\min}, q_{\max}))^2
-
-(Choukroun et al. 2019, arXiv:1902.06822; Banner et al. 2019, arXiv:1810.05723.) The objective is one parabola in s for
-each set of codes q, with its minimum at s = <w, q> / <q, q>, and there are many sets: the fewer weights a channel has
-and the more bits, the rougher the curve. So a geometric grid and then a linear one around the best point name
-candidates, each is taken to the minimum of its own parabola, and both grids are finer where the curve is rougher.
-Alternating least squares (fix the codes, then s; fix s, then round) ends in a minimum. The squared error comes within
-1 % of that of a search over thousands of scales for up to 5 bits, and within 15 % for 8, where it is hundreds of times
-smaller than for 4 (``tests/evaluators/test_scales.py``).
+Elements that are all zero get the scale 1 (and zero-point 0).
 """
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
+from ...errors import InvalidInput
 from ...formats import TensorFormat
+from .asymmetric_scales import range_scales, search_range_rows
+from .block_scales import (
+    e4m3_neighbours,
+    e4m3_scale,
+    fp16_neighbours,
+    fp16_scale,
+    plain_scale,
+    power_of_two_scale,
+    whole_scale,
+)
 from .layout import Layout
+from .scale_search import CHUNK, search_rows, squared_errors
 from .weight import WeightScale
 
-_CHUNK = 1 << 18  # elements at a time: a chunk and its temporaries stay in the second-level cache
-_LOWEST, _HIGHEST = 0.04, 2.0  # of the scale that maps the largest weight to the largest code
-_FIT_STEPS = 3
+_DOWN, _UP = 6, 4  # e4m3 codes around the scale of the largest magnitude: 0.5 to 1.5 of it
 
 
 def choose_scales(weight: Tensor, target: TensorFormat, channel_axis: int, method: str = "mse") -> WeightScale:
-    """Scales (and zero-points) of a weight by ``"mse"`` or ``"minmax"``."""
-    return {"mse": mse_scales, "minmax": minmax_scales}[method](weight, target, channel_axis)
+    """Scales (and zero-points) of a weight.
+
+    Args:
+        weight: float tensor.
+        target: a narrow format.
+        channel_axis: axis of the output channels.
+        method: ``"mse"`` or ``"minmax"``.
+
+    Raises:
+        InvalidInput: the method is unknown.
+    """
+    if method not in ("mse", "minmax"):
+        raise InvalidInput(f"unknown choice of scales {method!r}; choose mse or minmax")
+    return (mse_scales if method == "mse" else minmax_scales)(weight, target, channel_axis)
 
 
 def minmax_scales(weight: Tensor, target: TensorFormat, channel_axis: int) -> WeightScale:
-    """The smallest scales that clip nothing."""
-    rows = Layout.of(weight, target, channel_axis).rows(weight.detach().float())
-    largest = rows.abs().amax(1)
-    return WeightScale(torch.where(largest > 0, largest / target.largest, torch.ones_like(largest)))
+    """The smallest scales that clip nothing (mx formats: the rule of OCP MX, which clips a little).
+
+    Args:
+        weight: float tensor.
+        target: a narrow format.
+        channel_axis: axis of the output channels.
+    """
+    layout = Layout.of(weight, target, channel_axis)
+    rows = layout.rows(weight.detach().float())
+    if not target.symmetric:
+        scale, zero_point = range_scales(*torch.aminmax(rows, dim=1), target)
+        return WeightScale(scale.reshape(layout.scale_shape), zero_point.reshape(layout.scale_shape))
+    largest = rows.abs().amax(1).reshape(layout.scale_shape)
+    if target.scale == "e4m3":
+        whole = whole_scale(largest.amax(), target)
+        return WeightScale(e4m3_scale(largest, target, whole), tensor_scale=whole)
+    if target.scale == "e8m0":
+        return WeightScale(power_of_two_scale(largest, target))
+    scale = plain_scale(largest, target)
+    return WeightScale(fp16_scale(scale) if target.scale == "fp16" else scale)
 
 
 def mse_scales(weight: Tensor, target: TensorFormat, channel_axis: int) -> WeightScale:
@@ -48,51 +85,53 @@ def mse_scales(weight: Tensor, target: TensorFormat, channel_axis: int) -> Weigh
         weight: float tensor.
         target: a narrow format.
         channel_axis: axis of the output channels.
-
-    Returns:
-        The scales; elements that are all zero get 1.
     """
     layout = Layout.of(weight, target, channel_axis)
-    rows = layout.rows(weight.detach().float())
-    step = max(1, _CHUNK // max(1, rows.shape[1]))
-    found = torch.cat([_mse_rows(chunk, *target.levels) for chunk in torch.split(rows, step)])
-    return WeightScale(found.reshape(layout.scale_shape))
+    start = minmax_scales(weight, target, channel_axis)
+    if target.number == "codebook":
+        return start
+    rows, shape = layout.rows(weight.detach().float()), layout.scale_shape
+    chunks = torch.split(rows, max(1, CHUNK // max(1, rows.shape[1])))
+    if not target.symmetric:
+        found = [_asymmetric(chunk, target) for chunk in chunks]
+        scale, zero_point = (torch.cat(each).reshape(shape) for each in zip(*found, strict=True))
+        return WeightScale(scale, zero_point)
+    if target.scale in ("e8m0", "e4m3"):
+        candidates = _block_candidates(start.scale.flatten(), target)
+        whole = 1.0 if start.tensor_scale is None else start.tensor_scale
+        parts = zip(chunks, torch.split(candidates, len(chunks[0])), strict=True)
+        scale = torch.cat([_best(chunk, part, part * whole, target) for chunk, part in parts])
+        return WeightScale(scale.reshape(shape), tensor_scale=start.tensor_scale)
+    scale = torch.cat([_symmetric(chunk, target) for chunk in chunks])
+    return WeightScale(scale.reshape(shape))
 
 
-def _mse_rows(rows: Tensor, low: int, high: int) -> Tensor:
-    """Scales [channels] of ``rows`` [channels, elements]."""
-    largest = rows.abs().amax(1)
-    unit = torch.where(largest > 0, largest / high, torch.ones_like(largest))
-    elements, roughness = max(1, rows.shape[1]), min(math.sqrt(high), 6.0)  # of 7 and 8 bits little is at stake
-    coarse = int(max(23, min(1024, 4096 * roughness / elements)))
-    fine = int(max(6 * roughness, min(512, 4096 * roughness / elements)))
-    ratio = (_HIGHEST / _LOWEST) ** (1 / (coarse - 1))
-    best, error = unit, _error(rows, unit, low, high)
-    for grid in (
-        _HIGHEST * ratio ** -torch.arange(coarse, dtype=torch.float32),
-        torch.linspace(1 / ratio, ratio, fine + 2)[1:-1],
-        *[torch.ones(1)] * _FIT_STEPS,
-    ):
-        best, error = _better(rows, best[:, None] * grid.to(best), best, error, low, high)
-    return best
+def _symmetric(rows: Tensor, target: TensorFormat) -> Tensor:
+    scale = search_rows(rows, target)
+    if target.scale != "fp16":
+        return scale
+    candidates = fp16_neighbours(scale)
+    return _best(rows, candidates, candidates, target)
 
 
-def _better(rows: Tensor, scales: Tensor, best: Tensor, error: Tensor, low: int, high: int) -> tuple[Tensor, Tensor]:
-    """The best scale of each row so far, or one fitted to the codes of ``scales`` [channels, candidates]."""
-    weights = rows.t().contiguous()[:, :, None]  # elements first: few of them, many candidates, and sums stay wide
-    for block in torch.split(scales, max(1, _CHUNK // max(1, rows.numel())), dim=1):
-        codes = (weights / block).round_().clamp_(low, high)
-        norm, product = codes.square().sum(0), (codes * weights).sum(0)
-        fitted = torch.where(product > 0, product / norm, block)
-        errors, which = codes.mul_(fitted).sub_(weights).square_().sum(0).min(1)
-        wins = errors < error
-        best = torch.where(wins, fitted.gather(1, which[:, None])[:, 0], best)
-        error = torch.where(wins, errors, error)
-    return best, error
+def _asymmetric(rows: Tensor, target: TensorFormat) -> tuple[Tensor, Tensor]:
+    scale, zero_point = search_range_rows(rows, target)
+    if target.scale == "fp16":
+        candidates = fp16_neighbours(scale)
+        scale = _best(rows, candidates, candidates, target, zero_point[:, None].expand_as(candidates))
+    return scale, zero_point
 
 
-def _error(rows: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
-    """Squared error of each row under its scale."""
-    column = scale[:, None]
-    codes = (rows / column).round_().clamp_(low, high)
-    return codes.mul_(column).sub_(rows).square_().sum(1)
+def _block_candidates(scale: Tensor, target: TensorFormat) -> Tensor:
+    """Scales of blocks [scales] and those around them: [scales, candidates], the scale itself first."""
+    if target.scale == "e4m3":
+        return e4m3_neighbours(scale, _DOWN, _UP)
+    return (scale[:, None] * scale.new_tensor([1.0, 0.5, 2.0])).clamp(2.0**-127, 2.0**127)
+
+
+def _best(
+    rows: Tensor, candidates: Tensor, factors: Tensor, target: TensorFormat, zero_points: Tensor | None = None
+) -> Tensor:
+    """Of the candidates of each row the one whose factor gives the least squared error; the first one on ties."""
+    which = squared_errors(rows, factors, target, zero_points).argmin(1, keepdim=True)
+    return candidates.gather(1, which)[:, 0]

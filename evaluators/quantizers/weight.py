@@ -7,7 +7,8 @@ Affine quantization of a tensor :math:`x` to codes :math:`q` (Jacob et al. 2018,
     q = \operatorname{clamp}(\operatorname{round}(x / s) + z,\; q_{\min}, q_{\max}), \qquad \hat x = s (q - z)
 
 ``round`` is half to even. Signed symmetric codes use the full range :math:`[-2^{b-1}, 2^{b-1}-1]` with z = 0. Minifloats
-and nf4 round x / s to their nearest element (``grid``), and :math:`\hat x = s\,q`.
+and nf4 round x / s to their nearest element (``grid``), and :math:`\hat x = s\,q`. nvfp4 multiplies by the rounded
+reciprocal of its two scales instead of dividing, as its kernels do.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ...formats import TensorFormat
+from .block_scales import reciprocal
 from .grid import decode, encode, nearest
 from .layout import Layout
 
@@ -92,6 +94,10 @@ def quantize_weight(weight: Tensor, target: TensorFormat, scales: WeightScale, c
     """
     layout = Layout.of(weight, target, channel_axis)
     zero_point = 0.0 if scales.zero_point is None else layout.expand(scales.zero_point)
-    ratio = layout.matrix(weight.detach().float()) / layout.expand(scales.factor)
+    matrix = layout.matrix(weight.detach().float())
+    if scales.tensor_scale is None:
+        ratio = matrix / layout.expand(scales.scale)
+    else:
+        ratio = matrix * layout.expand(reciprocal(scales.scale, scales.tensor_scale))
     codes = encode(nearest(ratio, target, zero_point), target, zero_point)
     return QuantizedWeight(layout.tensor(codes).contiguous(), scales, layout)
