@@ -13,10 +13,13 @@ from ...formats import activation_name
 from ..calibration import Advance, static_activations
 from ..float_run import first_tensor, run_float
 from ..quantizers import Range
+from .protocol import Observer, extremes
+from .registry import OBSERVERS
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
+    from ...formats import TensorFormat
     from ...space import SearchSpace
     from ...task import Task
 
@@ -26,6 +29,9 @@ def observed_ranges(
 ) -> dict[tuple[str, str], Range]:
     """Clipping ranges of the inputs of every module whose site offers static activation scales.
 
+    A module that is called more than once in a forward pass has one range for all its calls. Modules that the
+    calibration data does not reach, and inputs that are no floats, have none.
+
     Args:
         task: model and calibration data.
         space: the sites.
@@ -33,34 +39,77 @@ def observed_ranges(
         advance: called with 1 after each calibration batch.
 
     Returns:
-        (module path, name of the activation format) -> range.
+        (module path, name of the activation format) -> range, on the CPU.
 
     Raises:
         NonFiniteOutput: an activation is NaN or infinite; the message names the layer.
     """
-    ranges: dict[str, Range] = {}
-    targets = {module: static_activations(site) for site in space.sites for module in site.modules}
-
-    def hook(name: str) -> Callable[..., None]:
-        def observe(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            value = first_tensor(args, kwargs)
-            if value is None or not value.is_floating_point():
-                return
-            low, high = torch.aminmax(value.detach())
-            if not bool(torch.isfinite(low) & torch.isfinite(high)):
-                raise NonFiniteOutput(f"the activation that enters {name} is NaN or infinite on the calibration data")
-            before = ranges.get(name, Range(low, high))
-            ranges[name] = Range(torch.minimum(low, before.low), torch.maximum(high, before.high))
-
-        return observe
-
+    seen = {
+        module: _Input(module, observer, targets)
+        for site in space.sites
+        if (targets := static_activations(site))
+        for module in site.modules
+    }
     with ExitStack() as stack, torch.no_grad():
-        for name, wanted in targets.items():
-            if wanted:
-                handle = task.model.get_submodule(name).register_forward_pre_hook(hook(name), with_kwargs=True)
-                stack.callback(handle.remove)
+        for name, entering in seen.items():
+            module = task.model.get_submodule(name)
+            stack.callback(module.register_forward_pre_hook(entering.hook, with_kwargs=True).remove)
         for batch in task.calibration:
             run_float(task.model, batch, "calibration")
+            for entering in seen.values():
+                entering.end_batch()
             if advance:
                 advance(1)
-    return {(name, activation_name(target)): found for name, found in ranges.items() for target in targets[name]}
+        return {
+            (name, activation_name(target)): found
+            for name, entering in seen.items()
+            for target, found in entering.ranges().items()
+        }
+
+
+class _Input:
+    """What enters one module, and the observers that look at it."""
+
+    def __init__(self, module: str, observer: str, targets: list[TensorFormat]) -> None:
+        self._module = module
+        self._new: Callable[[], Observer] = OBSERVERS[observer]
+        self._targets = targets
+        self._observers: dict[bool, Observer] = {}  # one scale for each feature? -> the observer
+
+    def hook(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Observe the first tensor among the arguments."""
+        entering = first_tensor(args, kwargs)
+        if entering is None or not entering.is_floating_point() or not entering.numel():
+            return
+        for by_feature in {_by_feature(target) for target in self._targets}:
+            value = _columns(entering.detach().float(), by_feature)
+            found = extremes(value)
+            if not bool(torch.isfinite(found.low + found.high).all()):
+                raise NonFiniteOutput(
+                    f"the activation that enters {self._module} is NaN or infinite on the calibration data"
+                )
+            self._observers.setdefault(by_feature, self._new()).observe(value, found)
+
+    def end_batch(self) -> None:
+        """Tell the observers that a calibration batch ends."""
+        for observer in self._observers.values():
+            observer.end_batch()
+
+    def ranges(self) -> dict[TensorFormat, Range]:
+        """The range of every format."""
+        found = {}
+        for target in self._targets:
+            observer = self._observers.get(_by_feature(target))
+            if observer is not None:
+                shape = (-1,) if _by_feature(target) else ()
+                found[target] = Range(*(end.float().reshape(shape).cpu() for end in observer.range(target)))
+        return found
+
+
+def _by_feature(target: TensorFormat) -> bool:
+    return target.granularity == "channel"
+
+
+def _columns(value: Tensor, by_feature: bool) -> Tensor:
+    """The values that share a scale as columns: [elements, 1] or [tokens, features]."""
+    return value.reshape(-1, value.shape[-1] if by_feature else 1)
