@@ -75,7 +75,7 @@ def _bias_shift(request: ExportRequest, site: Site, path: str) -> Tensor | None:
     if not target.quantizes_activations or not site.kind.startswith("conv") or not isinstance(bias, Tensor):
         return None
     weight = request.quantized.calibration.scales(site, target.weight).factor.to(bias)
-    if len(weight) != len(bias):
+    if len(weight) not in (1, len(bias)):
         return None  # a grouped transposed convolution, whose scales do not run along its output channels
     quantizer = request.quantized.calibration.activation(path, target.activation) if target.activation else None
     if not isinstance(quantizer, ActivationQuantizer):

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ..evaluators.quantizers import ActivationQuantizer
+from ..evaluators.quantizers import ActivationQuantizer, FloatRounding, Quantizer
 from ..formats import Format
 from .onnx_simplify import constant
 from .onnx_trace import DOMAIN
-from .onnx_weights import register
+from .onnx_weights import half_type, register
 from .protocol import ExportRequest
 
 if TYPE_CHECKING:
@@ -36,19 +36,18 @@ class InputRounding:
 
     def __init__(self, graph: ir.Graph, request: ExportRequest) -> None:
         self._graph = graph
-        self._quantizers: dict[ir.Node, ActivationQuantizer | None] = {}
+        self._quantizers: dict[ir.Node, Quantizer] = {}
         for node in graph:
             if node.domain != DOMAIN:
                 continue
             site, module = (node.attributes[key].as_string() for key in ("site", "module"))
             activation = Format.parse(request.configuration[site]).activation
             assert activation is not None
-            quantizer = request.quantized.calibration.activation(module, activation)
-            self._quantizers[node] = quantizer if isinstance(quantizer, ActivationQuantizer) else None
+            self._quantizers[node] = unsigned(request.quantized.calibration.activation(module, activation))
 
     def is_integer(self, node: ir.Node | None) -> bool:
-        """Whether the node is a marker whose input is rounded to integers."""
-        return node is not None and self._quantizers.get(node) is not None
+        """Whether the node is a marker whose input is rounded to integers with one static scale."""
+        return node is not None and isinstance(self._quantizers.get(node), ActivationQuantizer)
 
     def output_is_rounded(self, value: ir.Value) -> bool:
         """Whether the value goes nowhere but into one and the same rounding to integers.
@@ -83,7 +82,7 @@ class InputRounding:
         """Replace the markers. Markers that round one tensor alike share one pair of nodes."""
         import onnx_ir as ir
 
-        done: dict[tuple[ir.Value, ActivationQuantizer | None], ir.Value] = {}
+        done: dict[tuple[ir.Value, Quantizer], ir.Value] = {}
         for node, quantizer in self._quantizers.items():
             source = node.inputs[0]
             assert source is not None
@@ -93,20 +92,21 @@ class InputRounding:
             self._graph.remove(node)
 
     def _destinations(self, value: ir.Value) -> set[ActivationQuantizer | None]:
-        """The quantizers that a value reaches; ``None`` stands for any other use."""
+        """The static integer quantizers that a value reaches; ``None`` stands for any other use."""
         if value.is_graph_output():
             return {None}
         found: set[ActivationQuantizer | None] = set()
         for node, index in value.uses():
             if node in self._quantizers:
-                found.add(self._quantizers[node])
+                quantizer = self._quantizers[node]
+                found.add(quantizer if isinstance(quantizer, ActivationQuantizer) else None)
             elif index == 0 and node.domain == "" and node.op_type in _MOVES:
                 found |= self._destinations(node.outputs[0])
             else:
                 found.add(None)
         return found
 
-    def _rounded(self, before: ir.Node, value: ir.Value, quantizer: ActivationQuantizer | None) -> ir.Value:
+    def _rounded(self, before: ir.Node, value: ir.Value, quantizer: Quantizer) -> ir.Value:
         import onnx_ir as ir
 
         def add(operator: str, inputs: list[ir.Value | None], dtype: ir.DataType, **attributes: int) -> ir.Value:
@@ -115,9 +115,11 @@ class InputRounding:
             self._graph.insert_before(before, node)
             return node.outputs[0]
 
-        if quantizer is None:
-            narrow = add("Cast", [value], ir.DataType.BFLOAT16, to=int(ir.DataType.BFLOAT16))
+        if isinstance(quantizer, FloatRounding):
+            kind = half_type(quantizer.target)
+            narrow = add("Cast", [value], kind, to=int(kind))
             return add("Cast", [narrow], ir.DataType.FLOAT, to=int(ir.DataType.FLOAT))
+        assert isinstance(quantizer, ActivationQuantizer)
         scale = self._scalar(np.float32(quantizer.scale), f"scale_{quantizer.scale!r}")
         zero_point = self._scalar(np.uint8(quantizer.zero_point), f"zero_point_{quantizer.zero_point}")
         codes = add("QuantizeLinear", [value, scale, zero_point], ir.DataType.UINT8)
@@ -130,6 +132,16 @@ class InputRounding:
         import onnx_ir as ir
 
         return register(self._graph, ir.Tensor(np.array(number), name=f"{DOMAIN}.{name}"))
+
+
+def unsigned(quantizer: Quantizer) -> Quantizer:
+    """The same rounding with codes from 0 on, which the integer kernels of x86 take; other quantizers as they are.
+
+    Signed codes [-2^(b-1), 2^(b-1) - 1] with the zero-point 0 are the codes [0, 2^b - 1] with the zero-point 2^(b-1).
+    """
+    if isinstance(quantizer, ActivationQuantizer) and quantizer.symmetric:
+        return ActivationQuantizer(quantizer.scale, 2 ** (quantizer.bits - 1), quantizer.bits)
+    return quantizer
 
 
 def _implies(quantizer: ActivationQuantizer | None, bounds: tuple[float, float]) -> bool:

@@ -7,12 +7,16 @@ file, must equal the fake-quantized ones bit for bit, and inputs must be rounded
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import ExportMismatch
-from ..evaluators.quantizers import ActivationQuantizer
+from ..evaluators.quantizers import ActivationQuantizer, Layout
 from ..formats import Format
+from .onnx_activations import unsigned
+from .onnx_storage import decoded
 from .protocol import ExportRequest
 
 
@@ -22,23 +26,18 @@ def check_weights(request: ExportRequest, path: Path) -> None:
     Raises:
         ExportMismatch: names the first site that differs.
     """
-    import onnx_ir as ir
-
-    stored = ir.load(path).graph.initializers
+    stored = initializers(path)
     for site in request.space.sites:
         target = Format.parse(request.configuration.to_dict().get(site.name, "fp32")).weight
         wanted = request.quantized.weight(site, target).float().cpu().numpy()
         names = [name for name in parameter_names(request, site.parameter) if name in stored]
         if not names:
             raise ExportMismatch(f"site {site.name}: its weight {site.parameter} is not in the file")
-        tensor = stored[names[0]].const_value
-        assert tensor is not None
-        given = tensor.numpy().astype(np.float32)
-        if target.number == "int":
-            scale = stored[f"{names[0]}.scale"].const_value
-            assert scale is not None
-            along = [-1 if axis == site.channel_axis else 1 for axis in range(given.ndim)]
-            given = given * scale.numpy().reshape(along)
+        try:
+            layout = Layout(site.weight_shape, site.channel_axis, target)
+            given = stored[names[0]].astype(np.float32) if target.is_wide else decoded(stored, names[0], layout)
+        except KeyError as missing:
+            raise ExportMismatch(f"site {site.name}: {missing} is not in the file") from None
         if not np.array_equal(given, wanted):
             worst = float(np.abs(given - wanted).max())
             raise ExportMismatch(
@@ -59,6 +58,7 @@ def check_rounding(request: ExportRequest, path: Path) -> None:
     for module, site in request.rounded_modules.items():
         activation = Format.parse(request.configuration[site]).activation
         quantizer = request.quantized.calibration.activation(module, activation) if activation else None
+        quantizer = None if quantizer is None else unsigned(quantizer)
         if isinstance(quantizer, ActivationQuantizer):
             wanted.add((quantizer.scale, quantizer.zero_point))
     given = set()
@@ -73,6 +73,17 @@ def check_rounding(request: ExportRequest, path: Path) -> None:
             f"the file rounds inputs with {len(given - wanted)} scales that the calibration does not have, and lacks "
             f"{len(wanted - given)} of its own"
         )
+
+
+def initializers(path: Path) -> dict[str, NDArray[Any]]:
+    """The initializers of a file by name, in its own types."""
+    import onnx_ir as ir
+
+    found = {}
+    for name, value in ir.load(path).graph.initializers.items():
+        assert value.const_value is not None
+        found[name] = value.const_value.numpy()
+    return found
 
 
 def parameter_names(request: ExportRequest, parameter: str) -> list[str]:

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..errors import ExportMismatch, InvalidInput, UnsupportedModel
-from ..formats import Format
+from ..formats import Format, weight_name
 from .comparison import doubled, reference, relative_error
 from .onnx_activations import InputRounding
 from .onnx_check import check_rounding, check_weights, parameter_names
 from .onnx_kernels import products, site_node_name, use_integer_kernels
 from .onnx_simplify import simplify
+from .onnx_storage import E8M0_OPSET, INT4_OPSET, needed_opset, refusal
 from .onnx_trace import trace
-from .onnx_weights import INT2_OPSET, INT4_OPSET, StoredWeight, store_bfloat16
+from .onnx_weights import StoredWeight, store_half
 from .protocol import Capability, ExportRequest
 from .report import Artifact, Verification
 
@@ -28,18 +29,21 @@ _PROTOBUF_BYTES = 2**31
 
 
 class OnnxExporter:
-    """One ``.onnx`` file: codes in 2, 4 or 8 bits, one float32 scale per output channel, rounded inputs as QDQ pairs.
+    """One ``.onnx`` file: narrow codes and their scales, rounded inputs as QDQ pairs.
 
-    ==============  ==============================================================================================
-    format          in the file
-    ==============  ==============================================================================================
-    ``w2``          INT2 codes (operator set 25; INT4 where an older one is asked for), ``Cast(codes) * scale``
-    ``w3``, ``w4``  INT4 codes, likewise
-    ``w5 … w8``     INT8 codes, likewise
-    ``wXaY``        the same codes; ``QuantizeLinear, DequantizeLinear`` on uint8 before the product (and ``Clip``
-                    on the codes where Y < 8), ``DequantizeLinear`` on the weight where an integer kernel takes it
-    ``bf16``        BFLOAT16 weight, the input cast to bfloat16 and back
-    ==============  ==============================================================================================
+    =====================  =======================================================================================
+    weight                 in the file (``onnx_storage``)
+    =====================  =======================================================================================
+    ``w2`` … ``w8``        INT2 (operator set 25), INT4 or INT8 codes, ``Cast(codes) * scale``; ``z``: unsigned
+    ``t``, ``g``, ``b``    the same with one scale per tensor, group (FLOAT16) or square
+    ``we4m3``, ``we5m2``   FLOAT8 codes, ``Cast(codes) * scale``
+    other minifloats, nf4  UINT4 or UINT8 codes, ``Gather(table, codes) * scale``
+    ``wmxfp8``, ``wmxfp4``  likewise with FLOAT8E8M0 scales (operator set 24), ``wnvfp4`` with FLOAT8E4M3FN scales
+    ``bf16``, ``fp16``     BFLOAT16 or FLOAT16; the input is cast to it and back
+    =====================  =======================================================================================
+
+    ``aX`` and ``aXs`` put ``QuantizeLinear, DequantizeLinear`` on uint8 before the product (and ``Clip`` on the codes
+    where X < 8), and ``DequantizeLinear`` on the weight where an integer kernel takes it.
     """
 
     name = "onnx"
@@ -47,13 +51,19 @@ class OnnxExporter:
     def capabilities(self, format: Format) -> Capability:
         """Which formats can be stored; the reason says how, or what is missing."""
         weight, activation = format.weight, format.activation
-        if format.name in ("bf16", "fp32"):
+        if format.is_wide:
             return Capability(True, f"stored in {weight.bits} bits")
-        if weight.number != "int" or weight.granularity != "channel" or not weight.symmetric:
-            return Capability(False, "weights are stored as integers with one scale per output channel: w2 … w8")
+        missing = refusal(weight)
+        if missing:
+            return Capability(False, missing)
         if activation is not None and (activation.number, activation.granularity) != ("int", "tensor"):
-            return Capability(False, "inputs are rounded to integers with one static scale: wXaY")
-        return Capability(True, f"codes stored in {format.weight.container_bits} bits")
+            alone = weight_name(weight)
+            return Capability(
+                False,
+                "inputs are rounded to integers with one static scale; "
+                f"offer {alone + 'a8, ' if alone.startswith('w') else ''}or {alone}, which leaves inputs alone",
+            )
+        return Capability(True, f"codes stored in {weight.container_bits} bits")
 
     def validate(self, request: ExportRequest) -> None:
         """Check the packages, the formats and the types.
@@ -75,6 +85,11 @@ class OnnxExporter:
         opset = self._opset(request)
         if opset < INT4_OPSET:
             raise InvalidInput(f"opset={opset} has no 4-bit integers; give at least {INT4_OPSET}")
+        for name in sorted(set(request.configuration.values())):
+            if opset < E8M0_OPSET and Format.parse(name).weight.scale == "e8m0":
+                raise InvalidInput(
+                    f"opset={opset} has no powers of two as scales for {name}; give at least {E8M0_OPSET}"
+                )
         size = sum(parameter.numel() * parameter.element_size() for parameter in request.model.parameters())
         if size >= _PROTOBUF_BYTES:
             raise InvalidInput(f"the model holds {size / 1e9:.1f} GB; one ONNX file holds less than 2 GB")
@@ -159,10 +174,10 @@ class OnnxExporter:
         target = Format.parse(request.configuration.to_dict().get(site.name, "fp32")).weight
         if target.is_wide:
             if target.bits == 16:
-                store_bfloat16(graph, initializer, request.quantized.weight(site, target))
+                store_half(graph, initializer, request.quantized.weight(site, target), target)
             return
         codes = request.quantized.calibration.quantize(site, request.model.get_parameter(site.parameter), target)
-        weight = StoredWeight(graph, initializer, codes, target.bits, opset)
+        weight = StoredWeight(graph, initializer, codes, opset)
         use_integer_kernels(graph, found, weight, rounding)
         weight.replace_float()
 
@@ -170,5 +185,6 @@ class OnnxExporter:
     def _opset(request: ExportRequest) -> int:
         if request.opset is not None:
             return request.opset
-        bits = [Format.parse(name).weight_bits for name in request.configuration.values()]
-        return INT2_OPSET if 2 in bits else INT4_OPSET
+        return max(
+            (needed_opset(Format.parse(name).weight) for name in request.configuration.values()), default=INT4_OPSET
+        )

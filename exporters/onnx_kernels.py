@@ -10,10 +10,12 @@ onnxruntime (1.22 to 1.31, CPU) fuses
   float convolution when measured.) A pointwise convolution whose output is not rounded is a matrix product over its
   pixels, and is written as one.
 
-All other products read the weight through ``Cast(codes) * scale`` and run in float, on rounded inputs.
-One thing must be kept from it: where a convolution with a float weight stands directly between two roundings (and its
-output has other uses, or it is a transposed one), onnxruntime rounds the weight to 8 bits with one scale for the whole
-tensor and computes something else (measured: an error of 0.6 on EfficientNet-lite0). There the bias is added apart.
+All other products read the weight through ``Cast(codes) * scale`` and run in float, on rounded inputs: asymmetric
+weights, minifloats and weights with groups among them, written as ``MatMul - (-bias)`` too.
+One thing must be kept from it: where a convolution or ``Gemm`` with a float weight stands directly between two
+roundings, onnxruntime rounds the weight to 8 bits with one scale for the whole tensor and computes something else
+(measured: an error of 0.6 on EfficientNet-lite0). There a convolution is written ``-conv(x, -w, -b)``, which is the
+same number bit for bit.
 """
 
 from __future__ import annotations
@@ -22,12 +24,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from .onnx_activations import InputRounding
 from .onnx_simplify import pads_automatically
 from .onnx_trace import DOMAIN
-from .onnx_weights import StoredWeight, register
+from .onnx_weights import StoredWeight
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -98,16 +98,16 @@ def use_integer_kernels(graph: ir.Graph, found: list[Product], weight: StoredWei
         if not rounding.is_integer(_source(node.inputs[0])):
             continue
         if node.op_type in ("Conv", "ConvTranspose"):
-            if node.op_type == "Conv" and rounding.output_is_rounded(node.outputs[0]):
-                node.replace_input_with(1, weight.dequantized())
+            if node.op_type == "Conv" and weight.suits_integer_kernels and rounding.output_is_rounded(node.outputs[0]):
+                node.replace_input_with(1, weight.operand())
             elif _is_pointwise(node):
-                _pointwise_as_matmul(graph, node, weight.dequantized(transpose=True))
-            elif rounding.reaches_rounding(node.outputs[0]) and not _bias_apart(graph, node):
-                node.replace_input_with(1, weight.dequantized())
+                _pointwise_as_matmul(graph, node, weight.operand(transpose=True))
+            elif rounding.reaches_rounding(node.outputs[0]):
+                _negate_twice(graph, node)
         elif node.op_type == "MatMul":
-            node.replace_input_with(1, weight.dequantized(product.transposed))
+            node.replace_input_with(1, weight.operand(product.transposed))
         else:
-            _gemm_as_matmul(graph, node, weight.dequantized(product.transposed))
+            _gemm_as_matmul(graph, node, weight.operand(product.transposed))
 
 
 def _gemm_as_matmul(graph: ir.Graph, gemm: ir.Node, weight: ir.Value) -> None:
@@ -141,22 +141,16 @@ def _matmul(node: ir.Node, value: ir.Value | None, weight: ir.Value) -> list[ir.
     return [product, negated, ir.node("Sub", [product.outputs[0], negated.outputs[0]])]
 
 
-def _bias_apart(graph: ir.Graph, conv: ir.Node) -> bool:
-    """Write conv(x, w, b) as conv(x, w) - (-b). Returns False for a convolution without bias, which stays as it is."""
+def _negate_twice(graph: ir.Graph, conv: ir.Node) -> None:
+    """Write conv(x, w, b) as -conv(x, -w, -b)."""
     import onnx_ir as ir
 
-    weight, bias, result = conv.inputs[1], conv.inputs[2] if len(conv.inputs) > 2 else None, conv.outputs[0]
-    if bias is None or weight is None or weight.shape is None:
-        return False
-    spatial = ir.Tensor(np.arange(1, len(weight.shape) - 1, dtype=np.int64), name=f"{bias.name}.spatial")
-    axes = register(graph, spatial)
-    column = ir.node("Unsqueeze", [bias, axes])
-    negated = ir.node("Neg", [column.outputs[0]])
-    plain = ir.node(conv.op_type, [conv.inputs[0], weight], conv.attributes, name=conv.name)
-    difference = ir.node("Sub", [plain.outputs[0], negated.outputs[0]])
-    difference.outputs[0].shape = result.shape
-    _replace(graph, conv, [column, negated, plain, difference])
-    return True
+    negated = [ir.node("Neg", [value]) for value in conv.inputs[1:] if value is not None]
+    parameters = [node.outputs[0] for node in negated]
+    product = ir.node(conv.op_type, [conv.inputs[0], *parameters], conv.attributes, name=conv.name)
+    result = ir.node("Neg", [product.outputs[0]])
+    result.outputs[0].shape = conv.outputs[0].shape
+    _replace(graph, conv, [*negated, product, result])
 
 
 def _replace(graph: ir.Graph, node: ir.Node, nodes: list[ir.Node]) -> None:

@@ -1,13 +1,16 @@
-"""Quantized weights as ONNX initializers: packed codes, scales, and the nodes that turn them back into floats.
+"""Quantized weights as ONNX initializers, and the nodes that turn them back into floats.
 
-A float weight initializer is replaced by integer codes and one float32 scale per channel. Two ways lead back:
+A float weight initializer is replaced by codes and scales (``onnx_storage``). Two ways lead back:
 
 ``Cast(codes) * scale``
-    for products in floating point. onnxruntime folds it while loading, so the model runs at float speed. (Its
-    ``DequantizeLinear`` would not be folded: a convolution would dequantize its weight in every run, and a product
-    would become ``MatMulNBits``, which rounds the activations to 8 bits: another function than the one measured.)
+    for products in floating point; asymmetric: ``(Cast(codes) - zero_point) * scale``, by a table:
+    ``Gather(table, codes) * scale``, with scales spread over their groups. onnxruntime folds it while loading, so the
+    model runs at float speed, on the fake-quantized weight bit for bit. (Its ``DequantizeLinear`` would not be folded:
+    a convolution would dequantize its weight in every run, and a product would become ``MatMulNBits``, which rounds
+    the activations to 8 bits: another function than the one measured.)
 ``DequantizeLinear``
-    for products that onnxruntime fuses into an integer kernel together with the rounding of the input.
+    for products that onnxruntime fuses into an integer kernel together with the rounding of the input: symmetric
+    integers with one scale per channel or tensor.
 """
 
 from __future__ import annotations
@@ -18,22 +21,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .onnx_storage import scale_type, table_name, tensors, uses_table
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from ..evaluators.quantizers import QuantizedWeight
-
-#: First operator set with 4-bit and with 2-bit integers.
-INT4_OPSET, INT2_OPSET = 21, 25
-
-
-def container(bits: int, opset: int) -> ir.DataType:
-    """The smallest integer type of an operator set that holds codes of so many bits."""
-    import onnx_ir as ir
-
-    if bits <= 2 and opset >= INT2_OPSET and hasattr(ir.DataType, "INT2"):
-        return ir.DataType.INT2
-    return ir.DataType.INT4 if bits <= 4 else ir.DataType.INT8
+    from ..formats import TensorFormat
 
 
 class StoredWeight:
@@ -43,61 +37,64 @@ class StoredWeight:
         graph: the graph that holds it.
         initializer: the float initializer.
         weight: codes and scales.
-        bits: width of the codes.
         opset: ONNX operator set.
     """
 
-    def __init__(self, graph: ir.Graph, initializer: ir.Value, weight: QuantizedWeight, bits: int, opset: int) -> None:
+    def __init__(self, graph: ir.Graph, initializer: ir.Value, weight: QuantizedWeight, opset: int) -> None:
         import onnx_ir as ir
 
         self._graph = graph
         self._initializer = initializer
-        self._axis = weight.channel_axis
-        self._rank = weight.codes.ndim
-        name = str(initializer.name)
-        self._type = container(bits, opset)
-        codes = weight.codes.cpu().numpy().astype(self._type.numpy())
-        del graph.initializers[name]
-        self._codes = register(graph, ir.Tensor(codes, name=name))
-        self._scale = register(graph, ir.Tensor(weight.scale.float().cpu().numpy(), name=f"{name}.scale"))
+        self._layout, self._target = weight.layout, weight.target
+        self._axis, self._rank = weight.channel_axis, weight.codes.ndim
+        self._name = str(initializer.name)
+        del graph.initializers[self._name]
+        arrays = tensors(self._name, weight, opset)
+        self._stored = {name: register(graph, ir.Tensor(array, name=name)) for name, array in arrays.items()}
+        self._codes, self._scale = self._stored[self._name], self._stored[f"{self._name}.scale"]
         self._float: ir.Value | None = None
-        self._transposed: dict[bool, ir.Value] = {}
+        self._operands: dict[bool, ir.Value] = {}
+
+    @property
+    def suits_integer_kernels(self) -> bool:
+        """Whether the codes are signed integers that an integer kernel of the runtime multiplies as they are."""
+        return (
+            self._target.number == "int"
+            and self._target.symmetric
+            and self._target.granularity in ("tensor", "channel")
+        )
 
     def as_float(self) -> ir.Value:
-        """``Cast(codes) * scale``, in the layout of the float weight."""
-        import onnx_ir as ir
-
+        """``elements * scale``, in the layout of the float weight."""
         if self._float is None:
-            scale = self._scale
-            if self._axis != self._rank - 1:
-                after = ir.Tensor(np.arange(1, self._rank - self._axis, dtype=np.int64), name=f"{scale.name}.axes")
-                axes = register(self._graph, after)
-                scale = self._prepend("Unsqueeze", [scale, axes], ir.DataType.FLOAT)
-            cast = self._prepend("Cast", [self._codes], ir.DataType.FLOAT, to=int(ir.DataType.FLOAT))
-            self._float = self._prepend("Mul", [cast, scale], ir.DataType.FLOAT)
+            elements = self._elements()
+            self._float = self._prepend("Mul", [elements, self._spread(self._factor())])
             self._float.shape = self._codes.shape
         return self._float
 
-    def dequantized(self, transpose: bool = False) -> ir.Value:
-        """``DequantizeLinear`` of the codes, which are cast to int8 first.
+    def operand(self, transpose: bool = False) -> ir.Value:
+        """The second input of a product whose first is rounded to integers.
+
+        ``DequantizeLinear`` of the codes, which are cast to int8 first, where that makes an integer kernel; else
+        ``as_float``.
 
         Args:
-            transpose: whether to give the transposed matrix. The codes of a pointwise convolution are a matrix too.
+            transpose: whether to give the transposed matrix. The weight of a pointwise convolution is a matrix too.
         """
         import onnx_ir as ir
 
-        if transpose not in self._transposed:
-            codes, axis = self._codes, self._axis
-            if self._type != ir.DataType.INT8:
-                codes = self._prepend("Cast", [codes], ir.DataType.INT8, to=int(ir.DataType.INT8))
-            if transpose and self._rank > 2:
-                shape = ir.Tensor(np.array([0, -1], dtype=np.int64), name=f"{self._codes.name}.matrix")
-                codes = self._prepend("Reshape", [codes, register(self._graph, shape)], ir.DataType.INT8)
-            if transpose:
-                codes, axis = self._prepend("Transpose", [codes], ir.DataType.INT8, perm=[1, 0]), 1 - axis
-            inputs = [codes, self._scale]
-            self._transposed[transpose] = self._prepend("DequantizeLinear", inputs, ir.DataType.FLOAT, axis=axis)
-        return self._transposed[transpose]
+        if transpose not in self._operands:
+            if not self.suits_integer_kernels:
+                value = self.as_float()
+                self._operands[transpose] = self._transposed(value, ir.DataType.FLOAT) if transpose else value
+            else:
+                codes, axis, kind = self._codes, self._axis, ir.DataType.INT8
+                if codes.dtype != kind:
+                    codes = self._prepend("Cast", [codes], kind, to=int(kind))
+                if transpose:
+                    codes, axis = self._transposed(codes, kind), 1 - axis
+                self._operands[transpose] = self._prepend("DequantizeLinear", [codes, self._scale], axis=axis)
+        return self._operands[transpose]
 
     def replace_float(self) -> None:
         """Let every remaining use of the float initializer read the codes."""
@@ -106,30 +103,99 @@ class StoredWeight:
 
             ir.convenience.replace_all_uses_with(self._initializer, self.as_float(), replace_graph_outputs=True)
 
+    def _elements(self) -> ir.Value:
+        import onnx_ir as ir
+
+        if uses_table(self._target):
+            kind = ir.DataType.INT32
+            indices = self._prepend("Cast", [self._codes], kind, to=int(kind))
+            return self._prepend("Gather", [self._stored[table_name(self._target)], indices])
+        elements = self._as_float32(self._codes)
+        if self._target.symmetric:
+            return elements
+        zero_point = self._as_float32(self._stored[f"{self._name}.zero_point"])
+        return self._prepend("Sub", [elements, self._spread(zero_point)])
+
+    def _factor(self) -> ir.Value:
+        """The scales in float32, times that of the tensor where there is one."""
+        import onnx_ir as ir
+
+        scale = self._scale if scale_type(self._target) == ir.DataType.FLOAT else self._as_float32(self._scale)
+        whole = self._stored.get(f"{self._name}.tensor_scale")
+        return scale if whole is None else self._prepend("Mul", [scale, whole])
+
+    def _spread(self, scale: ir.Value) -> ir.Value:
+        """Scales in a shape that multiplies the weight."""
+        granularity = self._target.granularity
+        if granularity == "channel" and self._axis != self._rank - 1:
+            axes = list(range(1, self._rank - self._axis))
+            return self._prepend("Unsqueeze", [scale, self._numbers(axes)])
+        return self._spread_groups(scale) if granularity in ("group", "block") else scale
+
+    def _spread_groups(self, scale: ir.Value) -> ir.Value:
+        """Each scale of a matrix repeated over its group of a row, or its square."""
+        channels, elements = self._layout.matrix_shape
+        down, across = self._layout.scale_shape[0], self._layout.scale_shape[1]
+        size = self._target.group
+        high = size if self._target.granularity == "block" else 1
+        cells = self._prepend("Unsqueeze", [scale, self._numbers([1, 3])])
+        cells = self._prepend("Expand", [cells, self._numbers([down, high, across, size])])
+        matrix = self._prepend("Reshape", [cells, self._numbers([down * high, across * size])])
+        if (down * high, across * size) != (channels, elements):
+            matrix = self._prepend("Slice", [matrix, self._numbers([0, 0]), self._numbers([channels, elements])])
+        return matrix if self._axis == 0 else self._prepend("Transpose", [matrix], perm=[1, 0])
+
+    def _transposed(self, value: ir.Value, kind: ir.DataType) -> ir.Value:
+        if self._rank > 2:
+            value = self._prepend("Reshape", [value, self._numbers([0, -1])], kind)
+        return self._prepend("Transpose", [value], kind, perm=[1, 0])
+
+    def _as_float32(self, value: ir.Value) -> ir.Value:
+        import onnx_ir as ir
+
+        return self._prepend("Cast", [value], to=int(ir.DataType.FLOAT))
+
+    def _numbers(self, numbers: list[int]) -> ir.Value:
+        """A constant int64 vector, stored once a file."""
+        import onnx_ir as ir
+
+        name = f"bitfront.{'_'.join(map(str, numbers))}"
+        return register(self._graph, ir.Tensor(np.array(numbers, dtype=np.int64), name=name))
+
     def _prepend(
-        self, operator: str, inputs: list[ir.Value], dtype: ir.DataType, **attributes: int | list[int]
+        self, operator: str, inputs: list[ir.Value], dtype: ir.DataType | None = None, **attributes: int | list[int]
     ) -> ir.Value:
-        return prepend(self._graph, operator, inputs, dtype, **attributes)
+        import onnx_ir as ir
+
+        return prepend(self._graph, operator, inputs, dtype or ir.DataType.FLOAT, **attributes)
 
 
-def store_bfloat16(graph: ir.Graph, initializer: ir.Value, rounded: Tensor) -> None:
-    """Store a weight as bfloat16 and cast it back to float32 where it is used.
+def store_half(graph: ir.Graph, initializer: ir.Value, rounded: Tensor, target: TensorFormat) -> None:
+    """Store a weight as a float of 16 bits and cast it back to float32 where it is used.
 
     Args:
         graph: the graph that holds it.
         initializer: the float initializer.
-        rounded: the weight, rounded to values that bfloat16 holds exactly.
+        rounded: the weight, rounded to values that the format holds exactly.
+        target: bf16 or fp16.
     """
-    import ml_dtypes
     import onnx_ir as ir
 
-    name = str(initializer.name)
-    values = rounded.detach().to(torch.bfloat16).cpu().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    name, kind = str(initializer.name), half_type(target)
+    narrow = torch.bfloat16 if kind == ir.DataType.BFLOAT16 else torch.float16
+    values = rounded.detach().to(narrow).cpu().view(torch.int16).numpy().view(kind.numpy())
     del graph.initializers[name]
     stored = register(graph, ir.Tensor(values, name=name))
     cast = prepend(graph, "Cast", [stored], ir.DataType.FLOAT, to=int(ir.DataType.FLOAT))
     cast.shape = stored.shape
     ir.convenience.replace_all_uses_with(initializer, cast, replace_graph_outputs=True)
+
+
+def half_type(target: TensorFormat) -> ir.DataType:
+    """The ONNX type of a float of 16 bits."""
+    import onnx_ir as ir
+
+    return ir.DataType.BFLOAT16 if target.exponent_bits == 8 else ir.DataType.FLOAT16
 
 
 def prepend(

@@ -9,7 +9,7 @@ import torch
 
 from ..errors import InvalidInput, NonFiniteOutput
 from ..evaluators import Calibration
-from ..evaluators.quantizers import mse_scales
+from ..evaluators.quantizers import choose_scales
 from ..formats import Format, weight_name
 from ..space import SearchSpace
 
@@ -46,5 +46,5 @@ def weight_scales(model: nn.Module, space: SearchSpace, configuration: Mapping[s
         if not bool(torch.isfinite(weight).all()):
             raise NonFiniteOutput(f"the weight of {site.name} holds NaN or infinity")
         if not target.is_wide:
-            scales[site.name, weight_name(target.weight)] = mse_scales(weight, target.weight, site.channel_axis)
+            scales[site.name, weight_name(target.weight)] = choose_scales(weight, target.weight, site.channel_axis)
     return Calibration(scales)
