@@ -1,6 +1,6 @@
 """What a configuration really costs in quality: calibration, quantizers, metrics, the evaluator."""
 
-from ..measurement import Measurement, aggregate, bootstrap_means, interval, probability_better
+from ..measurement import Difference, Measurement, aggregate, bootstrap_means, difference, interval, probability_better
 from .calibrate import calibrate, calibration_steps
 from .calibration import VERSION as CALIBRATION_VERSION
 from .calibration import Calibration
@@ -14,6 +14,7 @@ from .recipe import Recipe
 __all__ = [
     "CALIBRATION_VERSION",
     "Calibration",
+    "Difference",
     "Evaluator",
     "FakeQuantEvaluator",
     "Measurement",
@@ -23,6 +24,7 @@ __all__ = [
     "bootstrap_means",
     "calibrate",
     "calibration_steps",
+    "difference",
     "evaluate",
     "evaluation_context",
     "interval",
