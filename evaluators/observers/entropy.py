@@ -6,8 +6,9 @@ r"""Entropy: the clipping range after which the distribution has lost the least 
 within [l, h], with the counts outside added to its outermost bins; Q gives the counts within [l, h] in equal parts to
 all bins that one code stands for and that are not empty. Migacz clips magnitudes of signed int8; here the codes are
 those of the format, found by its own quantizer, so that unsigned codes have all their levels on one side of a ReLU, and
-asymmetric ranges move both ends. As there, a range has at least as many bins as the format has codes, for otherwise
-rounding would seem to lose nothing. Exact zeros are left out: they are rounded to themselves.
+asymmetric ranges move both ends. As there, a narrower range needs at least as many bins as the format has codes, for
+otherwise rounding would seem to lose nothing; empty ones do not count, so that of an input with few distinct values
+nothing is clipped. Exact zeros are left out: they are rounded to themselves.
 
 The divergence compares counts bin by bin, so it needs many values: formats with one scale per feature are refused.
 """
@@ -49,20 +50,19 @@ class Entropy(HistogramObserver):
         """See ``HistogramObserver.clip``."""
         merge = max(1, histogram.bins // _BINS)
         points, counts = histogram.points(merge)
-        narrowest = histogram.width * merge * 2**target.bits
-        loss = partial(divergence, narrowest=narrowest)
+        loss = partial(divergence, fewest=2**target.bits)
         return clipping_range(points, counts, histogram.extremes, target, loss)
 
 
-def divergence(points: Tensor, counts: Tensor, rounded: Tensor, tried: Range, narrowest: Tensor) -> Tensor:
-    """KL(P || Q) of each column in nats, infinite for ranges that hold no value or are too narrow.
+def divergence(points: Tensor, counts: Tensor, rounded: Tensor, tried: Range, fewest: int) -> Tensor:
+    """KL(P || Q) of each column in nats, infinite for ranges that hold too few bins.
 
     Args:
         points: middles of the bins, ascending, [bins, columns].
         counts: of each bin.
         rounded: the points, rounded.
         tried: clipping range of each column.
-        narrowest: least width of a range; repeated to all columns.
+        fewest: how many bins that are not empty a range must hold.
     """
     inside = (points >= tried.low) & (points <= tried.high) & (counts > 0)
     kept = torch.where(inside, counts, 0)
@@ -76,9 +76,7 @@ def divergence(points: Tensor, counts: Tensor, rounded: Tensor, tried: Range, na
     total = original.sum(0)
     ratio = torch.where(inside, original / spread, 1) * (kept.sum(0) / total)
     found = (original * ratio.log()).sum(0) / total
-    width = tried.high - tried.low
-    usable = inside.any(0) & (width >= narrowest.repeat(len(width) // len(narrowest)))
-    return torch.where(usable, found, torch.inf)
+    return torch.where(inside.sum(0) >= fewest, found, torch.inf)
 
 
 def _with_outliers(points: Tensor, counts: Tensor, kept: Tensor, inside: Tensor, tried: Range) -> Tensor:

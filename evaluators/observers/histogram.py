@@ -75,8 +75,8 @@ class Histogram:
             merge: how many neighbouring bins are taken together, a power of two.
 
         Returns:
-            Middles of the bins that are not empty in every column, float32 [points, columns], ascending; and their
-            counts, float64 [points, columns].
+            Middles of the bins that are not empty in every column, float32 [points, columns], ascending and within the
+            extremes; and their counts, float64 [points, columns].
         """
         counts = self.counts.clone()
         half = self.bins // 2
@@ -84,7 +84,8 @@ class Histogram:
         counts = counts.view(counts.shape[0], -1, merge).sum(2).t()
         kept = counts.any(1).nonzero()[:, 0]
         middles = (kept.double() - half // merge + 0.5) * merge
-        return (middles[:, None] * self.width.double()).float(), counts[kept].double()
+        points = (middles[:, None] * self.width.double()).float()
+        return points.maximum(self.extremes.low).minimum(self.extremes.high), counts[kept].double()
 
     def quantile(self, share: float, magnitude: bool = False) -> Tensor:
         """The value below which a share of all values lies, linear within a bin: float32 [columns].
