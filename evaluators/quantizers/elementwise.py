@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-_CHUNK = 1 << 16  # elements: input, buffer and output of a chunk stay in the second-level cache of one core
+_CHUNK = 1 << 17  # elements: input, buffer and output of a chunk stay in the second-level cache of one core
 
 
-def in_chunks(value: Tensor, step: Callable[[Tensor, Tensor], None]) -> Tensor:
+def in_chunks(value: Tensor, step: Callable[[Tensor, Tensor], object]) -> Tensor:
     """Run an elementwise float32 computation chunk by chunk, so that only its first read and last write touch memory.
 
     Args:

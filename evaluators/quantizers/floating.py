@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ...errors import UnknownFormat
 from ...formats import TensorFormat
+from .elementwise import in_chunks
 
 _TYPES = {(8, 7): torch.bfloat16, (5, 10): torch.float16, (8, 23): torch.float32}
 
@@ -22,4 +23,8 @@ def round_to_float(value: Tensor, target: TensorFormat) -> Tensor:
     wanted = _TYPES.get((target.exponent_bits, target.mantissa_bits))
     if wanted is None:
         raise UnknownFormat(f"a {target.bits}-bit {target.number} needs a scale; floats without one: bf16, fp16, fp32")
-    return value if wanted == value.dtype or target.bits == 32 else value.to(wanted).to(value.dtype)
+    if wanted == value.dtype or target.bits == 32:
+        return value
+    if (value.requires_grad and torch.is_grad_enabled()) or value.dtype != torch.float32:
+        return value.to(wanted).to(value.dtype)
+    return in_chunks(value, lambda part, out: out.copy_(part.to(wanted)))

@@ -10,7 +10,7 @@ bits, the rougher the curve. So a geometric grid and then a linear one around th
 taken to the minimum of its own parabola, and both grids are finer where the curve is rougher. Alternating least squares
 (fix the codes, then s; fix s, then round) ends in a minimum. The squared error of integers comes within 1 % of that of
 a search over thousands of scales for up to 5 bits, and within 15 % for 8, where it is hundreds of times smaller than
-for 4 (``tests/evaluators/test_scales.py``).
+for 4 (``tests/evaluators/test_scales.py``). Short rows of few bits are solved exactly by ``scale_sweep``.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch import Tensor
 from ...formats import TensorFormat
 from .block_scales import plain_scale
 from .grid import nearest
+from .scale_sweep import is_short, sweep_rows
 
 CHUNK = 1 << 18  # elements at a time: a chunk and its temporaries stay in the second-level cache
 _LOWEST, _HIGHEST = 0.04, 2.0  # of the scale that maps the largest weight to the largest code
@@ -40,14 +41,14 @@ def search_rows(rows: Tensor, target: TensorFormat) -> Tensor:
         float32 [scales]; 1 for rows of zeros.
     """
     unit = plain_scale(rows.abs().amax(1), target)
-    coarse, fine = _grid_sizes(target, max(1, rows.shape[1]))
-    ratio = (_HIGHEST / _LOWEST) ** (1 / (coarse - 1))
     best, error = unit, squared_errors(rows, unit[:, None], target)[:, 0]
-    for grid in (
-        _HIGHEST * ratio ** -torch.arange(coarse, dtype=torch.float32),
-        torch.linspace(1 / ratio, ratio, fine + 2)[1:-1],
-        *[torch.ones(1)] * _FIT_STEPS,
-    ):
+    if is_short(target, rows.shape[1]):
+        swept = torch.where(rows.any(1), sweep_rows(rows, target), unit)
+        best, error = _better(rows, swept[:, None], best, error, target)
+        grids = ()
+    else:
+        grids = _grids(target, max(1, rows.shape[1]))
+    for grid in (*grids, *[torch.ones(1)] * _FIT_STEPS):
         best, error = _better(rows, best[:, None] * grid.to(best), best, error, target)
     return best
 
@@ -72,13 +73,18 @@ def squared_errors(rows: Tensor, factors: Tensor, target: TensorFormat, zero_poi
     return torch.stack(found, 1)
 
 
-def _grid_sizes(target: TensorFormat, elements: int) -> tuple[int, int]:
-    """How many candidates the geometric and the linear grid have."""
-    if target.number == "float":
-        return 24, 12  # a minifloat has elements of every size: its curve is flat
+def _grids(target: TensorFormat, elements: int) -> tuple[Tensor, Tensor]:
+    """A grid of multiples of the scale that clips nothing, and one of multiples of the best of the first."""
+    if target.number == "int" and target.group:  # 7 or 8 bits: half a step of the largest code is all that is at stake
+        return torch.linspace(0.5, 1.02, 64), torch.linspace(0.993, 1.007, 16)
     roughness = min(math.sqrt(target.largest), 6.0)  # of 7 and 8 bits little is at stake
-    coarse = max(23, min(1024, 4096 * roughness / elements))
-    return int(coarse), int(max(6 * roughness, min(512, 4096 * roughness / elements)))
+    coarse = int(max(23, min(1024, 4096 * roughness / elements)))
+    fine = int(max(6 * roughness, min(512, 4096 * roughness / elements)))
+    if target.number == "float":  # elements of every size: the curve is flat
+        coarse, fine = 24, 12
+    ratio = (_HIGHEST / _LOWEST) ** (1 / (coarse - 1))
+    geometric = _HIGHEST * ratio ** -torch.arange(coarse, dtype=torch.float32)
+    return geometric, torch.linspace(1 / ratio, ratio, fine + 2)[1:-1]
 
 
 def _better(rows: Tensor, scales: Tensor, best: Tensor, error: Tensor, target: TensorFormat) -> tuple[Tensor, Tensor]:

@@ -87,10 +87,11 @@ class ActivationQuantizer:
     def __call__(self, value: Tensor) -> Tensor:
         """Fake quantization: s (codes - z), in the type of ``value``."""
         low, high = (level - self.zero_point for level in self.levels)
-        scale = self.scale
+        zero = torch.zeros((), device=value.device)
 
         def step(part: Tensor, out: Tensor) -> None:
-            torch.div(part, scale, out=out).round_().clamp_(low, high).mul_(scale)
+            torch.div(part, self.scale, out=out).round_().clamp_(low, high)
+            torch.add(zero, out, alpha=self.scale, out=out)  # 0 + s c is s c, but never -0
 
         return in_chunks(value, step)
 

@@ -6,9 +6,9 @@ Affine quantization of a tensor :math:`x` to codes :math:`q` (Jacob et al. 2018,
 .. math::
     q = \operatorname{clamp}(\operatorname{round}(x / s) + z,\; q_{\min}, q_{\max}), \qquad \hat x = s (q - z)
 
-``round`` is half to even. Signed symmetric codes use the full range :math:`[-2^{b-1}, 2^{b-1}-1]` with z = 0. Minifloats
-and nf4 round x / s to their nearest element (``grid``), and :math:`\hat x = s\,q`. nvfp4 multiplies by the rounded
-reciprocal of its two scales instead of dividing, as its kernels do.
+``round`` is half to even. Signed symmetric codes use the full range :math:`[-2^{b-1}, 2^{b-1}-1]` with z = 0.
+Minifloats and nf4 round x / s to their nearest element (``grid``), and :math:`\hat x = s\,q`. nvfp4 multiplies by the
+rounded reciprocal of its two scales instead of dividing, as its kernels do.
 """
 
 from __future__ import annotations
