@@ -20,6 +20,20 @@ def first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None
     return next((value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)), None)
 
 
+def on_device(batch: Batch, model: nn.Module) -> Batch:
+    """The batch on the device of the model, where its parameters lie on one; other models place their inputs."""
+    from ..task import Batch
+
+    devices = {parameter.device for parameter in model.parameters()}
+    if len(devices) != 1 or all(tensor.device in devices for tensor in batch.tensors.values()):
+        return batch
+    device = devices.pop()
+    targets = None if batch.targets is None else batch.targets.to(device)
+    if isinstance(batch.inputs, dict):
+        return Batch({name: tensor.to(device) for name, tensor in batch.inputs.items()}, targets)
+    return Batch(tuple(tensor.to(device) for tensor in batch.inputs), targets)
+
+
 def run_float(model: nn.Module, batch: Batch, where: str) -> Any:
     """Run the float model on a batch; a failure becomes one clear error.
 
@@ -28,7 +42,7 @@ def run_float(model: nn.Module, batch: Batch, where: str) -> Any:
     """
     try:
         with without_attention_fast_path():
-            return batch(model)
+            return on_device(batch, model)(model)
     except BitfrontError:
         raise
     except Exception as cause:
