@@ -9,6 +9,7 @@ from .evaluator import Evaluator, FakeQuantEvaluator, evaluate, evaluation_conte
 from .float_run import run_float
 from .metrics import objective, output_tensor, per_sample
 from .quantized_model import QuantizedModel
+from .racing import Race, smallest_value
 from .recipe import Recipe
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "FakeQuantEvaluator",
     "Measurement",
     "QuantizedModel",
+    "Race",
     "Recipe",
     "aggregate",
     "bootstrap_means",
@@ -34,4 +36,5 @@ __all__ = [
     "prepared",
     "probability_better",
     "run_float",
+    "smallest_value",
 ]
