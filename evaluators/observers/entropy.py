@@ -6,9 +6,9 @@ r"""Entropy: the clipping range after which the distribution has lost the least 
 within [l, h], with the counts outside added to its outermost bins; Q gives the counts within [l, h] in equal parts to
 all bins that one code stands for and that are not empty. Migacz clips magnitudes of signed int8; here the codes are
 those of the format, found by its own quantizer, so that unsigned codes have all their levels on one side of a ReLU, and
-asymmetric ranges move both ends. As there, a narrower range needs at least as many bins as the format has codes, for
-otherwise rounding would seem to lose nothing; empty ones do not count, so that of an input with few distinct values
-nothing is clipped. Exact zeros are left out: they are rounded to themselves.
+asymmetric ranges move both ends. As there, a range needs as many bins as the format has codes, for otherwise rounding
+would seem to lose nothing; here bins count that are not empty, and half of all of them are always enough (an input of
+few distinct values, or with one far away). Exact zeros are left out: they are rounded to themselves.
 
 The divergence compares counts bin by bin, so it needs many values: formats with one scale per feature are refused.
 """
@@ -50,11 +50,11 @@ class Entropy(HistogramObserver):
         """See ``HistogramObserver.clip``."""
         merge = max(1, histogram.bins // _BINS)
         points, counts = histogram.points(merge)
-        loss = partial(divergence, fewest=2**target.bits)
+        loss = partial(divergence, fewest=min(2**target.bits, len(points) / 2))
         return clipping_range(points, counts, histogram.extremes, target, loss)
 
 
-def divergence(points: Tensor, counts: Tensor, rounded: Tensor, tried: Range, fewest: int) -> Tensor:
+def divergence(points: Tensor, counts: Tensor, rounded: Tensor, tried: Range, fewest: float) -> Tensor:
     """KL(P || Q) of each column in nats, infinite for ranges that hold too few bins.
 
     Args:
