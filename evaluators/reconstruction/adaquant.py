@@ -35,9 +35,9 @@ class AdaQuant:
         scale_rate: for the logarithm of the scale; times the number of levels, for the zero-point.
     """
 
-    steps: int = 400
-    rate: float = 0.02
-    scale_rate: float = 1e-3
+    steps: int = 200
+    rate: float = 0.01
+    scale_rate: float = 2e-3
 
     def __call__(self, problems: Sequence[LayerProblem]) -> list[QuantizedWeight]:
         """Quantize the weight of a layer in every format.

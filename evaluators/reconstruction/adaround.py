@@ -45,8 +45,8 @@ class AdaRound:
     """
 
     steps: int = 400
-    rate: float = 0.05
-    strength: float = 0.1
+    rate: float = 0.2
+    strength: float = 1.0
     warm: float = 0.2
     sharpest: float = 20.0
     smoothest: float = 2.0
