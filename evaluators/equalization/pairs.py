@@ -1,9 +1,9 @@
 """Pairs of layers between which a positive scale per channel can be moved.
 
-f(s x) = s f(x) holds for ReLU, leaky ReLU and PReLU, dropout, pooling, padding with zeros, interpolation and reshaping,
-channel by channel. ReLU6 is ReLU behind an upper bound, and the bound is a number per channel that is scaled like the
-channel: a pair may have one between if every call of that module reads a layer that nothing else reads, so that the bound
-can be moved to the layer's output.
+f(s x) = s f(x) holds for ReLU, leaky ReLU and PReLU, dropout, pooling, padding with zeros, interpolation and
+reshaping, channel by channel. ReLU6 is ReLU behind an upper bound, and a bound per channel scales with the channel: a
+pair may have a ReLU6 between if every call of that module reads a layer that nothing else reads, so that the bound can
+be moved to the output of that layer.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ class Layers:
         for step in self._dataflow.steps:
             if step.function not in _CLIPS or not step.module:
                 continue
-            before = self._dataflow.producer.get(step.args[0].value) if isinstance(step.args[0], Operand) else None
+            source = step.argument(0, "input")
+            before = self._dataflow.producer.get(source.value) if isinstance(source, Operand) else None
             site = self.site(before)
             alone = before is not None and self._dataflow.only_reader(before.outputs[0].value) is step
             module = model.get_submodule(step.module)
@@ -112,7 +113,8 @@ def _pair(first: Site, layers: Layers, dataflow: Dataflow, clips: dict[str, list
     axis = layers.axis(first, value)
     channels, pair = value.shape[axis], Pair(first, first)
     while (step := dataflow.only_reader(value.value)) is not None:
-        if not isinstance(step.args[0] if step.args else None, Operand) or step.args[0].value != value.value:
+        source = step.argument(0, "input")
+        if not isinstance(source, Operand) or source.value != value.value:
             return None
         second = layers.site(step)
         if second is not None:

@@ -42,7 +42,7 @@ def prepared(task: Task, space: SearchSpace, recipe: Recipe) -> Task:
         return task
     try:
         model = copy.deepcopy(task.model)
-    except Exception as cause:  # noqa: BLE001  a model's own copying may raise anything
+    except Exception as cause:
         raise UnsupportedModel(
             f"{type(task.model).__name__} cannot be copied ({type(cause).__name__}: {cause}); use a recipe with "
             "equalization='none' and bias_correction=False"
@@ -89,8 +89,8 @@ def _check(before: nn.Module, after: nn.Module, batch: Batch, what: str) -> None
         bound = max(_BOUND, 16 * torch.finfo(expected.dtype).eps)
         if not error <= bound:
             raise UnsupportedModel(
-                f"{what} changes what {type(before).__name__} computes (relative error {error:.3g}, bound {bound:.3g}): "
-                "its forward pass reads layers in a way that cannot be seen; use equalization='none'"
+                f"{what} changes what {type(before).__name__} computes (relative error {error:.3g}, bound "
+                f"{bound:.3g}): its forward pass reads layers in a way that cannot be seen; use equalization='none'"
             )
 
 

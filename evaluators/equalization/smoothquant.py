@@ -71,7 +71,7 @@ def smooth(model: nn.Module, space: SearchSpace, batches: Sequence[Batch], alpha
 
 
 def smoothing_scales(inputs: Tensor, weights: Tensor, alpha: float) -> Tensor:
-    """s of eq. 4 from max |X_j| and max |W_j|, both [features]; 1 for features that are never used."""
+    """The scale s of eq. 4 from max |X_j| and max |W_j|, both [features]; 1 for features that are never used."""
     scale = inputs.pow(alpha) / weights.clamp(min=_SMALLEST).pow(1 - alpha)
     return torch.where((inputs > 0) & (weights > 0), scale.clamp(min=_SMALLEST), torch.ones_like(scale))
 
@@ -82,7 +82,7 @@ def smooth_input(
     """A forward pre-hook (with keywords): the input of a layer, divided by ``module.smoothing``."""
     value = first_tensor(args, kwargs)
     assert value is not None
-    divided = value / module.smoothing
+    divided = value / module.get_buffer("smoothing")
     return (
         tuple(divided if each is value else each for each in args),
         {name: divided if each is value else each for name, each in kwargs.items()},
