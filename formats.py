@@ -4,7 +4,7 @@ The grammar of the names, parsed and printed round-trip::
 
     format      = "fp32" | "fp16" | "bf16" | "nf4" | block | "fp8" | "fp8d" | "fp8b128"
                 | "w" weight ["a" activation]
-    weight      = number [spread] ["z"] | block                 integers 2 .. 8; minifloats e1m0 .. e6m1
+    weight      = number [spread] ["z"] | block                 integers 2 .. 8; minifloats e1m1 .. e7m0 of 3 to 8 bits
     activation  = number ["c" | "d" | group] ["z" | "s"] | block
     number      = bits | "e" exponent "m" mantissa
     spread      = "t" | group | "b128"                          default: one scale per output channel

@@ -6,8 +6,9 @@ Minifloats with E exponent and M mantissa bits and bias :math:`b = 2^{E-1} - 1`:
 
 .. math:: 2^{e - b} (1 + m / 2^M) \quad (e \ge 1), \qquad 2^{1 - b}\, m / 2^M \quad (e = 0)
 
-Values round half to even in the mantissa; what lies beyond the largest finite value saturates to it (the saturating
-conversion of ONNX ``Cast`` and of OCP MX; ``torch.Tensor.to`` gives NaN or infinity there instead). NaN stays NaN.
+Values round half to even in the mantissa (without mantissa bits: half up in magnitude); what lies beyond the largest
+finite value saturates to it (the saturating conversion of ONNX ``Cast`` and of OCP MX; ``torch.Tensor.to`` gives NaN or
+infinity there instead). NaN stays NaN.
 
 nf4 (Dettmers et al. 2023, arXiv:2305.14314, appendix E): the nearest of 16 values, the lower one at equal distance.
 """
@@ -48,7 +49,7 @@ def nearest(ratio: Tensor, target: TensorFormat, zero_point: Tensor | float = 0.
     if target.number == "codebook":
         values = codebook(target, ratio.device)
         middles = (values[1:] + values[:-1]) / 2
-        return values[torch.bucketize(ratio, middles)]
+        return values[torch.bucketize(ratio, middles)].where(~ratio.isnan(), torch.nan)
     return _nearest_float(ratio, target)
 
 
