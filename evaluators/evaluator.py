@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -15,14 +17,22 @@ from ..errors import InvalidInput, NonFiniteOutput
 from ..measurement import Measurement
 from ..space import SearchSpace
 from ..task import Split, Task
+from .batch_norm import batch_norm_statistics, taken_on
 from .calibrate import calibrate
 from .calibration import VERSION, Calibration
-from .float_run import run_float
+from .float_reference import FloatReference
+from .float_run import on_device
 from .metrics import output_tensor, per_sample
+from .non_finite import first_non_finite
 from .quantized_model import QuantizedModel
+from .replay import Mode, Replayer, freed_memory_kept
+from .shard import Done, Result, Run, Shard
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
+
+    from .racing import Race
 
 
 class Evaluator(Protocol):
@@ -36,54 +46,149 @@ class Evaluator(Protocol):
 class FakeQuantEvaluator:
     """Runs the fake-quantized model over a split and compares with the float model.
 
-    The float outputs of each split are computed once and kept.
+    The float outputs of each split and the quantized weights are computed once and kept. ``evaluate_many`` also
+    computes once what candidates have in common: it captures the forward pass, sorts the candidates so that neighbours
+    agree on its beginning, and starts each where it first differs. The measurements are the same to the bit.
 
     Args:
         task: model, data and metric.
         space: the sites.
         calibration: scales and ranges; computed here if not given.
+        cache_bytes: what quantized weights (half of it) and kept activations (the other half) may take.
+        cache_folder: shared by the processes of one machine for quantized weights and float outputs.
+        reestimate_batch_norm: whether the statistics of batch normalization are estimated again, on the calibration
+            data, for every configuration. Nothing is replayed then.
+        replay: whether ``evaluate_many`` captures the model: ``"auto"`` does when enough is to be evaluated.
     """
 
-    def __init__(self, task: Task, space: SearchSpace, calibration: Calibration | None = None) -> None:
+    def __init__(
+        self,
+        task: Task,
+        space: SearchSpace,
+        calibration: Calibration | None = None,
+        *,
+        cache_bytes: int = 4_000_000_000,
+        cache_folder: str | Path | None = None,
+        reestimate_batch_norm: bool = False,
+        replay: Mode = "auto",
+    ) -> None:
         self.task = task
-        self.quantized = QuantizedModel(task.model, space, calibration or calibrate(task, space))
-        self._references: dict[str, list[Tensor]] = {}
+        self.reestimate_batch_norm = reestimate_batch_norm
+        calibration = calibration or calibrate(task, space)
+        self.quantized = QuantizedModel(task.model, space, calibration, cache_bytes // 2, cache_folder)
+        self.reference = FloatReference(task, cache_folder)
+        mode: Mode = "never" if reestimate_batch_norm else replay
+        self.replayer = Replayer(self.quantized, self.reference, cache_bytes // 2, mode)
 
-    def evaluate(self, configuration: Mapping[str, str], split: Split = "validation") -> Measurement:
+    @property
+    def not_replayed(self) -> dict[str, str]:
+        """Shape of inputs -> why ``evaluate_many`` runs the module itself there."""
+        return dict(self.replayer.reasons)
+
+    def evaluate(
+        self, configuration: Mapping[str, str], split: Split = "validation", race: Race | None = None
+    ) -> Measurement:
         """Measure one configuration.
 
         Args:
             configuration: ``{site name: format name}``; sites left out stay in float, so ``{}`` is the float model.
             split: which data.
+            race: asked after every batch; when it is lost the measurement covers the samples seen so far.
 
         Returns:
             The metric over the split, with its bootstrap interval and the value of every sample.
 
         Raises:
-            NonFiniteOutput: the float or the quantized model gives NaN or infinity.
+            NonFiniteOutput: the float or the quantized model gives NaN or infinity; the message names the first site.
         """
-        references = self.references(split)
-        started = time.perf_counter()
-        values = []
-        with self.quantized.applied(configuration) as model, torch.no_grad():
-            for batch, reference in zip(self.task.split(split), references, strict=True):
-                output = output_tensor(batch(model))
-                values.append(per_sample(self.task, output, reference, batch.targets))
-        seconds = time.perf_counter() - started
-        return Measurement.of(self.task.metric, split, torch.cat(values).cpu().numpy().astype(np.float64), seconds)
+        batches = len(self.references(split))
+        run = Run(configuration, race)
+        started, failure = time.perf_counter(), None
+        with ExitStack() as stack:
+            stack.enter_context(freed_memory_kept())
+            model = stack.enter_context(self.quantized.applied(configuration))
+            stack.enter_context(torch.no_grad())
+            if self.reestimate_batch_norm:
+                stack.enter_context(taken_on(model, batch_norm_statistics(model, self.task.calibration)))
+            for position, batch in enumerate(self.task.split(split)):
+                output = output_tensor(on_device(batch, model)(model))
+                try:
+                    run.values.append(self.judged(output, split, position))
+                except NonFiniteOutput as cause:
+                    failure = position, cause
+                    break
+                if run.ended(batches):
+                    break
+        if failure is not None:
+            raise self.located(failure[1], configuration, split, failure[0])
+        run.seconds = time.perf_counter() - started
+        return run.measured(self.task.metric, split)
+
+    def evaluate_many(
+        self,
+        configurations: Sequence[Mapping[str, str]],
+        split: Split = "validation",
+        races: Sequence[Race | None] | None = None,
+        done: Done | None = None,
+    ) -> list[Result]:
+        """Measure a shard of configurations, batch by batch.
+
+        Args:
+            configurations: as for ``evaluate``, in any order.
+            split: which data.
+            races: one for each configuration, or ``None``.
+            done: called with the index and the result of each configuration when it is known.
+
+        Returns:
+            A result for each configuration, in the order given: the measurement that ``evaluate`` gives (its
+            ``seconds`` without what was computed for others), or the error if its output is not finite.
+
+        Raises:
+            NonFiniteOutput: the float model gives NaN or infinity.
+            InvalidInput: a configuration does not fit the space.
+        """
+        with freed_memory_kept():
+            self.references(split)
+            shard = Shard(self, configurations, split, races or [None] * len(configurations), done)
+            if self.replayer.worthwhile(len(configurations), split):
+                shard.run_by_batch()
+            shard.run_alone()
+        return [shard.results[index] for index in range(len(configurations))]
+
+    def order(self, configurations: Sequence[Mapping[str, str]]) -> list[int]:
+        """Indices of configurations, sorted so that neighbours agree on the first executed sites for long.
+
+        Cut a long list into shards in this order.
+        """
+        names = self.quantized.space.names
+        keys = [tuple(each.get(name, "") for name in names) for each in configurations]
+        return sorted(range(len(keys)), key=keys.__getitem__)
 
     def references(self, split: Split) -> list[Tensor]:
         """The float model's outputs of every batch of a split."""
-        if split not in self._references:
-            outputs = []
-            with torch.no_grad():
-                for batch in self.task.split(split):
-                    output = output_tensor(run_float(self.task.model, batch, split))
-                    if not bool(torch.isfinite(output).all()):
-                        raise NonFiniteOutput(f"the float model gives NaN or infinity on the {split} data")
-                    outputs.append(output)
-            self._references[split] = outputs
-        return self._references[split]
+        return self.reference.outputs(split)
+
+    def judged(self, output: Tensor, split: Split, position: int) -> NDArray[np.float64]:
+        """The metric of every sample of a batch: float64 [samples].
+
+        Args:
+            output: what a candidate gave.
+            split: which data.
+            position: of the batch.
+
+        Raises:
+            NonFiniteOutput: the output or the metric is not finite.
+        """
+        batch = on_device(self.task.split(split)[position], self.task.model)
+        values = per_sample(self.task, output, self.references(split)[position], batch.targets)
+        return values.cpu().numpy().astype(np.float64)
+
+    def located(
+        self, cause: NonFiniteOutput, configuration: Mapping[str, str], split: Split, position: int
+    ) -> NonFiniteOutput:
+        """The error for an output that is not finite, with the first offending site."""
+        where = first_non_finite(self.quantized, configuration, self.task.split(split)[position])
+        return NonFiniteOutput(f"{cause}, first in {where}") if where else cause
 
 
 def evaluate(task: Task, configuration: Mapping[str, str], split: Split = "holdout") -> Measurement:

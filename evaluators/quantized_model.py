@@ -67,9 +67,7 @@ class QuantizedModel:
         self._originals = {site.name: model.get_parameter(site.parameter).data for site in space.sites}
         self._rules: dict[tuple[str, str], tuple[Hashable, Quantizer]] = {}
         self._biases = {site.name: _biases(model, site) for site in space.sites}
-        self._float_biases = {
-            name: model.get_parameter(name).data for names in self._biases.values() for name in names
-        }
+        self._float_biases = {name: model.get_parameter(name).data for names in self._biases.values() for name in names}
 
     def weight(self, site: Site, target: TensorFormat) -> Tensor:
         """The fake-quantized weight of a site, in the type of the float weight."""
@@ -175,7 +173,7 @@ class QuantizedModel:
         found = dict.fromkeys(self._biases[site.name], key)
         if not found:
             raise InvalidInput(
-                f"the bias of {site.name} is to be corrected for {format_name}, but it has none; evaluate the task that "
+                f"site {site.name} has no bias to correct for {format_name}; evaluate the task that "
                 "prepared(task, space, recipe) returns"
             )
         return found

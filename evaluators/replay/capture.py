@@ -55,9 +55,7 @@ def capture(model: nn.Module, batch: Batch, modules: Sequence[str]) -> Program:
         NotReplayable: control flow that depends on values, hooks of the user, results that are written into inputs or
             buffers, or anything else that a flat list of operations does not reproduce.
     """
-    hooked = [
-        name for name, module in model.named_modules() if module._forward_hooks or module._forward_pre_hooks
-    ]
+    hooked = [name for name, module in model.named_modules() if module._forward_hooks or module._forward_pre_hooks]
     if hooked:
         raise NotReplayable(f"module {hooked[0] or '(the model)'} has forward hooks, which may do anything")
     args, kwargs = ((), dict(batch.inputs)) if isinstance(batch.inputs, dict) else (batch.inputs, {})
@@ -65,7 +63,7 @@ def capture(model: nn.Module, batch: Batch, modules: Sequence[str]) -> Program:
     try:
         with _marked(model, modules, unreachable), torch.no_grad(), without_attention_fast_path():
             exported = torch.export.export(model, args, kwargs, strict=False)
-    except Exception as cause:  # noqa: BLE001 (a model can fail in any way while it is traced; the reason is kept)
+    except Exception as cause:
         lines = str(cause).strip().splitlines() or [type(cause).__name__]
         raise NotReplayable(f"torch.export cannot capture the model: {lines[0]}") from cause
     return _program(model, exported, batch, modules, frozenset(unreachable))
@@ -168,9 +166,11 @@ def _template(value: Any, slot_of: Mapping[Node, int]) -> Any:
     if isinstance(value, Node):
         return Slot(slot_of[value])
     if isinstance(value, (tuple, list)):
-        return type(value)(_template(each, slot_of) for each in value) if type(value) in (tuple, list) else [
-            _template(each, slot_of) for each in value
-        ]
+        return (
+            type(value)(_template(each, slot_of) for each in value)
+            if type(value) in (tuple, list)
+            else [_template(each, slot_of) for each in value]
+        )
     if isinstance(value, dict):
         return {key: _template(each, slot_of) for key, each in value.items()}
     if isinstance(value, slice):

@@ -113,8 +113,8 @@ def test_a_quantized_model_that_overflows():
     task = bf.Task(model, calibration=data[:1], validation=data[1:], quality="relative_error")
     space = bf.SearchSpace.from_model(model, data[0], formats=["w2"])
     calibration = calibrate(task, space)
-    calibration.scales["0", 2].fill_(1.05)  # 0.55 becomes 1.05
-    with pytest.raises(NonFiniteOutput, match="the quantized model gives NaN or infinity"):
+    calibration.weights["0", "w2"].scale.fill_(1.05)  # 0.55 becomes 1.05
+    with pytest.raises(NonFiniteOutput, match=r"model gives NaN or infinity, first in the output of site 0 \(w2\)$"):
         FakeQuantEvaluator(task, space, calibration).evaluate({"0": "w2"})
     assert FakeQuantEvaluator(task, space, calibration).evaluate({}).value == 0
 
