@@ -202,6 +202,14 @@ def _mean_over_targets(values: Tensor, targets: Tensor) -> Tensor:
     return (values.reshape(counts.shape) * counts).sum(1) / counts.sum(1)
 
 
+def task_loss(task: Task, output: Tensor, targets: Tensor) -> Tensor:
+    """The task's loss of a batch, or mean cross-entropy: differentiable, []."""
+    if task.loss is not None:
+        return task.loss(output, targets)
+    _check_classes(output, targets, "cross-entropy", "give the task a loss of its own")
+    return functional.cross_entropy(output.flatten(0, -2), targets.flatten().long())
+
+
 def objective(task: Task, output: Tensor, reference: Tensor, targets: Tensor | None) -> Tensor:
     """The scalar that gradient-based proxies differentiate: mean over the samples.
 
@@ -211,14 +219,10 @@ def objective(task: Task, output: Tensor, reference: Tensor, targets: Tensor | N
     a positive semi-definite Hessian at the float weights.
     """
     if targets is not None and task.quality not in SELF_REFERENCED:
-        if task.loss is not None:
-            return task.loss(output, targets)
-        _check_classes(output, targets, "cross-entropy", "give the task a loss of its own")
-        return functional.cross_entropy(output.flatten(0, -2), targets.flatten().long())
+        return task_loss(task, output, targets)
     if task.quality == "cosine":
-        return (
-            1 - functional.cosine_similarity(output.reshape(len(output), -1), reference.reshape(len(output), -1)).mean()
-        )
+        given, wanted = (each.reshape(len(output), -1) for each in (output, reference))
+        return 1 - functional.cosine_similarity(given, wanted).mean()
     if task.quality == "relative_error" or output.ndim < 2 or output.shape[-1] < 2:
         return 0.5 * (output - reference).square().mean() / reference.square().mean().clamp(min=1e-30)
     wanted = functional.log_softmax(reference, -1)

@@ -1,0 +1,274 @@
+"""``finetune``: quantization-aware finetuning of a chosen configuration, an optional last step after a search."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ...errors import InvalidInput, NonFiniteOutput
+from ...measurement import Difference, Measurement, difference
+from ...space import Configuration, SearchSpace
+from ..calibrate import calibrate
+from ..calibration import Advance, Calibration
+from ..float_run import run_float
+from ..metrics import objective, output_tensor, per_sample, task_loss
+from ..quantized_model import QuantizedModel
+from .student import Student
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ...task import Batch, Task
+
+LOSSES = ("distillation", "task")
+_KEPT_ASIDE = 0.2  # share of the calibration data that decides when to stop
+_STEP_RATE = 1.0  # learning rate of the logarithm of the steps, relative to that of the weights
+
+_Pair = tuple["Batch", "Tensor"]  # a batch, and the float model's output for it
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One pass over the training part of the calibration data.
+
+    Attributes:
+        number: 0 is the state before the first step.
+        training: mean loss of the epoch's batches while they were learnt from; NaN for epoch 0.
+        kept_aside: mean loss of the part that is not learnt from.
+    """
+
+    number: int
+    training: float
+    kept_aside: float
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """What finetuning made of a configuration. Not a post-training result: the weights have changed.
+
+    ``FakeQuantEvaluator(task of model, space, calibration)`` and the exporters compute exactly what ``after`` measured.
+
+    Attributes:
+        model: a copy of the float model with the learnt weights; the caller's model is unchanged.
+        space: the sites of the configuration, with the one format that each has.
+        configuration: what was finetuned.
+        calibration: the learnt scales and ranges, for this model and configuration alone.
+        history: the epochs; the one with the smallest loss on the part kept aside was taken.
+        before: the configuration on the holdout without finetuning.
+        after: and with it. Both compare with the outputs of the caller's float model.
+        seconds: wall time of the training.
+    """
+
+    model: nn.Module = field(repr=False)
+    space: SearchSpace = field(repr=False)
+    configuration: Configuration
+    calibration: Calibration = field(repr=False)
+    history: tuple[Epoch, ...]
+    before: Measurement
+    after: Measurement
+    seconds: float
+
+    @property
+    def best(self) -> Epoch:
+        """The epoch whose weights were taken."""
+        return min(self.history, key=lambda epoch: epoch.kept_aside)
+
+    @property
+    def difference(self) -> Difference:
+        """After minus before on the same samples, with its interval."""
+        return difference(self.after, self.before)
+
+    @property
+    def summary(self) -> str:
+        """One line for reports, to be shown apart from post-training results."""
+        gap, metric = self.difference, self.after.metric
+        return (
+            f"with quantization-aware finetuning (epoch {self.best.number} of {len(self.history) - 1}, "
+            f"{self.seconds:.0f} s): {metric} {self.before.value:.4g} -> {self.after.value:.4g} on "
+            f"{self.after.samples} held-out samples (difference {gap.value:.3g} [{gap.low:.3g}, {gap.high:.3g}]); "
+            "the weights have changed, this is no post-training result"
+        )
+
+
+def finetune(
+    task: Task,
+    space: SearchSpace,
+    configuration: Mapping[str, str],
+    calibration: Calibration | None = None,
+    *,
+    epochs: int = 20,
+    learning_rate: float = 1e-3,
+    loss: str = "distillation",
+    patience: int = 5,
+    seed: int = 0,
+    advance: Advance | None = None,
+) -> Finetuned:
+    """Learn the weights and step sizes of one configuration on the calibration data.
+
+    Every forward pass is fake-quantized; gradients pass the rounding straight through, integer weights and static
+    integer activations learn their steps as well (LSQ: ``learned_step``). Adam, learning rate falling to 0 along a
+    cosine. A fifth of the calibration data is kept aside and decides which epoch is taken, epoch 0 among them;
+    validation and holdout data are never learnt from. The model stays in evaluation mode: batch normalization keeps
+    its statistics, nothing is dropped out.
+
+    Args:
+        task: float model (the teacher), data and metric.
+        space: its sites.
+        configuration: ``{site name: format name}``; sites left out stay in float, but their weights learn too.
+        calibration: scales, ranges, codes and bias corrections to begin with; by default ``calibrate`` with defaults.
+        epochs: most passes over the data.
+        learning_rate: of Adam for the weights, and for the logarithms of the steps.
+        loss: ``"distillation"``: the divergence from the float model's outputs (the mean metric for ``cosine``, the
+            relative squared error for ``relative_error`` and for outputs that are no logits); ``"task"``: the task's
+            loss on the targets.
+        patience: stop after so many epochs without a smaller loss on the part kept aside.
+        seed: for what is kept aside and the order of the batches.
+        advance: called with 1 after each epoch.
+
+    Returns:
+        The finetuned model with its calibration and measurements.
+
+    Raises:
+        InvalidInput: an argument out of range, a configuration that does not fit, or too little calibration data.
+        NonFiniteOutput: the loss became NaN or infinite.
+    """
+    _check(epochs, learning_rate, loss, patience)
+    started, space = time.perf_counter(), _restricted(space, configuration)
+    calibration = calibration or calibrate(task, space)
+    student = Student(task.model, space, configuration, calibration)
+    generator = torch.Generator().manual_seed(seed)
+    training, kept = (_with_references(task, part) for part in _divided(task.calibration, generator))
+    history = _trained(task, student, training, kept, loss, (epochs, learning_rate, patience), generator, advance)
+    seconds = time.perf_counter() - started
+    for mine, given in zip(student.model.parameters(), task.model.parameters(), strict=True):
+        mine.requires_grad_(given.requires_grad)
+    learnt = student.calibration()
+    before = _measured(task, QuantizedModel(task.model, space, calibration), configuration)
+    after = _measured(task, QuantizedModel(student.model, space, learnt), configuration)
+    chosen = Configuration.from_dict(configuration)
+    return Finetuned(student.model, space, chosen, learnt, tuple(history), before, after, seconds)
+
+
+def _check(epochs: int, learning_rate: float, loss: str, patience: int) -> None:
+    if epochs < 1 or patience < 1:
+        raise InvalidInput(f"epochs={epochs} and patience={patience}: finetuning needs at least 1 of each")
+    if not 0 < learning_rate < math.inf:
+        raise InvalidInput(f"learning_rate={learning_rate} must be positive, such as 0.001")
+    if loss not in LOSSES:
+        raise InvalidInput(f"unknown loss {loss!r} for finetuning; choose {' or '.join(LOSSES)}")
+
+
+def _restricted(space: SearchSpace, configuration: Mapping[str, str]) -> SearchSpace:
+    """The sites that the configuration names, each with the one format that it takes.
+
+    Raises:
+        InvalidInput: it names no site, an unknown one, or a format that a site does not offer.
+    """
+    unknown = sorted(set(configuration) - set(space.names))
+    if unknown or not configuration:
+        named = ", ".join(unknown[:5]) or "no site"
+        raise InvalidInput(f"the configuration names {named}; this space has {', '.join(space.names[:5])}, …")
+    for site in space.sites:
+        wanted = configuration.get(site.name)
+        if wanted is not None and not site.offers(wanted):
+            raise InvalidInput(f"site {site.name} does not offer {wanted!r}; it offers {', '.join(site.formats)}")
+    sites = [replace(site, formats=(configuration[site.name],)) for site in space.sites if site.name in configuration]
+    return replace(space, sites=sites, ties=[])
+
+
+def _divided(batches: list[Batch], generator: torch.Generator) -> tuple[list[Batch], list[Batch]]:
+    """What is learnt from, and what is kept aside: whole batches, or samples where there is only one batch."""
+    if len(batches) == 1:
+        (batch,), samples = batches, len(batches[0])
+        if samples < 2:
+            raise InvalidInput("finetuning needs at least two calibration samples, one of them to be kept aside")
+        cut = samples - max(1, round(_KEPT_ASIDE * samples))
+        return [batch.piece(0, cut)], [batch.piece(cut, samples)]
+    order = torch.randperm(len(batches), generator=generator).tolist()
+    aside = max(1, round(_KEPT_ASIDE * len(batches)))
+    return [batches[index] for index in sorted(order[aside:])], [batches[index] for index in sorted(order[:aside])]
+
+
+def _with_references(task: Task, batches: list[Batch]) -> list[_Pair]:
+    with torch.no_grad():
+        return [(batch, output_tensor(run_float(task.model, batch, "calibration"))) for batch in batches]
+
+
+def _trained(
+    task: Task,
+    student: Student,
+    training: list[_Pair],
+    kept: list[_Pair],
+    loss: str,
+    plan: tuple[int, float, int],
+    generator: torch.Generator,
+    advance: Advance | None,
+) -> list[Epoch]:
+    """Train the student; it ends in the state of the best epoch."""
+    epochs, rate, patience = plan
+    groups = [
+        {"params": student.parameters, "lr": rate},
+        {"params": student.steps, "lr": _STEP_RATE * rate},
+    ]
+    optimizer = torch.optim.Adam([group for group in groups if group["params"]])
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * len(training))
+    history, best = [Epoch(0, math.nan, _mean_loss(task, student, kept, loss))], student.state()
+    for number in range(1, epochs + 1):
+        losses = []
+        with student.running() as run, torch.enable_grad():
+            for index in torch.randperm(len(training), generator=generator).tolist():
+                batch, reference = training[index]
+                optimizer.zero_grad()
+                found = _loss(task, output_tensor(run(batch)), reference, batch, loss)
+                found.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                schedule.step()
+                losses.append(float(found.detach()))
+        if not np.isfinite(losses).all():
+            raise NonFiniteOutput(f"the loss is NaN or infinite in epoch {number}; choose a smaller learning_rate")
+        history.append(Epoch(number, float(np.mean(losses)), _mean_loss(task, student, kept, loss)))
+        smallest = min(history, key=lambda epoch: epoch.kept_aside)
+        if smallest.number == number:
+            best = student.state()
+        if advance:
+            advance(1)
+        if number - smallest.number >= patience:
+            break
+    student.load(best)
+    return history
+
+
+def _loss(task: Task, output: Tensor, reference: Tensor, batch: Batch, loss: str) -> Tensor:
+    if loss == "distillation":
+        return objective(task, output, reference, None)
+    if batch.targets is None:
+        raise InvalidInput("loss='task' needs targets in the calibration data; give them, or choose 'distillation'")
+    return task_loss(task, output, batch.targets)
+
+
+def _mean_loss(task: Task, student: Student, pairs: list[_Pair], loss: str) -> float:
+    """Mean over the samples."""
+    with student.running() as run, torch.no_grad():
+        losses = [float(_loss(task, output_tensor(run(batch)), reference, batch, loss)) for batch, reference in pairs]
+    mean = float(np.average(losses, weights=[len(batch) for batch, _ in pairs]))
+    if not math.isfinite(mean):
+        raise NonFiniteOutput("the loss is NaN or infinite on the calibration data; check the loss and the model")
+    return mean
+
+
+def _measured(task: Task, quantized: QuantizedModel, configuration: Mapping[str, str]) -> Measurement:
+    """The quality on the holdout, against the caller's float model (which an evaluator of the copy would not know)."""
+    started, values = time.perf_counter(), []
+    with torch.no_grad():
+        references = [output_tensor(run_float(task.model, batch, "holdout")) for batch in task.holdout]
+        with quantized.applied(configuration) as model:
+            for batch, reference in zip(task.holdout, references, strict=True):
+                values.append(per_sample(task, output_tensor(batch(model)), reference, batch.targets))
+    seconds = time.perf_counter() - started
+    return Measurement.of(task.metric, "holdout", torch.cat(values).cpu().numpy().astype(np.float64), seconds)
