@@ -53,16 +53,18 @@ def bias_shifts(
     """
     sites = [site for site in space.sites if site.kind.startswith(("linear", "hf_conv1d", "conv"))]
     means: _Means = {}
+    mask: list[Tensor] = []  # of the batch that runs
     with ExitStack() as stack:
         for site in sites:
             for path in site.modules:
                 module = task.model.get_submodule(path)
                 if isinstance(module, nn.Embedding):
                     continue
-                watch = _watch(site, _roundings(site, path, calibration), means)
+                watch = _watch(site, _roundings(site, path, calibration), means, mask)
                 stack.callback(module.register_forward_pre_hook(watch, with_kwargs=True).remove)
         stack.enter_context(torch.no_grad())
         for batch in task.calibration:
+            mask[:] = [tensor for name, tensor in batch.tensors.items() if name == "attention_mask"]
             run_float(task.model, batch, "calibration")
             if advance:
                 advance(1)
@@ -109,19 +111,21 @@ def _roundings(site: Site, path: str, calibration: Calibration) -> dict[str, Qua
     return {name: calibration.activation(path, target) for name, target in wanted.items()}
 
 
-def _watch(site: Site, roundings: dict[str, Quantizer], means: _Means) -> Callable[..., None]:
+def _watch(site: Site, roundings: dict[str, Quantizer], means: _Means, mask: list[Tensor]) -> Callable[..., None]:
     def watch(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         value = first_tensor(args, kwargs)
         assert value is not None
         for name, rounded in (("", value), *((name, quantize(value)) for name, quantize in roundings.items())):
-            means.setdefault((site.name, name), _Mean()).add(_samples(site, rounded))
+            means.setdefault((site.name, name), _Mean()).add(_samples(site, rounded, mask))
 
     return watch
 
 
-def _samples(site: Site, value: Tensor) -> Tensor:
+def _samples(site: Site, value: Tensor, mask: list[Tensor]) -> Tensor:
     """An input as samples [n, features] or [n, channels, *positions]."""
     if not site.kind.startswith("conv"):
+        if mask and mask[0].shape == value.shape[:-1]:
+            return value[mask[0] != 0]
         return value.reshape(-1, value.shape[-1])
     return value if value.ndim == len(site.weight_shape) else value[None]
 
