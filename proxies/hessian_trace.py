@@ -51,6 +51,9 @@ class HessianTrace:
 
     name = "hessian_trace"
     summary = "HAWQ-V2's Omega: mean Hessian trace x squared quantization error"
+    additive = True
+    gradients = 2
+    source = "Dong et al. 2020 (HAWQ-V2), arXiv:1911.03852, eq. 7 and section 3.4"
 
     def __init__(self, samples: int = 32, probes: int = 16, tolerance: float = 0.1, batch: int = 8) -> None:
         self.samples = samples

@@ -24,7 +24,7 @@ Advance = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """Predicted loss of each site in each format; the allocator adds them up over the sites.
+    """Predicted loss of each site in each format, lower is better; the allocator adds them up over the sites.
 
     Attributes:
         proxy: name of the proxy.
@@ -35,6 +35,7 @@ class Sensitivity:
         seconds: wall time.
         forward_passes: samples run forward.
         backward_passes: samples run backward.
+        additive: whether ``values`` estimate a loss that may be added up over the sites; otherwise they only rank.
     """
 
     proxy: str
@@ -45,6 +46,7 @@ class Sensitivity:
     seconds: float
     forward_passes: int = 0
     backward_passes: int = 0
+    additive: bool = True
 
     def __post_init__(self) -> None:
         if np.isinf(self.values).any():
@@ -66,10 +68,21 @@ class Sensitivity:
 
 
 class Proxy(Protocol):
-    """A predictor of loss that never runs a whole configuration."""
+    """A predictor of loss that never runs a whole configuration.
+
+    Attributes:
+        name: key of the registry.
+        summary: what it computes, one line.
+        additive: whether its values estimate a loss that may be added up over the sites; otherwise they only rank.
+        gradients: what it differentiates: 0 nothing, 1 once, 2 twice (double backward).
+        source: paper, arXiv id and equation.
+    """
 
     name: str
     summary: str
+    additive: bool
+    gradients: int
+    source: str
 
     def score(
         self, task: Task, space: SearchSpace, calibration: Calibration, *, seed: int, advance: Advance | None

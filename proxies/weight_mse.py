@@ -25,6 +25,9 @@ class WeightMSE:
 
     name = "weight_mse"
     summary = "squared error of the weights; no data, no passes"
+    additive = True
+    gradients = 0
+    source = "the planner of AMD Quark; no paper"
 
     def steps(self, task: Task, space: SearchSpace) -> int:
         """One step."""

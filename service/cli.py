@@ -178,9 +178,17 @@ def proxies_command(as_json: Json = False) -> None:
     from ..proxies import proxies
     from .terminal import show
 
-    _print_frame(
-        pd.DataFrame([{"proxy": name, "what": kind.summary} for name, kind in proxies().items()]), as_json, show
-    )
+    rows = [
+        {
+            "proxy": name,
+            "additive": kind.additive,
+            "gradients": kind.gradients,
+            "what": kind.summary,
+            "source": kind.source,
+        }
+        for name, kind in proxies().items()
+    ]
+    _print_frame(pd.DataFrame(rows), as_json, show)
 
 
 @app.command("jobs")
