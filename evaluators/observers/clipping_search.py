@@ -71,7 +71,7 @@ def _losses(points: Tensor, counts: Tensor, ranges: Range, target: TensorFormat,
     columns = ranges.low.shape[1]
     step = max(1, _CHUNK // max(1, points.numel()))
     found = []
-    for low, high in zip(ranges.low.split(step), ranges.high.split(step), strict=True):
+    for low, high in zip(torch.split(ranges.low, step), torch.split(ranges.high, step), strict=True):
         repeats = len(low)
         values, weights = points.repeat(1, repeats), counts.repeat(1, repeats)
         tried = Range(low.reshape(-1), high.reshape(-1))  # a candidate is to the quantizer what a feature is

@@ -62,7 +62,7 @@ class Histogram:
         self._grow(extremes)
         columns, inverse, flat = self.counts.shape[0], 1 / self.width, self.counts.view(-1)
         middle = torch.arange(columns, device=value.device, dtype=torch.int32) * self.bins + self.bins // 2
-        for chunk in value.split(max(1, _CHUNK // columns)):
+        for chunk in torch.split(value, max(1, _CHUNK // columns)):
             # the product is exact, as the width is a power of two
             index = (chunk * inverse).floor_().to(torch.int32).add_(middle)
             flat += torch.bincount(index.view(-1), minlength=flat.numel())
