@@ -3,8 +3,8 @@ r"""AdaQuant: learn a perturbation of the weight, and the scale, so that the qua
 .. math:: \min_{\Delta, z, V}\; \lVert W X - Q_{\Delta, z}(W + V)\, X \rVert^2
 
 Hubara et al. 2020, arXiv:2006.10518, eq. 2 and 3, layer by layer, for the weights (ranges of activations come from the
-observer). Unlike AdaRound a weight may move by more than one level. Gradients pass rounding straight through, and clipping
-not at all (V), or into the bound that clips (scale and zero-point).
+observer). Unlike AdaRound a weight may move by more than one level. Gradients pass rounding straight through, and
+clipping not at all (V), or into the bound that clips (scale and zero-point).
 
 The expectation over the data is the quadratic form of the second moments, so every step sees all of the data, at the
 price of one product of the weight's matrix with the moments. The error of each step is that of the rounded weight; the

@@ -37,8 +37,8 @@ def reconstructed(
     """Choose codes that keep the output of every layer on the calibration data.
 
     Embeddings are left to rounding to nearest: what enters one is a row of zeros with a single one, so the moments are
-    diagonal, the error is a sum over the weights, and nearest is best. The same holds for channels whose error no method
-    lowers, and for layers that the calibration data never reaches.
+    diagonal, the error is a sum over the weights, and nearest is best. Channels whose error the method does not lower
+    are rounded to nearest as well, and so are layers that the calibration data never reaches.
 
     Args:
         task: model and calibration data; validation data is never read.
@@ -49,8 +49,8 @@ def reconstructed(
         seed: of the sampling of input rows; the same seed gives the same codes.
 
     Returns:
-        (site name, name of the weight format) -> the codes, of the weight's shape; and likewise the scales that they are
-        under, which only AdaQuant changes.
+        (site name, name of the weight format) -> the codes, of the weight's shape; and likewise the scales that they
+        are under, which only AdaQuant changes.
 
     Raises:
         NonFiniteOutput: an activation is NaN or infinite; the message names the layer.

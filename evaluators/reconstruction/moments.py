@@ -49,15 +49,15 @@ def second_moments(
 ) -> Iterator[tuple[Site, Moment]]:
     r"""Second moments at every site, from the float model on the calibration data.
 
-    Sites are gathered in as many passes over the data as the memory allows. A weight that several modules share, or that
-    is used several times, gets the sum over all its uses. Where a shared weight is also looked up (tied embeddings), the
-    error of the look-ups, :math:`\sum_c n_c \lVert w_c - \hat w_c \rVert^2` with n_c look-ups of row c, is added with n_c
-    replaced by its mean, which keeps one H for all rows.
+    Sites are gathered in as many passes over the data as the memory allows. A weight that several modules share, or
+    that is used several times, gets the sum over all its uses. Where a shared weight is also looked up (tied
+    embeddings), the error of the look-ups, :math:`\sum_c n_c \lVert w_c - \hat w_c \rVert^2` with n_c look-ups of row
+    c, is added with n_c replaced by its mean, which keeps one H for all rows.
 
     Args:
         task: model and calibration data.
         sites: where.
-        rows: about how many rows of each site enter; a larger number of them is sampled at random, evenly over the calls.
+        rows: about how many rows of each site enter; of more of them a random sample does, evenly over the calls.
         seed: of the sampling.
         memory: bytes of moments held at a time; a site that needs more gets a pass of its own.
 
