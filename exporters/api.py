@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ExportMismatch, InvalidInput
 from ..evaluators import Calibration, QuantizedModel
+from ..evaluators.batch_norm import Statistics, batch_norm_statistics, taken_on
 from ..files import replacing, write_text
 from ..space import Configuration, SearchSpace
 from ..task import Batch
 from . import registry
 from .noise import rounding_noise
-from .protocol import ExportRequest
+from .protocol import Exporter, ExportRequest
 from .report import ExportReport
 from .scales import weight_scales
 
@@ -35,6 +36,7 @@ def export(
     example_inputs: Any,
     calibration: Calibration | None = None,
     space: SearchSpace | None = None,
+    batch_norm: Iterable[Any] | None = None,
     bound: float | None = None,
     opset: int | None = None,
     advance: Callable[[int], None] | None = None,
@@ -45,7 +47,7 @@ def export(
     the configuration and the report.
 
     Args:
-        model: the float model.
+        model: the float model; of a recipe that changes it, the one that ``prepared(task, space, recipe)`` holds.
         configuration: ``{site name: format name}``; sites left out stay in float.
         path: the artifact; its folder is made if needed.
         target: one of ``registry.names()``.
@@ -54,6 +56,8 @@ def export(
         calibration: scales and ranges that the configuration was measured with. Without it the weight scales are
             computed from the weights, as ``evaluators.calibrate`` does; formats that round activations need it.
         space: the sites; found in the model if not given.
+        batch_norm: the calibration batches, if the configuration was measured with batch normalization estimated again
+            (``Recipe.batch_norm``): its statistics in the file are then those of the quantized model on this data.
         bound: relative error up to which the artifact counts as the same function; by default the exporter's own,
             which follows from the model's ``noise`` (see ``ExportReport``).
         opset: version of the target's operator set; by default the exporter's choice.
@@ -73,8 +77,21 @@ def export(
     if path.is_dir():
         raise InvalidInput(f"{path} is a folder; give the path of a file, such as {path / 'model.onnx'}")
     request = _request(model, configuration, example_inputs, calibration, space, opset)
-    step = advance or (lambda steps: None)
     exporter.validate(request)
+    with taken_on(model, _statistics(request, batch_norm)):
+        return _write(exporter, request, path, target, bound, advance or (lambda steps: None), started)
+
+
+def _write(
+    exporter: Exporter,
+    request: ExportRequest,
+    path: Path,
+    target: str,
+    bound: float | None,
+    step: Callable[[int], None],
+    started: float,
+) -> ExportReport:
+    """The artifact, checked back, and its certificate."""
     noise = rounding_noise(request)
     bound = exporter.default_bound(request, noise) if bound is None else bound
     with replacing(path) as side:
@@ -146,6 +163,19 @@ def _request(
             )
     calibration = weight_scales(model, space, chosen) if calibration is None else calibration
     return ExportRequest(QuantizedModel(model, space, calibration), chosen, example, opset)
+
+
+def _statistics(request: ExportRequest, batches: Iterable[Any] | None) -> Statistics:
+    """The statistics of batch normalization for the quantized model; empty to keep those of the model."""
+    if batches is None:
+        return {}
+    training = [module for module in request.model.modules() if module.training]
+    with request.quantized.applied(request.configuration) as model:
+        try:
+            return batch_norm_statistics(model.eval(), [Batch.of(batch) for batch in batches])
+        finally:
+            for module in training:
+                module.training = True
 
 
 def _own_version() -> str:

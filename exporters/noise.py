@@ -72,7 +72,8 @@ def _bias_shift(request: ExportRequest, site: Site, path: str) -> Tensor | None:
     """What rounding the bias of a convolution to int32 adds to its output: broadcast against it."""
     target = Format.parse(request.configuration[site.name])
     bias = getattr(request.model.get_submodule(path), "bias", None)
-    if not target.quantizes_activations or not site.kind.startswith("conv") or not isinstance(bias, Tensor):
+    integer = target.weight.number == "int" and target.weight.symmetric
+    if not integer or not site.kind.startswith("conv") or not isinstance(bias, Tensor):
         return None
     weight = request.quantized.calibration.scales(site, target.weight).factor.to(bias)
     if len(weight) not in (1, len(bias)):

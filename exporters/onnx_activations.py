@@ -5,20 +5,18 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
-from ..evaluators.quantizers import ActivationQuantizer, FloatRounding, Quantizer
+from ..evaluators.quantizers import ActivationQuantizer, Quantizer
 from ..formats import Format
+from .onnx_rounding import Rounding, unsigned
 from .onnx_simplify import constant
 from .onnx_trace import DOMAIN
-from .onnx_weights import half_type, register
 from .protocol import ExportRequest
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_CONTAINER_TOP = 255
 #: Operators that move elements or pick the largest of some: rounding before or after them is the same.
 _MOVES = frozenset({"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "MaxPool"})
 
@@ -56,11 +54,11 @@ class InputRounding:
         producer of the value together with its rounding as one integer kernel.
         """
         quantizers = self._destinations(value)
-        return len(quantizers) == 1 and None not in quantizers
+        return len(quantizers) == 1 and isinstance(quantizers.pop(), ActivationQuantizer)
 
     def reaches_rounding(self, value: ir.Value) -> bool:
-        """Whether the value goes into a rounding to integers, among other things."""
-        return bool(self._destinations(value) - {None})
+        """Whether the value goes into a static rounding to integers, among other things, bounded or not."""
+        return any(isinstance(quantizer, ActivationQuantizer) for quantizer in self._destinations(value, bounded=True))
 
     def drop_implied_bounds(self) -> None:
         """Remove every ReLU and clip that the roundings behind it imply.
@@ -87,65 +85,32 @@ class InputRounding:
             source = node.inputs[0]
             assert source is not None
             if (source, quantizer) not in done:
-                done[source, quantizer] = self._rounded(node, source, quantizer)
+                done[source, quantizer] = Rounding(self._graph, node, source).by(quantizer)
             ir.convenience.replace_all_uses_with(node.outputs[0], done[source, quantizer], replace_graph_outputs=True)
             self._graph.remove(node)
 
-    def _destinations(self, value: ir.Value) -> set[ActivationQuantizer | None]:
-        """The static integer quantizers that a value reaches; ``None`` stands for any other use."""
+    def _destinations(self, value: ir.Value, bounded: bool = False) -> set[Quantizer | None]:
+        """The quantizers that a value reaches; ``None`` stands for any other use.
+
+        Args:
+            value: of the graph.
+            bounded: whether ReLU and clips may lie between.
+        """
         if value.is_graph_output():
             return {None}
-        found: set[ActivationQuantizer | None] = set()
+        found: set[Quantizer | None] = set()
         for node, index in value.uses():
             if node in self._quantizers:
-                quantizer = self._quantizers[node]
-                found.add(quantizer if isinstance(quantizer, ActivationQuantizer) else None)
-            elif index == 0 and node.domain == "" and node.op_type in _MOVES:
-                found |= self._destinations(node.outputs[0])
+                found.add(self._quantizers[node])
+            elif (index == 0 and node.domain == "" and node.op_type in _MOVES) or (bounded and _bounds(node)):
+                found |= self._destinations(node.outputs[0], bounded)
             else:
                 found.add(None)
         return found
 
-    def _rounded(self, before: ir.Node, value: ir.Value, quantizer: Quantizer) -> ir.Value:
-        import onnx_ir as ir
 
-        def add(operator: str, inputs: list[ir.Value | None], dtype: ir.DataType, **attributes: int) -> ir.Value:
-            node = ir.node(operator, inputs, attributes)
-            node.outputs[0].dtype, node.outputs[0].shape = dtype, value.shape
-            self._graph.insert_before(before, node)
-            return node.outputs[0]
-
-        if isinstance(quantizer, FloatRounding):
-            kind = half_type(quantizer.target)
-            narrow = add("Cast", [value], kind, to=int(kind))
-            return add("Cast", [narrow], ir.DataType.FLOAT, to=int(ir.DataType.FLOAT))
-        assert isinstance(quantizer, ActivationQuantizer)
-        scale = self._scalar(np.float32(quantizer.scale), f"scale_{quantizer.scale!r}")
-        zero_point = self._scalar(np.uint8(quantizer.zero_point), f"zero_point_{quantizer.zero_point}")
-        codes = add("QuantizeLinear", [value, scale, zero_point], ir.DataType.UINT8)
-        top = 2**quantizer.bits - 1
-        if top < _CONTAINER_TOP:
-            codes = add("Clip", [codes, None, self._scalar(np.uint8(top), f"top_{top}")], ir.DataType.UINT8)
-        return add("DequantizeLinear", [codes, scale, zero_point], ir.DataType.FLOAT)
-
-    def _scalar(self, number: np.float32 | np.uint8, name: str) -> ir.Value:
-        import onnx_ir as ir
-
-        return register(self._graph, ir.Tensor(np.array(number), name=f"{DOMAIN}.{name}"))
-
-
-def unsigned(quantizer: Quantizer) -> Quantizer:
-    """The same rounding with codes from 0 on, which the integer kernels of x86 take; other quantizers as they are.
-
-    Signed codes [-2^(b-1), 2^(b-1) - 1] with the zero-point 0 are the codes [0, 2^b - 1] with the zero-point 2^(b-1).
-    """
-    if isinstance(quantizer, ActivationQuantizer) and quantizer.symmetric:
-        return ActivationQuantizer(quantizer.scale, 2 ** (quantizer.bits - 1), quantizer.bits)
-    return quantizer
-
-
-def _implies(quantizer: ActivationQuantizer | None, bounds: tuple[float, float]) -> bool:
-    if quantizer is None:
+def _implies(quantizer: Quantizer | None, bounds: tuple[float, float]) -> bool:
+    if not isinstance(quantizer, ActivationQuantizer):
         return False
     first, last = quantizer.codes(torch.tensor(bounds, dtype=torch.float32)).tolist()
     return (first, last) == (0, 2**quantizer.bits - 1)

@@ -1,7 +1,8 @@
 """The check back: the file that was written computes what the fake-quantized model computes.
 
 Before the outputs are compared (``comparison``), what can be compared exactly is: the stored weights, decoded from the
-file, must equal the fake-quantized ones bit for bit, and inputs must be rounded with the scales of the calibration.
+file, and corrected biases must equal the fake-quantized ones bit for bit, and inputs must be rounded to integers with
+the scales of the calibration.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..errors import ExportMismatch
 from ..evaluators.quantizers import ActivationQuantizer, Layout
 from ..formats import Format
-from .onnx_activations import unsigned
+from .onnx_rounding import unsigned
 from .onnx_storage import decoded
 from .protocol import ExportRequest
 
@@ -45,6 +47,18 @@ def check_weights(request: ExportRequest, path: Path) -> None:
             )
 
 
+def check_biases(request: ExportRequest, path: Path) -> None:
+    """Compare the biases in the file that a correction changes with those of the fake-quantized model, bit for bit.
+
+    Raises:
+        ExportMismatch: names the first that differs.
+    """
+    stored = initializers(path)
+    for name, bias in corrected_biases(request).items():
+        if name not in stored or not np.array_equal(stored[name], bias.float().cpu().numpy()):
+            raise ExportMismatch(f"the bias {name} in the file is not that of the fake-quantized model")
+
+
 def check_rounding(request: ExportRequest, path: Path) -> None:
     """Compare scales and zero-points of the rounded inputs in the file with those of the calibration.
 
@@ -57,8 +71,8 @@ def check_rounding(request: ExportRequest, path: Path) -> None:
     wanted = set()
     for module, site in request.rounded_modules.items():
         activation = Format.parse(request.configuration[site]).activation
-        quantizer = request.quantized.calibration.activation(module, activation) if activation else None
-        quantizer = None if quantizer is None else unsigned(quantizer)
+        assert activation is not None
+        quantizer = unsigned(request.quantized.calibration.activation(module, activation))
         if isinstance(quantizer, ActivationQuantizer):
             wanted.add((quantizer.scale, quantizer.zero_point))
     given = set()
@@ -73,6 +87,12 @@ def check_rounding(request: ExportRequest, path: Path) -> None:
             f"the file rounds inputs with {len(given - wanted)} scales that the calibration does not have, and lacks "
             f"{len(wanted - given)} of its own"
         )
+
+
+def corrected_biases(request: ExportRequest) -> dict[str, Tensor]:
+    """Parameter name -> bias, for the biases that the calibration corrects in this configuration."""
+    shifted = request.quantized.changes(request.configuration).biases
+    return {name: request.quantized.bias(name, shift) for name, shift in shifted.items()}
 
 
 def initializers(path: Path) -> dict[str, NDArray[Any]]:

@@ -10,14 +10,15 @@ import torch
 
 from ..errors import ExportMismatch, InvalidInput, UnsupportedModel
 from ..formats import Format, weight_name
+from . import onnx_rounding, onnx_storage
 from .comparison import doubled, reference, relative_error
 from .onnx_activations import InputRounding
-from .onnx_check import check_rounding, check_weights, parameter_names
-from .onnx_kernels import products, site_node_name, use_integer_kernels
+from .onnx_check import check_biases, check_rounding, check_weights, corrected_biases, parameter_names
+from .onnx_kernels import products, site_node_name, write_products
 from .onnx_simplify import simplify
-from .onnx_storage import E8M0_OPSET, INT4_OPSET, needed_opset, refusal
+from .onnx_storage import E8M0_OPSET, INT4_OPSET, needed_opset
 from .onnx_trace import trace
-from .onnx_weights import StoredWeight, store_half
+from .onnx_weights import StoredWeight, store_bias, store_half
 from .protocol import Capability, ExportRequest
 from .report import Artifact, Verification
 
@@ -42,8 +43,8 @@ class OnnxExporter:
     ``bf16``, ``fp16``     BFLOAT16 or FLOAT16; the input is cast to it and back
     =====================  =======================================================================================
 
-    ``aX`` and ``aXs`` put ``QuantizeLinear, DequantizeLinear`` on uint8 before the product (and ``Clip`` on the codes
-    where X < 8), and ``DequantizeLinear`` on the weight where an integer kernel takes it.
+    Inputs are rounded before the product (``onnx_rounding``): static ones by ``QuantizeLinear, DequantizeLinear``, with
+    ``DequantizeLinear`` on the weight where an integer kernel takes it; per token by plain operators.
     """
 
     name = "onnx"
@@ -53,16 +54,10 @@ class OnnxExporter:
         weight, activation = format.weight, format.activation
         if format.is_wide:
             return Capability(True, f"stored in {weight.bits} bits")
-        missing = refusal(weight)
-        if missing:
+        if missing := onnx_storage.refusal(weight):
             return Capability(False, missing)
-        if activation is not None and (activation.number, activation.granularity) != ("int", "tensor"):
-            alone = weight_name(weight)
-            return Capability(
-                False,
-                "inputs are rounded to integers with one static scale; "
-                f"offer {alone + 'a8, ' if alone.startswith('w') else ''}or {alone}, which leaves inputs alone",
-            )
+        if activation is not None and (missing := onnx_rounding.refusal(activation)):
+            return Capability(False, f"{missing}; {weight_name(weight)} leaves them alone")
         return Capability(True, f"codes stored in {weight.container_bits} bits")
 
     def validate(self, request: ExportRequest) -> None:
@@ -98,7 +93,7 @@ class OnnxExporter:
         """Trace the float model, exchange the weights, round the inputs, write the file.
 
         Raises:
-            UnsupportedModel: ``torch.onnx.export`` refuses the model, or drops the weight of a site.
+            UnsupportedModel: ``torch.onnx.export`` refuses the model, or drops a weight or a corrected bias of a site.
         """
         import onnx_ir as ir
         import onnx_ir.passes.common as passes
@@ -109,6 +104,8 @@ class OnnxExporter:
         simplify(traced.model)
         rounding = InputRounding(graph, request)
         rounding.drop_implied_bounds()
+        for name, bias in corrected_biases(request).items():
+            store_bias(graph, name, bias)
         for site in request.space.sites:
             self._store(graph, request, site.name, rounding, opset)
         rounding.apply()
@@ -127,6 +124,7 @@ class OnnxExporter:
         from .onnx_runtime import Loaded, version
 
         check_weights(request, path)
+        check_biases(request, path)
         check_rounding(request, path)
         wanted = reference(request)
         loaded = Loaded(path)
@@ -178,7 +176,7 @@ class OnnxExporter:
             return
         codes = request.quantized.calibration.quantize(site, request.model.get_parameter(site.parameter), target)
         weight = StoredWeight(graph, initializer, codes, opset)
-        use_integer_kernels(graph, found, weight, rounding)
+        write_products(graph, found, weight, rounding)
         weight.replace_float()
 
     @staticmethod

@@ -11,11 +11,11 @@ onnxruntime (1.22 to 1.31, CPU) fuses
   pixels, and is written as one.
 
 All other products read the weight through ``Cast(codes) * scale`` and run in float, on rounded inputs: asymmetric
-weights, minifloats and weights with groups among them, written as ``MatMul - (-bias)`` too.
+weights, minifloats and weights with groups among them.
 One thing must be kept from it: where a convolution or ``Gemm`` with a float weight stands directly between two
-roundings, onnxruntime rounds the weight to 8 bits with one scale for the whole tensor and computes something else
-(measured: an error of 0.6 on EfficientNet-lite0). There a convolution is written ``-conv(x, -w, -b)``, which is the
-same number bit for bit.
+roundings (a ReLU or clip may lie before the second), onnxruntime rounds the weight to 8 bits with one scale for the
+whole tensor and computes something else (measured: an error of 0.6 on EfficientNet-lite0). There it is written
+``-conv(x, -w, -b)``, which is the same number bit for bit.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ def site_of(node_name: str) -> str | None:
     return rest.rpartition("/")[0] if domain == DOMAIN else None
 
 
-def use_integer_kernels(graph: ir.Graph, found: list[Product], weight: StoredWeight, rounding: InputRounding) -> None:
-    """Write those products of a site in the form of an integer kernel that can have one.
+def write_products(graph: ir.Graph, found: list[Product], weight: StoredWeight, rounding: InputRounding) -> None:
+    """Write the products of a site in the form of an integer kernel, or so that they stay in float.
 
     Args:
         graph: the graph, its inputs still marked.
@@ -94,20 +94,19 @@ def use_integer_kernels(graph: ir.Graph, found: list[Product], weight: StoredWei
         rounding: the marked inputs.
     """
     for product in found:
-        node = product.node
-        if not rounding.is_integer(_source(node.inputs[0])):
-            continue
-        if node.op_type in ("Conv", "ConvTranspose"):
-            if node.op_type == "Conv" and weight.suits_integer_kernels and rounding.output_is_rounded(node.outputs[0]):
-                node.replace_input_with(1, weight.operand())
-            elif _is_pointwise(node):
-                _pointwise_as_matmul(graph, node, weight.operand(transpose=True))
-            elif rounding.reaches_rounding(node.outputs[0]):
-                _negate_twice(graph, node)
-        elif node.op_type == "MatMul":
-            node.replace_input_with(1, weight.operand(product.transposed))
-        else:
-            _gemm_as_matmul(graph, node, weight.operand(product.transposed))
+        node, source = product.node, _source(product.node.inputs[0])
+        rounded = rounding.is_integer(source)
+        integer = rounded and weight.suits_integer_kernels
+        if integer and node.op_type == "MatMul":
+            node.replace_input_with(1, weight.dequantized(product.transposed))
+        elif integer and node.op_type == "Gemm":
+            _gemm_as_matmul(graph, node, weight.dequantized(product.transposed))
+        elif integer and node.op_type == "Conv" and rounding.output_is_rounded(node.outputs[0]):
+            node.replace_input_with(1, weight.dequantized())
+        elif integer and _is_pointwise(node):
+            _pointwise_as_matmul(graph, node, weight.dequantized(transpose=True))
+        elif rounded and node.op_type != "MatMul" and rounding.reaches_rounding(node.outputs[0]):
+            _negate_twice(graph, node)
 
 
 def _gemm_as_matmul(graph: ir.Graph, gemm: ir.Node, weight: ir.Value) -> None:
@@ -141,16 +140,16 @@ def _matmul(node: ir.Node, value: ir.Value | None, weight: ir.Value) -> list[ir.
     return [product, negated, ir.node("Sub", [product.outputs[0], negated.outputs[0]])]
 
 
-def _negate_twice(graph: ir.Graph, conv: ir.Node) -> None:
-    """Write conv(x, w, b) as -conv(x, -w, -b)."""
+def _negate_twice(graph: ir.Graph, product: ir.Node) -> None:
+    """Write conv(x, w, b) as -conv(x, -w, -b); a ``Gemm`` likewise."""
     import onnx_ir as ir
 
-    negated = [ir.node("Neg", [value]) for value in conv.inputs[1:] if value is not None]
+    negated = [ir.node("Neg", [value]) for value in product.inputs[1:] if value is not None]
     parameters = [node.outputs[0] for node in negated]
-    product = ir.node(conv.op_type, [conv.inputs[0], *parameters], conv.attributes, name=conv.name)
-    result = ir.node("Neg", [product.outputs[0]])
-    result.outputs[0].shape = conv.outputs[0].shape
-    _replace(graph, conv, [*negated, product, result])
+    turned = ir.node(product.op_type, [product.inputs[0], *parameters], product.attributes, name=product.name)
+    result = ir.node("Neg", [turned.outputs[0]])
+    result.outputs[0].shape = product.outputs[0].shape
+    _replace(graph, product, [*negated, turned, result])
 
 
 def _replace(graph: ir.Graph, node: ir.Node, nodes: list[ir.Node]) -> None:

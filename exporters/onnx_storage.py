@@ -56,17 +56,25 @@ def refusal(target: TensorFormat) -> str:
 
 def uses_table(target: TensorFormat) -> bool:
     """Whether the codes are indices into a table of elements."""
-    if target.number == "float":
-        return not target.is_wide and (target.exponent_bits, target.mantissa_bits) not in _FLOAT8
-    return target.number == "codebook"
+    return target.number == "codebook" or (
+        target.number == "float" and not target.is_wide and float8_type(target) is None
+    )
+
+
+def float8_type(target: TensorFormat) -> ir.DataType | None:
+    """The ONNX type of a minifloat, if there is one."""
+    import onnx_ir as ir
+
+    name = _FLOAT8.get((target.exponent_bits, target.mantissa_bits)) if target.number == "float" else None
+    return None if name is None else ir.DataType[name]
 
 
 def code_type(target: TensorFormat, opset: int) -> ir.DataType:
     """The type of the codes: the smallest of an operator set that holds them."""
     import onnx_ir as ir
 
-    if target.number == "float" and not uses_table(target):
-        return ir.DataType[_FLOAT8[target.exponent_bits, target.mantissa_bits]]
+    if (narrow := float8_type(target)) is not None:
+        return narrow
     signed = target.number == "int" and target.symmetric
     width = target.container_bits if target.number == "int" else max(4, target.container_bits)
     if width == 2 and opset < INT2_OPSET:

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import UnsupportedModel
 from .onnx_storage import scale_type, table_name, tensors, uses_table
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class StoredWeight:
         self._stored = {name: register(graph, ir.Tensor(array, name=name)) for name, array in arrays.items()}
         self._codes, self._scale = self._stored[self._name], self._stored[f"{self._name}.scale"]
         self._float: ir.Value | None = None
-        self._operands: dict[bool, ir.Value] = {}
+        self._dequantized: dict[bool, ir.Value] = {}
 
     @property
     def suits_integer_kernels(self) -> bool:
@@ -72,29 +73,24 @@ class StoredWeight:
             self._float.shape = self._codes.shape
         return self._float
 
-    def operand(self, transpose: bool = False) -> ir.Value:
-        """The second input of a product whose first is rounded to integers.
-
-        ``DequantizeLinear`` of the codes, which are cast to int8 first, where that makes an integer kernel; else
-        ``as_float``.
+    def dequantized(self, transpose: bool = False) -> ir.Value:
+        """``DequantizeLinear`` of integer codes, which are cast to int8 first.
 
         Args:
-            transpose: whether to give the transposed matrix. The weight of a pointwise convolution is a matrix too.
+            transpose: whether to give the transposed matrix. The codes of a pointwise convolution are a matrix too.
         """
         import onnx_ir as ir
 
-        if transpose not in self._operands:
-            if not self.suits_integer_kernels:
-                value = self.as_float()
-                self._operands[transpose] = self._transposed(value, ir.DataType.FLOAT) if transpose else value
-            else:
-                codes, axis, kind = self._codes, self._axis, ir.DataType.INT8
-                if codes.dtype != kind:
-                    codes = self._prepend("Cast", [codes], kind, to=int(kind))
-                if transpose:
-                    codes, axis = self._transposed(codes, kind), 1 - axis
-                self._operands[transpose] = self._prepend("DequantizeLinear", [codes, self._scale], axis=axis)
-        return self._operands[transpose]
+        if transpose not in self._dequantized:
+            codes, axis, kind = self._codes, self._axis, ir.DataType.INT8
+            if codes.dtype != kind:
+                codes = self._prepend("Cast", [codes], kind, to=int(kind))
+            if transpose and self._rank > 2:
+                codes = self._prepend("Reshape", [codes, self._numbers([0, -1])], kind)
+            if transpose:
+                codes, axis = self._prepend("Transpose", [codes], kind, perm=[1, 0]), 1 - axis
+            self._dequantized[transpose] = self._prepend("DequantizeLinear", [codes, self._scale], axis=axis)
+        return self._dequantized[transpose]
 
     def replace_float(self) -> None:
         """Let every remaining use of the float initializer read the codes."""
@@ -145,11 +141,6 @@ class StoredWeight:
             matrix = self._prepend("Slice", [matrix, self._numbers([0, 0]), self._numbers([channels, elements])])
         return matrix if self._axis == 0 else self._prepend("Transpose", [matrix], perm=[1, 0])
 
-    def _transposed(self, value: ir.Value, kind: ir.DataType) -> ir.Value:
-        if self._rank > 2:
-            value = self._prepend("Reshape", [value, self._numbers([0, -1])], kind)
-        return self._prepend("Transpose", [value], kind, perm=[1, 0])
-
     def _as_float32(self, value: ir.Value) -> ir.Value:
         import onnx_ir as ir
 
@@ -189,6 +180,21 @@ def store_half(graph: ir.Graph, initializer: ir.Value, rounded: Tensor, target: 
     cast = prepend(graph, "Cast", [stored], ir.DataType.FLOAT, to=int(ir.DataType.FLOAT))
     cast.shape = stored.shape
     ir.convenience.replace_all_uses_with(initializer, cast, replace_graph_outputs=True)
+
+
+def store_bias(graph: ir.Graph, name: str, bias: Tensor) -> None:
+    """Put another bias in the place of the one that the graph was traced with.
+
+    Raises:
+        UnsupportedModel: the graph does not have it.
+    """
+    import onnx_ir as ir
+
+    if name not in graph.initializers:
+        raise UnsupportedModel(
+            f"torch.onnx.export did not keep the bias {name}, which is to be corrected; exclude the site"
+        )
+    graph.initializers[name].const_value = ir.Tensor(bias.detach().float().cpu().numpy(), name=name)
 
 
 def half_type(target: TensorFormat) -> ir.DataType:

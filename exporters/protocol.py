@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ..formats import Format
-from ..space import WEIGHT_ONLY_KINDS, Configuration, SearchSpace, Site
+from ..space import Configuration, SearchSpace
 
 if TYPE_CHECKING:
     from torch import nn
@@ -63,18 +63,13 @@ class ExportRequest:
             for site in self.space.sites
             if site.name in self.configuration
             for module in site.modules
-            if _rounds_input(site, Format.parse(self.configuration[site.name]))
+            if self.quantized.rounding(site, module, Format.parse(self.configuration[site.name])) is not None
         }
 
     @property
     def space(self) -> SearchSpace:
         """The sites of the model."""
         return self.quantized.space
-
-
-def _rounds_input(site: Site, target: Format) -> bool:
-    """Integers round every input that a hook reaches, floats only those of layers that are called as modules."""
-    return target.activation is not None and (target.quantizes_activations or site.kind not in WEIGHT_ONLY_KINDS)
 
 
 class Exporter(Protocol):

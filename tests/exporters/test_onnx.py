@@ -334,7 +334,7 @@ def corrupted(path, change):
     ("change", "message"),
     [
         (lambda name: 1.001 if name == "head.weight.scale" else None, "head"),
-        (lambda name: 1.001 if name.startswith("bitfront.scale") else None, "rounds inputs"),
+        (lambda name: 1.001 if name.startswith("bitfront.float32") else None, "rounds inputs"),
         (lambda name: 3.0 if name == "head.bias" else None, "relative error"),
     ],
 )
