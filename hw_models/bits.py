@@ -33,5 +33,5 @@ def effective_bits(space: SearchSpace, question: Question) -> PriceTable:
         "effective_bits",
         "bits per weight",
         lambda site, format_: site.elements * format_.effective_bits(site.weight_shape, site.channel_axis) / total,
-        "exact: nominal weight bits and float32 scales averaged over the weight elements of the sites",
+        "exact: nominal weight bits, scales and zero-points averaged over the weight elements of the sites",
     )

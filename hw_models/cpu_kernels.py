@@ -5,7 +5,7 @@ weight, input  graph (x float in, y float out)
 =============  =======================================================================================================
 fp32, fp32     x -> op <- weight. A weight stored in codes is Cast(codes) * scale, one stored in bf16 is Cast(weight);
                both are folded to float32 when onnxruntime loads the model
-fp32, bf16     x -> Cast(bf16) -> Cast(float) -> op <- weight
+fp32, bf16     x -> Cast(bf16) -> Cast(float) -> op <- weight; fp16 likewise
 fp32, uint8    x -> QuantizeLinear -> DequantizeLinear -> op <- weight
 int8, uint8    the same with DequantizeLinear(int8 codes) as weight. A convolution is followed by QuantizeLinear ->
                DequantizeLinear, without which it would not be fused to QLinearConv; a product is MatMul - (-bias),
@@ -99,8 +99,9 @@ def build(kernel: Kernel, data: LayerData) -> bytes:
     product = kernel.op == "MatMul" or (kernel.op == "Gemm" and integer)
     weight = _weight(graph, kernel, data, as_inputs_by_outputs=product)
     x = graph.round_trip("x", data.x_scale) if rounded else "x"
-    if kernel.activation_format == "bf16":
-        x = graph.node("Cast", [graph.node("Cast", ["x"], to=TensorProto.BFLOAT16)], to=TensorProto.FLOAT)
+    if kernel.activation_format in ("bf16", "fp16"):
+        narrow = TensorProto.BFLOAT16 if kernel.activation_format == "bf16" else TensorProto.FLOAT16
+        x = graph.node("Cast", [graph.node("Cast", ["x"], to=narrow)], to=TensorProto.FLOAT)
     if product:
         y = _product(graph, x, weight, data, integer)
     else:

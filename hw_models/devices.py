@@ -24,8 +24,8 @@ class Device:
     Attributes:
         name: such as ``"nvidia-h100-sxm"``.
         bandwidth_gb_s: peak memory bandwidth in 10^9 bytes per second.
-        peak_tera: compute type (fp32, tf32, fp16, bf16, fp8, int8, int4) -> dense peak in 10^12 operations per second;
-            a multiply-accumulate is two operations. A type that is missing has no kernel on the device.
+        peak_tera: compute type (fp32, tf32, fp16, bf16, fp8, fp6, fp4, int8, int4) -> dense peak in 10^12 operations
+            per second; a multiply-accumulate is two operations. A type that is missing has no kernel on the device.
         reference: the data sheet.
     """
 
@@ -67,7 +67,7 @@ def devices() -> pd.DataFrame:
     """
     import pandas as pd
 
-    types = ["fp32", "tf32", "fp16", "bf16", "fp8", "int8", "int4"]
+    types = ["fp32", "tf32", "fp16", "bf16", "fp8", "fp6", "fp4", "int8", "int4"]
     records: list[dict[str, object]] = [
         {"device": "cpu", "latency": "measured", "reference": "this machine, timed with onnxruntime"}
     ]

@@ -1,9 +1,11 @@
 """Kernel: what a site in a format runs as on the CPU; the key of a measurement.
 
 Many formats share a kernel. An exported weight is ``Cast(codes) * scale``, which onnxruntime folds to a float32 weight
-while it loads the model, so ``w2`` to ``w8`` without rounded activations and ``fp32`` run the very same code: narrow
-weights make a smaller file, not a faster kernel. ``w2a8`` to ``w8a8`` all run the int8 kernel, because narrower codes
-are folded to int8. Sites of equal shapes and attributes share a kernel too, and a kernel is timed once.
+while it loads the model, so all weight-only formats (``w2`` to ``w8``, groups, minifloats, nf4) and ``fp32`` run the
+very same code: narrow weights make a smaller file, not a faster kernel. ``w2a8`` to ``w8a8`` all run the int8 kernel,
+because narrower codes are folded to int8; symmetric inputs (``a8s``) are exported in the same uint8 codes. Asymmetric
+weights, groups and minifloats have no integer kernel: beside 8-bit inputs they run the float kernel on rounded input.
+Sites of equal shapes and attributes share a kernel too, and a kernel is timed once.
 
 onnxruntime has no integer kernel for transposed convolutions, and takes the one for convolutions only where the output
 is rounded as well; otherwise the float kernel runs on the rounded input (``float_fallback``).
@@ -17,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import NotMeasured
-from ..formats import Format
+from ..formats import Format, weight_name
 from ..space import WEIGHT_ONLY_KINDS, Site
 
 #: Raise when a kernel is built differently: rows that were measured before are then not reused.
@@ -31,8 +33,8 @@ class Kernel:
     Attributes:
         op: ONNX operator of the float graph: Conv, ConvTranspose, Gemm (2-d input), MatMul (more dimensions), Gather.
         weight_format: what the kernel reads: fp32 or int8.
-        activation_format: what enters the operator: fp32, bf16 (rounded to it, computed in float32), uint8 (rounded
-            to it), or int64 (indices).
+        activation_format: what enters the operator: fp32, bf16 or fp16 (rounded to it, computed in float32), uint8
+            (rounded to it), or int64 (indices).
         input_shape: with the asked batch.
         weight_shape: as torch lays the weight out.
         channel_axis: axis of the output channels in ``weight_shape``.
@@ -58,7 +60,7 @@ class Kernel:
     @property
     def converts(self) -> bool:
         """Whether layout or type may be converted before and after, depending on the neighbours."""
-        return self.op.startswith("Conv") and self.activation_format != "bf16"
+        return self.op.startswith("Conv") and self.activation_format not in ("bf16", "fp16")
 
     @property
     def shape(self) -> str:
@@ -117,7 +119,7 @@ def site_kernel(site: Site, format_name: str, batch: int = 1) -> Kernel:
 
 
 def computes_in(format_name: str) -> str:
-    """What activations a format computes on: ``"fp32"``, ``"bf16"`` or ``"uint8"``."""
+    """What activations a format computes on: ``"fp32"``, ``"bf16"``, ``"fp16"`` or ``"uint8"``."""
     return _computed(Format.parse(format_name), kind="")[1]
 
 
@@ -141,16 +143,25 @@ def batched(shape: tuple[int, ...], samples: int, batch: int) -> tuple[int, ...]
 
 def _computed(format_: Format, kind: str) -> tuple[str, str]:
     """What weight the kernel reads, and what activation enters it."""
-    if format_.name == "bf16" and kind not in WEIGHT_ONLY_KINDS:
-        return "fp32", "bf16"
-    if not format_.quantizes_activations:
-        return "fp32", "fp32"
-    if format_.activation_bits != 8:
+    weight, activation = format_.weight, format_.activation
+    if weight.number == "float" and weight.bits == 6:
         raise NotMeasured(
-            f"format {format_.name}: onnxruntime's integer kernels on the CPU take 8-bit activations only; "
-            f"offer w{format_.weight_bits}a8 or w{format_.weight_bits} instead"
+            f"format {format_.name}: onnxruntime has no container for 6-bit elements; "
+            "offer 4 or 8 bits instead, such as wmxfp4, wmxfp8, w4 or w8"
         )
-    return "int8", "uint8"
+    if format_.is_wide:
+        return "fp32", "fp32" if weight.bits == 32 or kind in WEIGHT_ONLY_KINDS else format_.name
+    if activation is None:
+        return "fp32", "fp32"
+    if (activation.number, activation.bits, activation.granularity) != ("int", 8, "tensor"):
+        alone = weight_name(weight)
+        with_input = f"{alone}a8 or " if alone.startswith("w") else ""
+        raise NotMeasured(
+            f"format {format_.name}: onnxruntime's integer kernels on the CPU take 8-bit activations with one static "
+            f"scale only; offer {with_input}{alone} instead"
+        )
+    integer = weight.number == "int" and weight.symmetric and weight.granularity in ("tensor", "channel")
+    return ("int8" if integer else "fp32"), "uint8"
 
 
 def _convolution(

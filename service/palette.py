@@ -35,7 +35,7 @@ def weight_bits(format_name: str) -> int | None:
 
 
 def quantizes_activations(format_name: str) -> bool:
-    """Whether a format maps activations to integers; ``False`` for a name that this version does not know."""
+    """Whether a format maps activations to narrow numbers; ``False`` for a name that this version does not know."""
     return weight_bits(format_name) is not None and Format.parse(format_name).quantizes_activations
 
 
