@@ -23,7 +23,7 @@ def round_to_float(value: Tensor, target: TensorFormat) -> Tensor:
     wanted = _TYPES.get((target.exponent_bits, target.mantissa_bits))
     if wanted is None:
         raise UnknownFormat(f"a {target.bits}-bit {target.number} needs a scale; floats without one: bf16, fp16, fp32")
-    if wanted == value.dtype or target.bits == 32:
+    if wanted == value.dtype or (target.bits == 32 and value.dtype != torch.float64):
         return value
     if (value.requires_grad and torch.is_grad_enabled()) or value.dtype != torch.float32:
         return value.to(wanted).to(value.dtype)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ...formats import TensorFormat
 
-#: The codes of bitsandbytes and torchao: quantiles of N(0, 1) scaled to [-1, 1], as float32.
+#: The values of bitsandbytes: quantiles of N(0, 1) scaled to [-1, 1], as float32. (torchao keeps four decimals.)
 NF4_VALUES = (
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
     -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
@@ -49,7 +49,7 @@ def nearest(ratio: Tensor, target: TensorFormat, zero_point: Tensor | float = 0.
     if target.number == "codebook":
         values = codebook(target, ratio.device)
         middles = (values[1:] + values[:-1]) / 2
-        return values[torch.bucketize(ratio, middles)].where(~ratio.isnan(), torch.nan)
+        return values[torch.bucketize(ratio.contiguous(), middles)].where(~ratio.isnan(), torch.nan)
     return _nearest_float(ratio, target)
 
 

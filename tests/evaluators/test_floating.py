@@ -6,9 +6,9 @@ import pytest
 import torch
 from bitfront.errors import UnknownFormat
 from bitfront.evaluators.quantizers import round_to_float
-from bitfront.formats import TensorFormat
+from bitfront.formats import Format
 
-BF16, FP32 = TensorFormat("float", 16), TensorFormat("float", 32)
+BF16, FP16, FP32 = (Format.parse(name).weight for name in ("bf16", "fp16", "fp32"))
 
 
 def test_bf16_rounds_as_ml_dtypes_does():
@@ -33,6 +33,34 @@ def test_double_is_rounded_to_both():
     assert round_to_float(value, FP32).dtype == torch.float64
 
 
-def test_unknown_width():
-    with pytest.raises(UnknownFormat, match="no 8-bit floating-point format"):
-        round_to_float(torch.ones(1), TensorFormat("float", 8))
+def test_fp16_rounds_as_numpy_does_and_overflows_to_infinity():
+    value = np.concatenate([np.random.default_rng(0).normal(size=5000), [65504.0, 65519.0, 65520.0, 1e-8, -3e-5]])
+    value = value.astype(np.float32)
+    with np.errstate(over="ignore"):
+        expected = value.astype(np.float16).astype(np.float32)
+    np.testing.assert_array_equal(round_to_float(torch.from_numpy(value), FP16).numpy(), expected)
+    assert np.isinf(expected[5002])
+
+
+def test_large_tensors_of_any_layout_are_rounded_in_parts():
+    value = torch.randn(3, 70, 33, 40)
+    for each in (
+        value,
+        value.to(memory_format=torch.channels_last),
+        value.transpose(1, 3),
+        value[:, ::2],
+        value[:, 1:],
+    ):
+        rounded = round_to_float(each, BF16)
+        assert torch.equal(rounded, each.bfloat16().float())
+
+
+def test_the_gradient_of_a_cast_stays():
+    value = torch.randn(5, requires_grad=True)
+    round_to_float(value, BF16).sum().backward()
+    assert value.grad.tolist() == [1.0] * 5
+
+
+def test_a_minifloat_needs_a_scale():
+    with pytest.raises(UnknownFormat, match="a 8-bit float needs a scale; floats without one: bf16, fp16, fp32"):
+        round_to_float(torch.ones(1), Format.parse("fp8").weight)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 from bitfront.errors import InvalidInput
-from bitfront.evaluators.quantizers import ActivationQuantizer, QuantizedWeight, broadcast, quantize_weight
+from bitfront.evaluators.quantizers import ActivationQuantizer, Range, WeightScale, activation_quantizer
+from bitfront.evaluators.quantizers import quantize_weight as quantize
 from bitfront.formats import TensorFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,10 @@ finite = st.floats(-1e4, 1e4, width=32)
 
 def weight_format(bits):
     return TensorFormat("int", bits, "channel")
+
+
+def quantize_weight(weight, target, scale, axis):
+    return quantize(weight, target, WeightScale(scale), axis)
 
 
 def naive_codes(weight, scale, axis, bits):
@@ -69,13 +74,6 @@ def test_the_weight_itself_is_untouched():
     made = quantize_weight(weight, weight_format(4), torch.full((4,), 0.1), 0)
     assert torch.equal(weight, before)
     assert not made.dequantize().requires_grad
-
-
-def test_broadcast():
-    assert broadcast(torch.arange(3.0), 4, 1).shape == (1, 3, 1, 1)
-    assert QuantizedWeight(torch.ones(2, 3, dtype=torch.int8), torch.tensor([1.0, 2, 3]), 1).dequantize().tolist() == [
-        [1, 2, 3], [1, 2, 3],
-    ]  # fmt: skip
 
 
 # activations -----------------------------------------------------------------------------------------------------
@@ -181,6 +179,20 @@ def test_activations_as_onnxruntime_rounds_them(bounds):
     ties = (np.arange(-260, 520) + 0.5) * quantizer.scale
     value = np.concatenate([rng.uniform(2 * low - 1, 2 * high + 1, 5000), ties, [low, high, 0.0]]).astype(np.float32)
     codes, rounded = qdq(value, quantizer.scale, quantizer.zero_point, "uint8")
+    np.testing.assert_array_equal(quantizer.codes(torch.from_numpy(value)).numpy(), codes)
+    np.testing.assert_array_equal(quantizer(torch.from_numpy(value)).numpy(), rounded)
+
+
+def test_symmetric_activations_as_onnxruntime_rounds_them():
+    quantizer = activation_quantizer(
+        TensorFormat("int", 8, "tensor", True), Range(torch.tensor(-1.7), torch.tensor(3.1))
+    )
+    assert (quantizer.zero_point, quantizer.levels) == (0, (-128, 127))
+    assert quantizer.scale == float(torch.tensor(3.1) / 127)
+    rng = np.random.default_rng(0)
+    value = np.concatenate([rng.uniform(-7, 7, 5000), (np.arange(-140, 140) + 0.5) * quantizer.scale])
+    value = value.astype(np.float32)
+    codes, rounded = qdq(value, quantizer.scale, 0, "int8")
     np.testing.assert_array_equal(quantizer.codes(torch.from_numpy(value)).numpy(), codes)
     np.testing.assert_array_equal(quantizer(torch.from_numpy(value)).numpy(), rounded)
 

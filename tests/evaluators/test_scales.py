@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from bitfront.evaluators.quantizers import mse_scales, quantize_weight
+from bitfront.evaluators.quantizers import choose_scales, quantize_weight
+from bitfront.evaluators.quantizers.scale_sweep import is_short, sweep_rows
 from bitfront.formats import TensorFormat
 
 BITS = range(2, 9)
@@ -10,6 +11,15 @@ BITS = range(2, 9)
 
 def weight_format(bits):
     return TensorFormat("int", bits, "channel")
+
+
+def mse_scales(weight, target, axis):
+    return choose_scales(weight, target, axis, "mse").scale
+
+
+def rounded(weight, bits):
+    target = weight_format(bits)
+    return quantize_weight(weight, target, choose_scales(weight, target, 0), 0).dequantize()
 
 
 def squared_error(rows, scale, bits):
@@ -80,16 +90,14 @@ def test_what_integers_can_hold_is_held_exactly(bits):
     codes = torch.randint(low, high + 1, (6, 200), generator=generator)
     codes[:, 0], codes[:, 1] = high, low
     rows = codes.float() * 2.0 ** torch.arange(-3, 3)[:, None]
-    made = quantize_weight(rows, weight_format(bits), mse_scales(rows, weight_format(bits), 0), 0)
-    assert float((made.dequantize() - rows).norm() / rows.norm()) < 1e-6
+    assert float((rounded(rows, bits) - rows).norm() / rows.norm()) < 1e-6
 
 
 @pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("constant", [0.3, -0.3, 1e-20, -1e20])
 def test_constant_channels_are_exact(bits, constant):
     rows = torch.full((2, 16), constant)
-    made = quantize_weight(rows, weight_format(bits), mse_scales(rows, weight_format(bits), 0), 0)
-    torch.testing.assert_close(made.dequantize(), rows, rtol=1e-6, atol=0)
+    torch.testing.assert_close(rounded(rows, bits), rows, rtol=1e-6, atol=0)
 
 
 def test_a_channel_of_zeros_gets_one_and_disturbs_no_other():
@@ -99,7 +107,7 @@ def test_a_channel_of_zeros_gets_one_and_disturbs_no_other():
     scales = mse_scales(rows_with_zeros, weight_format(4), 0)
     assert scales[3] == 1
     torch.testing.assert_close(scales[:3], alone)
-    assert quantize_weight(rows_with_zeros, weight_format(4), scales, 0).dequantize()[3].abs().max() == 0
+    assert rounded(rows_with_zeros, 4)[3].abs().max() == 0
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
@@ -138,3 +146,49 @@ def test_no_gradient_and_no_change():
     before = weight.detach().clone()
     assert not mse_scales(weight, weight_format(4), 0).requires_grad
     assert torch.equal(weight, before)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+@pytest.mark.parametrize("elements", [2, 9, 25])
+def test_short_rows_are_optimal_among_all_sets_of_codes(bits, elements):
+    """Every set of codes that rounding can make stands between two neighbouring breakpoints |w| / (j - 1/2)."""
+    target = weight_format(bits)
+    rows = torch.randn(12, elements, generator=torch.Generator().manual_seed(bits))
+    assert is_short(target, elements)
+    steps = torch.arange(1, 2 ** (bits - 1) + 1) - 0.5
+    points = (rows.abs().double()[:, :, None] / steps).flatten(1).sort(1).values
+    found = squared_error(rows, mse_scales(rows, target, 0), bits)
+    low, high = target.levels
+    for row, ends, error in zip(rows.double(), points, found, strict=True):
+        scales = torch.cat([(ends[1:] + ends[:-1]) / 2, ends[-1:] * 0.999999])[:, None]
+        codes = (row / scales).round().clamp(low, high)
+        fitted = ((codes * row).sum(1) / codes.square().sum(1).clamp(min=1))[:, None]
+        best = (row - codes * fitted).square().sum(1).min()
+        assert float(error) <= float(best) * (1 + 1e-5) + 1e-12
+
+
+def test_long_rows_and_many_bits_are_searched():
+    assert not is_short(weight_format(4), 4096)
+    assert not is_short(weight_format(8), 9)
+    assert not is_short(TensorFormat("float", 4, "channel", True, 0, 2, 1), 9)
+
+
+@pytest.mark.parametrize("magnitude", [1e-30, 1e-20, 1.0, 1e20, 1e30])
+def test_the_sweep_does_not_leave_float32(magnitude):
+    rows = torch.randn(5, 16, generator=torch.Generator().manual_seed(0))
+    scales = sweep_rows(rows * magnitude, weight_format(4))
+    torch.testing.assert_close(scales / magnitude, sweep_rows(rows, weight_format(4)), rtol=1e-4, atol=0)
+
+
+def test_the_sweep_in_parts_is_the_sweep():
+    rows = torch.randn(700, 250, generator=torch.Generator().manual_seed(0))
+    scales = sweep_rows(rows, weight_format(4))
+    for index in (0, 520, 523, 699):
+        assert torch.equal(sweep_rows(rows[index : index + 1], weight_format(4))[0], scales[index])
+
+
+@pytest.mark.parametrize("bits", [7, 8])
+def test_groups_of_many_bits_against_a_dense_search(bits):
+    rows = torch.randn(60, 32, generator=torch.Generator().manual_seed(0))
+    scales = mse_scales(rows, TensorFormat("int", bits, "group", group=32), 0)[:, 0]
+    assert float(squared_error(rows, scales, bits).sum()) <= 1.2 * float(dense(rows, bits).sum())
