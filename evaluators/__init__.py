@@ -6,6 +6,7 @@ from .calibration import VERSION as CALIBRATION_VERSION
 from .calibration import Calibration
 from .equalization import prepared
 from .evaluator import Evaluator, FakeQuantEvaluator, evaluate, evaluation_context
+from .finetuning import Epoch, Finetuned, finetune
 from .float_run import run_float
 from .metrics import objective, output_tensor, per_sample
 from .quantized_model import QuantizedModel
@@ -16,8 +17,10 @@ __all__ = [
     "CALIBRATION_VERSION",
     "Calibration",
     "Difference",
+    "Epoch",
     "Evaluator",
     "FakeQuantEvaluator",
+    "Finetuned",
     "Measurement",
     "QuantizedModel",
     "Race",
@@ -29,6 +32,7 @@ __all__ = [
     "difference",
     "evaluate",
     "evaluation_context",
+    "finetune",
     "interval",
     "objective",
     "output_tensor",

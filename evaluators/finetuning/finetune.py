@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 LOSSES = ("distillation", "task")
 _KEPT_ASIDE = 0.2  # share of the calibration data that decides when to stop
-_STEP_RATE = 1.0  # learning rate of the logarithm of the steps, relative to that of the weights
 
 _Pair = tuple["Batch", "Tensor"]  # a batch, and the float model's output for it
 
@@ -87,12 +86,14 @@ class Finetuned:
     @property
     def summary(self) -> str:
         """One line for reports, to be shown apart from post-training results."""
-        gap, metric = self.difference, self.after.metric
+        gap, metric, epochs = self.difference, self.after.metric, len(self.history) - 1
+        if not self.best.number:
+            return f"quantization-aware finetuning gained nothing in {epochs} epochs; the weights are as they were"
         return (
-            f"with quantization-aware finetuning (epoch {self.best.number} of {len(self.history) - 1}, "
-            f"{self.seconds:.0f} s): {metric} {self.before.value:.4g} -> {self.after.value:.4g} on "
-            f"{self.after.samples} held-out samples (difference {gap.value:.3g} [{gap.low:.3g}, {gap.high:.3g}]); "
-            "the weights have changed, this is no post-training result"
+            f"with quantization-aware finetuning (epoch {self.best.number} of {epochs}, {self.seconds:.0f} s): "
+            f"{metric} {self.before.value:.4g} -> {self.after.value:.4g} on {self.after.samples} held-out samples "
+            f"(difference {gap.value:.3g} [{gap.low:.3g}, {gap.high:.3g}]); the weights have changed, this is no "
+            "post-training result"
         )
 
 
@@ -103,7 +104,7 @@ def finetune(
     calibration: Calibration | None = None,
     *,
     epochs: int = 20,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 3e-4,
     loss: str = "distillation",
     patience: int = 5,
     seed: int = 0,
@@ -159,7 +160,7 @@ def _check(epochs: int, learning_rate: float, loss: str, patience: int) -> None:
     if epochs < 1 or patience < 1:
         raise InvalidInput(f"epochs={epochs} and patience={patience}: finetuning needs at least 1 of each")
     if not 0 < learning_rate < math.inf:
-        raise InvalidInput(f"learning_rate={learning_rate} must be positive, such as 0.001")
+        raise InvalidInput(f"learning_rate={learning_rate} must be positive, such as 0.0003")
     if loss not in LOSSES:
         raise InvalidInput(f"unknown loss {loss!r} for finetuning; choose {' or '.join(LOSSES)}")
 
@@ -212,11 +213,7 @@ def _trained(
 ) -> list[Epoch]:
     """Train the student; it ends in the state of the best epoch."""
     epochs, rate, patience = plan
-    groups = [
-        {"params": student.parameters, "lr": rate},
-        {"params": student.steps, "lr": _STEP_RATE * rate},
-    ]
-    optimizer = torch.optim.Adam([group for group in groups if group["params"]])
+    optimizer = torch.optim.Adam([*student.parameters, *student.steps], lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * len(training))
     history, best = [Epoch(0, math.nan, _mean_loss(task, student, kept, loss))], student.state()
     for number in range(1, epochs + 1):

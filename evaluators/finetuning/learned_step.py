@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from ...formats import TensorFormat
-from ..quantizers import ActivationQuantizer, Layout, Range, WeightScale
+from ..quantizers import ActivationQuantizer, ChannelQuantizer, Layout, Range, WeightScale, activation_quantizer
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -118,7 +118,7 @@ class LearnedWeight(nn.Module):
         shift = 0.0 if self.zero_point is None else layout.expand(self.zero_point)
         step = layout.expand(self.step)
         quantized = lsq(layout.matrix(weight).float(), step, low - shift, high - shift, self.gradient_scale)
-        return layout.tensor(quantized).to(weight.dtype)
+        return layout.tensor(quantized).contiguous().to(weight.dtype)
 
     def scales(self) -> WeightScale:
         """What was learnt."""
@@ -136,11 +136,10 @@ class LearnedActivation(nn.Module):
     def __init__(self, target: TensorFormat, found: Range) -> None:
         super().__init__()
         self.target = target
-        low, high = found.low.float().clamp(max=0.0), found.high.float().clamp(min=0.0)
-        ends = [ActivationQuantizer.from_range(float(a), float(b), target.bits, target.symmetric)
-                for a, b in zip(low.reshape(-1), high.reshape(-1), strict=True)]  # fmt: skip
-        self.begin = low.new_tensor([each.scale for each in ends]).reshape(low.shape)
-        self.zero_point = low.new_tensor([each.zero_point for each in ends]).reshape(low.shape)
+        quantizer = activation_quantizer(target, found)
+        assert isinstance(quantizer, (ActivationQuantizer, ChannelQuantizer))
+        self.begin = torch.as_tensor(quantizer.scale, dtype=torch.float32, device=found.low.device)
+        self.zero_point = torch.as_tensor(quantizer.zero_point, dtype=torch.float32, device=found.low.device)
         self.log_ratio = nn.Parameter(torch.zeros_like(self.begin))
 
     @property
