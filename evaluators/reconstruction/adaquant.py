@@ -69,7 +69,7 @@ class AdaQuant:
             if done == self.steps:
                 break
             adam.zero_grad()
-            matrix.backward(problem.moment.blocks.join(product) * 2 / unit[:, None])
+            torch.autograd.backward([matrix], [problem.moment.blocks.join(product) * 2 / unit[:, None]])
             for group in adam.param_groups:
                 group["lr"] *= (self.steps - done) / (self.steps - done + 1)
             adam.step()

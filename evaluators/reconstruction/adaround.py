@@ -109,6 +109,6 @@ def neighbours(ratio: Tensor, target: TensorFormat, zero_point: Tensor) -> tuple
         floor = ratio.floor() + zero_point
         return floor.clamp(low, high) - zero_point, (floor + 1).clamp(low, high) - zero_point
     values = codebook(target, ratio.device)
-    values = values[torch.isfinite(values)].unique()
+    values = values[torch.isfinite(values)].sort().values + 0.0  # no negative zero
     after = torch.searchsorted(values, ratio.contiguous(), right=True)
     return values[(after - 1).clamp_(min=0)], values[after.clamp_(max=len(values) - 1)]

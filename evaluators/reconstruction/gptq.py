@@ -89,4 +89,5 @@ def _inverse_root(matrix: Tensor, damping: float) -> Tensor:
     diagonal = matrix.diagonal(dim1=1, dim2=2)
     diagonal += torch.where(diagonal == 0, 1.0, damping * diagonal.mean(1, keepdim=True))
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(matrix))
-    return torch.linalg.cholesky(inverse, upper=True).float()
+    root: Tensor = torch.linalg.cholesky(inverse, upper=True)
+    return root.float()

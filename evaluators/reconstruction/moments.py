@@ -134,7 +134,7 @@ class _Sum:
         if taken < len(rows):
             index = torch.randperm(len(rows), generator=self.generator)[:taken].sort().values
         target = self.total[rows.first : rows.first + rows.blocks]
-        for chunk in index.split(max(1, _CHUNK // rows.elements)):
+        for chunk in torch.split(index, max(1, _CHUNK // rows.elements)):
             values = rows.take(chunk)
             target.baddbmm_(values.mT, values, alpha=len(rows) / taken)
         self.seen += len(rows)

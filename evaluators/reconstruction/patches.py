@@ -44,7 +44,8 @@ def transposed_patches(module: Transposed, value: Tensor, output: Tensor) -> Ten
     value, spread = _batched(value, module), len(module.kernel_size)
     sizes = [(size - 1) * step + 1 for size, step in zip(value.shape[2:], module.stride, strict=True)]
     spaced = value.new_zeros(*value.shape[:2], *sizes)
-    spaced[(..., *(slice(None, None, step) for step in module.stride))] = value
+    positions: tuple[slice, ...] = tuple(slice(None, None, step) for step in (1, 1, *module.stride))
+    spaced[positions] = value
     around: list[int] = []
     for axis in reversed(range(spread)):
         reach = module.dilation[axis] * (module.kernel_size[axis] - 1)
