@@ -170,7 +170,7 @@ def test_a_model_that_cannot_be_copied_is_an_error():
             raise TypeError("cannot pickle a lock")
 
     task, space = make(Locked())
-    with pytest.raises(UnsupportedModel, match="Locked cannot be copied .*equalization='none'"):
+    with pytest.raises(UnsupportedModel, match=r"Locked cannot be copied .*equalization='none'"):
         prepared(task, space, Recipe(equalization="smoothquant"))
 
 
