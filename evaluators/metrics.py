@@ -131,7 +131,8 @@ def cosine_distance(output: Tensor, reference: Tensor) -> Tensor:
     """1 - cosine similarity of the outputs of every sample, float64 [samples]."""
     wanted, given = (functional.normalize(each.reshape(len(output), -1).double()) for each in (reference, output))
     both_zero = ~(wanted.any(1) | given.any(1))
-    return (1 - torch.linalg.vecdot(wanted, given)).clamp(0, 2).masked_fill(both_zero, 0)
+    distance: Tensor = 1 - torch.linalg.vecdot(wanted, given)
+    return distance.clamp(0, 2).masked_fill(both_zero, 0)
 
 
 def top_k_error(output: Tensor, targets: Tensor, k: int) -> Tensor:
