@@ -57,8 +57,11 @@ class InputRounding:
         return len(quantizers) == 1 and isinstance(quantizers.pop(), ActivationQuantizer)
 
     def reaches_rounding(self, value: ir.Value) -> bool:
-        """Whether the value goes into a static rounding to integers, among other things, bounded or not."""
-        return any(isinstance(quantizer, ActivationQuantizer) for quantizer in self._destinations(value, bounded=True))
+        """Whether the value goes into a static rounding to integers, among other things.
+
+        Operators that the runtime may fuse with the producer of the value may lie between.
+        """
+        return any(isinstance(quantizer, ActivationQuantizer) for quantizer in self._destinations(value, fused=True))
 
     def drop_implied_bounds(self) -> None:
         """Remove every ReLU and clip that the roundings behind it imply.
@@ -89,12 +92,12 @@ class InputRounding:
             ir.convenience.replace_all_uses_with(node.outputs[0], done[source, quantizer], replace_graph_outputs=True)
             self._graph.remove(node)
 
-    def _destinations(self, value: ir.Value, bounded: bool = False) -> set[Quantizer | None]:
+    def _destinations(self, value: ir.Value, fused: bool = False) -> set[Quantizer | None]:
         """The quantizers that a value reaches; ``None`` stands for any other use.
 
         Args:
             value: of the graph.
-            bounded: whether ReLU and clips may lie between.
+            fused: whether bounds, normalizations and constant factors and terms may lie between.
         """
         if value.is_graph_output():
             return {None}
@@ -102,8 +105,8 @@ class InputRounding:
         for node, index in value.uses():
             if node in self._quantizers:
                 found.add(self._quantizers[node])
-            elif (index == 0 and node.domain == "" and node.op_type in _MOVES) or (bounded and _bounds(node)):
-                found |= self._destinations(node.outputs[0], bounded)
+            elif (index == 0 and node.domain == "" and node.op_type in _MOVES) or (fused and _is_fusible(node)):
+                found |= self._destinations(node.outputs[0], fused)
             else:
                 found.add(None)
         return found
@@ -114,6 +117,13 @@ def _implies(quantizer: Quantizer | None, bounds: tuple[float, float]) -> bool:
         return False
     first, last = quantizer.codes(torch.tensor(bounds, dtype=torch.float32)).tolist()
     return (first, last) == (0, 2**quantizer.bits - 1)
+
+
+def _is_fusible(node: ir.Node) -> bool:
+    """Whether a node bounds, scales or shifts one tensor by constants."""
+    if node.domain != "" or node.op_type not in ("BatchNormalization", "Add", "Sub", "Mul", "Div"):
+        return _bounds(node) is not None
+    return sum(constant(value) is None for value in node.inputs) == 1
 
 
 def _bounds(node: ir.Node) -> tuple[float, float] | None:

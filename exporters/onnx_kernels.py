@@ -13,8 +13,8 @@ onnxruntime (1.22 to 1.31, CPU) fuses
 All other products read the weight through ``Cast(codes) * scale`` and run in float, on rounded inputs: asymmetric
 weights, minifloats and weights with groups among them.
 One thing must be kept from it: where a convolution or ``Gemm`` with a float weight stands directly between two
-roundings (a ReLU or clip may lie before the second), onnxruntime rounds the weight to 8 bits with one scale for the
-whole tensor and computes something else (measured: an error of 0.6 on EfficientNet-lite0). There it is written
+roundings (a ReLU or a normalization may lie before the second), onnxruntime rounds the weight to 8 bits with one scale
+for the whole tensor and computes something else (measured: an error of 0.6 on EfficientNet-lite0). There it is written
 ``-conv(x, -w, -b)``, which is the same number bit for bit.
 """
 
