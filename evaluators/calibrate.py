@@ -24,7 +24,7 @@ def calibrate(
     Args:
         task: model and calibration data; validation data is never read.
         space: sites and formats; activation ranges are only gathered where a format needs them.
-        recipe: how; by default weights to nearest with scales of least squared error, ranges from minimum to maximum.
+        recipe: how; by default weights to nearest with scales of least squared error, ranges of least squared error.
         advance: called with 1 after each of ``calibration_steps``, for progress bars.
 
     Returns:

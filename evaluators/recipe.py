@@ -30,7 +30,7 @@ class Recipe:
     """
 
     weights: str = "mse"
-    activations: str = "minmax"
+    activations: str = "mse"
     equalization: str = "none"
     bias_correction: bool = False
     batch_norm: bool = False

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Protocol
 
 from ..errors import NonFiniteOutput
@@ -40,15 +41,39 @@ class Outcome:
 
 @dataclass(frozen=True)
 class EvaluatorRecipe:
-    """What a worker needs to build its evaluator once."""
+    """What a worker needs to build its evaluator once.
+
+    Attributes:
+        task: model, data and metric.
+        space: the sites.
+        calibration: scales, codes and ranges.
+        batch_norm: whether batch-norm statistics are estimated again for every configuration.
+    """
 
     task: Task
     space: SearchSpace
     calibration: Calibration
+    batch_norm: bool = False
 
-    def build(self) -> Evaluator:
-        """The evaluator."""
-        return FakeQuantEvaluator(self.task, self.space, self.calibration)
+    def build(self, cache_folder: str | None = None) -> Evaluator:
+        """The evaluator; workers of one machine that give the same folder quantize a weight only once."""
+        return FakeQuantEvaluator(
+            self.task,
+            self.space,
+            self.calibration,
+            cache_folder=cache_folder,
+            reestimate_batch_norm=self.batch_norm,
+        )
+
+    def shards(self, batch: Sequence[Work], size: int) -> list[list[Work]]:
+        """A round cut into shards of candidates that agree on the layers that run first, so that they share work."""
+
+        def key(work: Work) -> tuple[str, ...]:
+            formats = work.configuration.to_dict()
+            return work.split, *(formats.get(name, "") for name in self.space.names)
+
+        ordered = sorted(batch, key=key)
+        return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
 
 #: A search as a coroutine: yields the work of a round, is sent its outcomes, and ends when it has nothing more to ask.
@@ -69,7 +94,15 @@ class Executor(Protocol):
 
 
 class LocalExecutor:
-    """Evaluates one candidate after the other in this process."""
+    """Evaluates shard after shard in this process.
+
+    Args:
+        shard_size: candidates that are evaluated together: their common beginning is computed once, and they are
+            committed together.
+    """
+
+    def __init__(self, shard_size: int = 16) -> None:
+        self.shard_size = shard_size
 
     def drive(self, rounds: Rounds, recipe: EvaluatorRecipe, commit: Commit) -> None:
         """See ``Executor.drive``."""
@@ -77,26 +110,30 @@ class LocalExecutor:
         try:
             batch = next(rounds)
             while True:
-                if batch and evaluator is None:
-                    evaluator = recipe.build()
-                outcomes = []
-                for work in batch:
-                    outcome = attempt(evaluator, work) if evaluator else Outcome(work, None, "no evaluator")
-                    commit(outcome)
-                    outcomes.append(outcome)
-                batch = rounds.send(outcomes)
+                evaluator = evaluator or recipe.build()
+                arrived: dict[Work, Outcome] = {}
+                for shard in recipe.shards(batch, self.shard_size):
+                    for outcome in attempt(evaluator, shard):
+                        commit(outcome)
+                        arrived[outcome.work] = outcome
+                batch = rounds.send(in_order(batch, arrived))
         except StopIteration:
             return
         finally:
             rounds.close()
 
 
-def attempt(evaluator: Evaluator, work: Work, worker: str = "local") -> Outcome:
-    """Evaluate once; a candidate whose outputs are not finite is an outcome, not a crash."""
-    try:
-        return Outcome(work, evaluator.evaluate(work.configuration, work.split), worker=worker)
-    except NonFiniteOutput as cause:
-        return Outcome(work, None, failure=str(cause), worker=worker)
+def attempt(evaluator: Evaluator, shard: Iterable[Work], worker: str = "local") -> Iterator[Outcome]:
+    """Evaluate a shard; a candidate whose outputs are not finite is an outcome, not a crash."""
+    for split, group in groupby(shard, key=lambda work: work.split):
+        works = list(group)
+        for work, found in zip(
+            works, evaluator.evaluate_many([work.configuration for work in works], split), strict=True
+        ):
+            if isinstance(found, NonFiniteOutput):
+                yield Outcome(work, None, failure=str(found), worker=worker)
+            else:
+                yield Outcome(work, found, worker=worker)
 
 
 def in_order(batch: Sequence[Work], arrived: dict[Work, Outcome]) -> list[Outcome]:

@@ -146,7 +146,10 @@ class _Search:
         with self._timed("calibrate"):
             calibration = calibrated(self.task, self.space, self.recipe, self.store, self.progress)
         problem = self._problem(calibration)
-        contexts: dict[Split, str] = {split: evaluation_context(self.task, calibration, split) for split in SPLITS[1:]}
+        again = "-bn" if self.recipe.batch_norm else ""  # the same calibration, other statistics
+        contexts: dict[Split, str] = {
+            split: evaluation_context(self.task, calibration, split) + again for split in SPLITS[1:]
+        }
         known = {
             (digest, split): found
             for split, context in contexts.items()
@@ -163,7 +166,7 @@ class _Search:
             loop.advance(1)
 
         with self._timed("evaluate"):
-            recipe = EvaluatorRecipe(self.task, self.space, calibration)
+            recipe = EvaluatorRecipe(self.task, self.space, calibration, self.recipe.batch_norm)
             self.executor.drive(_recorded(loop, self.store, job_id), recipe, commit)
         return _result(self.task, loop, self.seconds, self.job)
 

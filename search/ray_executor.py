@@ -1,7 +1,8 @@
 """Evaluation on Ray Tune workers: a trial is a shard of candidates on a warm actor.
 
-Each actor builds its evaluator once (model, data, quantized weights) and is reused for the next shard. A step of a
-trial is one evaluation; its result goes to the driver at once, which commits it. The search itself runs inside a Tune
+Each actor builds its evaluator once (model, data, quantized weights) and is reused for the next shard. It evaluates the
+candidates of a shard together, because they share the beginning of the forward pass, and reports them one by one to the
+driver, which commits them. The search itself runs inside a Tune
 ``Searcher``: when the last outcome of a round has arrived, the next ``suggest`` asks it for the next round.
 """
 
@@ -13,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from ..errors import BitfrontError
@@ -68,9 +70,10 @@ class RayExecutor:
 
         from .ray_shards import Feed, ShardWorker
 
-        feed = Feed(rounds, first, commit, lambda batch: self._shards(batch))
+        feed = Feed(rounds, first, commit, lambda batch: recipe.shards(batch, self._size(batch)))
+        folder = str(Path(scratch) / "weights")
         trainable = tune.with_resources(
-            tune.with_parameters(ShardWorker, recipe=recipe), {"cpu": self.cpus, "gpu": self.gpus}
+            tune.with_parameters(ShardWorker, recipe=recipe, cache_folder=folder), {"cpu": self.cpus, "gpu": self.gpus}
         )
         results = Tuner(
             trainable,
@@ -95,9 +98,8 @@ class RayExecutor:
             cause = str(results.errors[0]).strip().splitlines()[-1]
             raise BitfrontError(f"a worker failed three times on one shard: {cause}; run again to continue")
 
-    def _shards(self, batch: list[Work]) -> list[list[Work]]:
-        size = self.shard_size or max(1, -(-len(batch) // (4 * self.workers)))
-        return [batch[start : start + size] for start in range(0, len(batch), size)]
+    def _size(self, batch: list[Work]) -> int:
+        return self.shard_size or max(1, -(-len(batch) // (4 * self.workers)))
 
     @contextmanager
     def _cluster(self) -> Iterator[None]:

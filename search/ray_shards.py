@@ -18,29 +18,31 @@ from .executor import Commit, EvaluatorRecipe, Outcome, Rounds, Work, attempt, i
 
 
 class ShardWorker(Trainable):  # type: ignore[misc]
-    """A warm actor: builds the evaluator once, then evaluates one candidate of its shard a step."""
+    """A warm actor: builds the evaluator once, evaluates its shard, and reports one candidate a step."""
 
-    def setup(self, config: dict[str, Any], recipe: EvaluatorRecipe) -> None:
+    def setup(self, config: dict[str, Any], recipe: EvaluatorRecipe, cache_folder: str) -> None:
         """Build the evaluator on one torch thread."""
         import torch
 
         torch.set_num_threads(1)
-        self._evaluator: Evaluator = recipe.build()
+        self._evaluator: Evaluator = recipe.build(cache_folder)
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next shard; everything that is warm stays warm."""
         self._shard = [decode(item) for item in new_config.get("shard", [])]
+        self._outcomes: list[Outcome] = []
         self._position = 0
         return True
 
     def step(self) -> dict[str, Any]:
-        """Evaluate one candidate."""
-        work = self._shard[self._position]
-        outcome = attempt(self._evaluator, work, worker=f"pid {os.getpid()}")
+        """Evaluate the shard in the first step; report one of its candidates in each."""
+        if not self._outcomes:
+            self._outcomes = list(attempt(self._evaluator, self._shard, worker=f"pid {os.getpid()}"))
+        outcome = self._outcomes[self._position]
         self._position += 1
         return {
-            "work": encode(work),
+            "work": encode(outcome.work),
             "measurement": asdict(outcome.measurement) if outcome.measurement else None,
             "failure": outcome.failure,
             "worker": outcome.worker,

@@ -20,19 +20,17 @@ def format_rows(name: str | None = None) -> list[dict[str, Any]]:
     """
     from ..device_generations import generations
 
-    rows = []
-    for each in [Format.parse(name)] if name else map(Format.parse, names()):
-        rows.append(
-            {
-                "format": each.name,
-                "weight": _words(each.weight, "output channel"),
-                "input": "as the model computes" if each.activation is None else _words(each.activation, "feature"),
-                "effective bits": round(each.effective_bits(_MATRIX, 0), 4),
-                "stored bits": round(each.stored_bits(_MATRIX, 0) / _MATRIX[0] / _MATRIX[1], 4),
-                "kernels": ", ".join(generations(each)) or "none known",
-            }
-        )
-    return rows
+    return [
+        {
+            "format": each.name,
+            "weight": _words(each.weight, "output channel"),
+            "input": "as the model computes" if each.activation is None else _words(each.activation, "feature"),
+            "effective bits": round(each.effective_bits(_MATRIX, 0), 4),
+            "stored bits": round(each.stored_bits(_MATRIX, 0) / _MATRIX[0] / _MATRIX[1], 4),
+            "kernels": ", ".join(generations(each)) or "none known",
+        }
+        for each in ([Format.parse(name)] if name else map(Format.parse, names()))
+    ]
 
 
 def _words(target: TensorFormat, channel: str) -> str:

@@ -78,7 +78,7 @@ class Quantization(_Part):
         "adaquant: reconstruct the output of each layer on the calibration data",
     )
     activations: Literal["minmax", "moving_average", "percentile", "mse", "entropy"] = Field(
-        "minmax", description="the observer that chooses static activation ranges"
+        "mse", description="the observer that chooses static activation ranges"
     )
     equalization: Literal["none", "cross_layer", "smoothquant"] = Field(
         "none", description="function-preserving change of the float model before anything is rounded"

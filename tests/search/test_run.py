@@ -161,6 +161,7 @@ class Counting(LocalExecutor):
     """Counts what is really evaluated, and dies after a number of evaluations."""
 
     def __init__(self, dies_after=10**9):
+        super().__init__(shard_size=4)
         self.count = 0
         self.dies_after = dies_after
 
@@ -215,12 +216,12 @@ def test_a_candidate_without_finite_output_is_recorded_and_the_search_goes_on(ta
 
             def run(work):
                 if "w3" in work.configuration.values() and work.split == "validation":
-                    raise_on = type("E", (), {"evaluate": staticmethod(not_finite)})
-                    return attempt(raise_on, work)
-                return attempt(evaluator, work)
+                    broken = type("E", (), {"evaluate_many": staticmethod(not_finite)})
+                    return next(attempt(broken, [work]))
+                return next(attempt(evaluator, [work]))
 
-            def not_finite(configuration, split):
-                raise bf.errors.NonFiniteOutput("NaN")
+            def not_finite(configurations, split):
+                return [bf.errors.NonFiniteOutput("NaN") for _ in configurations]
 
             batch = next(rounds)
             try:
