@@ -5,8 +5,9 @@ r"""SmoothQuant (Xiao et al. 2023, arXiv:2211.10438): difficult inputs become ea
     s_j = \frac{\max |X_j|^{\alpha}}{\max |W_j|^{1 - \alpha}} \quad \text{(eq. 3, 4)}
 
 for input feature j of a linear layer. Linear layers that read the very same tensor share s. Where that tensor comes
-from a LayerNorm or RMSNorm that only they read, the norm's own weight and bias are divided by s, which costs nothing;
-everywhere else the layer divides its input, in a hook that runs before anything is rounded.
+from a norm (LayerNorm, RMSNorm, or one that ends in a product with its weight) and only they read it, the norm's own
+weight and bias are divided by s, which costs nothing; everywhere else the layer divides its input, in a hook that runs
+before anything is rounded.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from ...space import SearchSpace, Site
 from ...task import Batch
 from ..float_run import first_tensor, run_float
 from .channels import grouped, scale_channels
-from .dataflow import Dataflow, record
+from .dataflow import Dataflow, Operand, record
 
 ALPHA = 0.5
 _SMALLEST = 1e-5
 _NORMS = ("layer_norm", "rms_norm")
+_PRODUCTS = ("mul", "__mul__", "__rmul__", "multiply")
 
 
 def smooth(model: nn.Module, space: SearchSpace, batches: Sequence[Batch], alpha: float = ALPHA) -> dict[str, Tensor]:
@@ -57,14 +59,13 @@ def smooth(model: nn.Module, space: SearchSpace, batches: Sequence[Batch], alpha
             ]
         ).amax(0)
         scale = smoothing_scales(inputs, weights, alpha)
-        norm = _foldable_norm(model, group, dataflow)
-        if norm is not None:
-            with torch.no_grad():
-                for parameter in norm.parameters():
-                    parameter.copy_(parameter.double() / scale)
+        factors = _foldable_factors(model, group, dataflow)
+        with torch.no_grad():
+            for parameter in factors:
+                parameter.copy_(parameter.double() / scale)
         for site, module in zip(group, modules, strict=True):
             scale_channels(module, site.kind, inputs=scale)
-            if norm is None:
+            if not factors:
                 _divide_input(module, scale)
             found[site.name] = scale
     return found
@@ -112,20 +113,28 @@ def _groups(sites: Sequence[Site], dataflow: Dataflow) -> list[list[Site]]:
     return list(groups.values())
 
 
-def _foldable_norm(model: nn.Module, group: list[Site], dataflow: Dataflow) -> nn.Module | None:
-    """The norm whose output enters the layers of a group and nothing else."""
+def _foldable_factors(model: nn.Module, group: list[Site], dataflow: Dataflow) -> list[nn.Parameter]:
+    """The parameters that the tensor which enters a group is proportional to, if nothing else reads that tensor.
+
+    Weight and bias of a LayerNorm or RMSNorm; or the one vector that it is a product with, as most written-out norms
+    end. Empty if there are none, or if anything else reads them.
+    """
     values = dataflow.entering[group[0].modules[0]]
     producer = dataflow.producer.get(values[0])
-    if len(values) != 1 or producer is None or producer.function not in _NORMS or values[0] in dataflow.returned:
-        return None
-    norm = model.get_submodule(producer.module)
-    if not isinstance(norm, (nn.LayerNorm, nn.RMSNorm)) or norm.weight is None or norm.weight.ndim != 1:
-        return None
+    if len(values) != 1 or producer is None or values[0] in dataflow.returned:
+        return []
     modules = {site.modules[0] for site in group}
     if any(step.module not in modules for step in dataflow.readers[values[0]]):
-        return None
-    own = [operand.parameter for operand in producer.operands if operand.parameter]
-    return norm if all(len(dataflow.uses[name]) == 1 for name in own) else None
+        return []
+    names = [operand.parameter for operand in producer.operands if operand.parameter in dict(model.named_parameters())]
+    if producer.function in _NORMS:
+        weighed = isinstance(producer.argument(2, "weight"), Operand) and len(names) == len(producer.operands) - 1
+    else:
+        weighed = producer.function in _PRODUCTS and len(names) == 1 and len(producer.operands) == 2
+    parameters = [model.get_parameter(name) for name in names]
+    plain = all(tuple(parameter.shape) == producer.outputs[0].shape[-1:] for parameter in parameters)
+    once = all(len(dataflow.uses[name]) == 1 for name in names)
+    return parameters if weighed and plain and once else []
 
 
 def _largest_inputs(model: nn.Module, sites: Sequence[Site], batches: Sequence[Batch]) -> dict[str, Tensor]:

@@ -63,7 +63,18 @@ def test_the_scale_follows_the_equation_over_all_batches_and_sharers(alpha):
     assert scales["down"].shape == (16,)
 
 
-@pytest.mark.parametrize("norm", [nn.LayerNorm, nn.RMSNorm])
+class WrittenOut(nn.Module):
+    """An RMSNorm as language models write it."""
+
+    def __init__(self, features):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(features))
+
+    def forward(self, x):
+        return self.weight * (x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6))
+
+
+@pytest.mark.parametrize("norm", [nn.LayerNorm, nn.RMSNorm, WrittenOut])
 def test_the_function_stays_and_norms_that_only_layers_read_take_the_scale(norm):
     model, batches = block(norm)
     other, scales = smoothed(model, batches)
@@ -73,6 +84,41 @@ def test_the_function_stays_and_norms_that_only_layers_read_take_the_scale(norm)
     assert hooked == {"up", "down"}
     torch.testing.assert_close(other.norm.weight * scales["q"], model.norm.weight)
     assert torch.equal(other.shared_norm.weight, model.shared_norm.weight)
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        lambda net, x: (1 + net.weight) * x,  # not proportional to the parameter
+        lambda net, x: net.weight * x + net.weight,  # read twice
+        lambda net, x: x * net.weight.sum(),
+        lambda net, x: F.layer_norm(x, (FEATURES,), net.weight, 2 * net.other),
+        lambda net, x: F.layer_norm(x, (FEATURES,), net.weight.exp(), net.weight),
+        lambda net, x: F.layer_norm(x, (FEATURES,), None, net.weight),
+        lambda net, x: F.relu(net.weight * x),
+        lambda net, x: x * net.weight[0],
+        lambda net, x: x * net.single,
+        lambda net, x: net.weight * net.other + 0 * x,
+    ],
+)
+def test_products_that_cannot_take_the_scale(norm):
+    class Product(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.single = nn.Parameter(torch.rand(FEATURES)), nn.Parameter(torch.rand(1))
+            self.other = nn.Parameter(torch.rand(FEATURES))
+            self.fc = nn.Linear(FEATURES, 3)
+
+        def forward(self, x):
+            return self.fc(norm(self, x))
+
+    torch.manual_seed(0)
+    model, batch = Product().eval(), Batch.of(torch.randn(4, FEATURES))
+    other, _ = smoothed(model, [batch])
+    assert hasattr(other.fc, "smoothing")
+    assert torch.equal(other.weight, model.weight)
+    assert torch.equal(other.single, model.single)
+    torch.testing.assert_close(batch(other), batch(model), rtol=1e-5, atol=1e-6)
 
 
 def test_what_enters_the_layer_is_divided_before_later_hooks_see_it():
