@@ -56,8 +56,10 @@ def search_range_rows(rows: Tensor, target: TensorFormat) -> tuple[Tensor, Tenso
     low, high = (end[:, None] for end in torch.aminmax(rows, dim=1))
     low, high = low.clamp(max=0.0), high.clamp(min=0.0)
     shrink = low.new_tensor(_SHRINK)
-    lows, highs = low[:, :, None] * shrink[:, None], high[:, :, None] * shrink
-    scales, zeros = range_scales(*(end.flatten(1) for end in torch.broadcast_tensors(lows, highs)), target)
+    count = len(_SHRINK)
+    lows = (low * shrink)[:, :, None].expand(-1, -1, count).flatten(1)
+    highs = (high * shrink)[:, None].expand(-1, count, -1).flatten(1)
+    scales, zeros = range_scales(lows, highs, target)
     state: _State = scales[:, 0], zeros[:, 0], torch.full_like(scales[:, 0], torch.inf)
     state = _better(rows, scales, zeros, state, target)
     steps = torch.cartesian_prod(low.new_tensor(_AROUND), low.new_tensor((-1.0, 0.0, 1.0)))

@@ -34,7 +34,7 @@ def in_chunks(value: Tensor, step: Callable[[Tensor, Tensor], object]) -> Tensor
         step(buffer, buffer)
         return result.copy_(buffer)
     source, target = (tensor.as_strided((tensor.numel(),), (1,)) for tensor in (value, result))
-    for part, out in zip(source.split(_CHUNK), target.split(_CHUNK), strict=True):
+    for part, out in zip(torch.split(source, _CHUNK), torch.split(target, _CHUNK), strict=True):
         if whole:
             step(part, out)
         else:

@@ -45,7 +45,7 @@ def search_rows(rows: Tensor, target: TensorFormat) -> Tensor:
     if is_short(target, rows.shape[1]):
         swept = torch.where(rows.any(1), sweep_rows(rows, target), unit)
         best, error = _better(rows, swept[:, None], best, error, target)
-        grids = ()
+        grids: tuple[Tensor, ...] = ()
     else:
         grids = _grids(target, max(1, rows.shape[1]))
     for grid in (*grids, *[torch.ones(1)] * _FIT_STEPS):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ...formats import TensorFormat
 
-_MOST_BITS, _MOST_ELEMENTS = 6, 256
+_MOST_BITS, _MOST_ELEMENTS = 6, 256  # beyond it float32 sums blur the differences, and a search costs less
 _POINTS = 1 << 20  # at a time
 
 

@@ -148,7 +148,7 @@ def test_no_gradient_and_no_change():
     assert torch.equal(weight, before)
 
 
-@pytest.mark.parametrize("bits", [2, 3, 4])
+@pytest.mark.parametrize("bits", [2, 3, 4, 6])
 @pytest.mark.parametrize("elements", [2, 9, 25])
 def test_short_rows_are_optimal_among_all_sets_of_codes(bits, elements):
     """Every set of codes that rounding can make stands between two neighbouring breakpoints |w| / (j - 1/2)."""
@@ -164,7 +164,7 @@ def test_short_rows_are_optimal_among_all_sets_of_codes(bits, elements):
         codes = (row / scales).round().clamp(low, high)
         fitted = ((codes * row).sum(1) / codes.square().sum(1).clamp(min=1))[:, None]
         best = (row - codes * fitted).square().sum(1).min()
-        assert float(error) <= float(best) * (1 + 1e-5) + 1e-12
+        assert float(error) <= float(best) * (1 + 1e-4) + 1e-9
 
 
 def test_long_rows_and_many_bits_are_searched():
