@@ -156,13 +156,19 @@ class PrefixRunner:
         return program.result(values)
 
     def _parameter(self, name: str, changes: Changes) -> Tensor:
-        """A parameter of the model under a configuration."""
-        first = self._first[name]
+        """A parameter of the model under a configuration.
+
+        It asks for gradients if the model's own does: torch multiplies with either on different paths, which differ in
+        the last bit.
+        """
+        first, parameter = self._first[name], self.quantized.model.get_parameter(name)
         if first in changes.weights:
-            return self.quantized.weight(*changes.weights[first])
-        if first in changes.biases:
-            return self.quantized.bias(first, changes.biases[first])
-        return self.quantized.model.get_parameter(name).data
+            value = self.quantized.weight(*changes.weights[first])
+        elif first in changes.biases:
+            value = self.quantized.bias(first, changes.biases[first])
+        else:
+            return parameter
+        return value.detach().requires_grad_(parameter.requires_grad)
 
 
 def rules(quantized: QuantizedModel, changes: Changes) -> dict[str, tuple[Any, Any]]:

@@ -96,7 +96,7 @@ class Replayer:
 def _float_output(runner: PrefixRunner, batch: Batch) -> Tensor:
     program, model = runner.program, runner.quantized.model
     with torch.no_grad():
-        values = program.start(list(batch.tensors.values()), lambda name: model.get_parameter(name).data)
+        values = program.start(list(batch.tensors.values()), model.get_parameter)
         program.timed_run(values, Rounding())
     return output_tensor(program.result(values))
 
