@@ -32,6 +32,28 @@ def test_size_by_hand(space):
     assert (everything.low, everything.high, everything.source) == (everything.value, everything.value, "exact")
 
 
+def test_size_and_bits_of_groups_zero_points_and_blocks_by_hand():
+    formats = ["w4g128", "w4g128z", "w2z", "nf4", "mxfp4", "nvfp4", "wmxfp6", "we4m3b128", "w8t"]
+    space = SearchSpace.from_model(nn.Linear(256, 384, bias=False), torch.zeros(1, 256), formats=formats)
+    n, rows = 256 * 384, 384
+    expected = {
+        "w4g128": n / 2 + n / 128 * 2,
+        "w4g128z": n / 2 + n / 128 * 2.5,
+        "w2z": n / 4 + rows * 4.5,
+        "nf4": n / 2 + n / 64 * 4,
+        "mxfp4": n / 2 + n / 32,
+        "nvfp4": n / 2 + n / 16 + 4,
+        "wmxfp6": n * 6 / 8 + n / 32,
+        "we4m3b128": n + 6 * 4,
+        "w8t": n + 4,
+    }
+    prices = price(space, metrics=["size_mb", "effective_bits"])
+    for name, size in expected.items():
+        found = prices.of(space.uniform(name))
+        assert found["size_mb"].value == pytest.approx(size / 1e6), name
+        assert found["effective_bits"].value == pytest.approx(8 * size / n), name
+
+
 def test_bits_by_hand(space):
     prices = price(space, metrics=["avg_bits", "effective_bits"])
     mixed = prices.of({"0": "w3", "3": "w5"})

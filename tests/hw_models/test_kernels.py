@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 pytest.importorskip("onnxruntime")
 
+from bitfront.errors import NotMeasured
 from bitfront.evaluators.quantizers import ActivationQuantizer
 from bitfront.hw_models import price, site_kernel
 from bitfront.hw_models.cpu_kernels import layer_data
@@ -51,6 +52,8 @@ def reference(layer, kernel, data, stored):
         x = ActivationQuantizer(float(np.float32(data.x_scale)), 128, 8)(x)
     if kernel.activation_format == "bf16":
         x = x.bfloat16().float()
+    if kernel.activation_format == "fp16":
+        x = x.half().float()
     parameters = {"weight": weight} | ({"bias": torch.tensor(data.bias)} if data.bias is not None else {})
     with torch.no_grad():
         y = torch.func.functional_call(layer, parameters, (x,))
@@ -66,7 +69,9 @@ def run(kernel, data):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-@pytest.mark.parametrize(("format_name", "stored"), [("fp32", "fp32"), ("w4", "int4"), ("bf16", "bf16")])
+@pytest.mark.parametrize(
+    ("format_name", "stored"), [("fp32", "fp32"), ("w4", "int4"), ("bf16", "bf16"), ("fp16", "fp32"), ("w8za8", "fp32")]
+)
 def test_float_kernels_compute_the_layer(name, format_name, stored):
     layer, shape = LAYERS[name]
     kernel = site_kernel(site_of(layer, shape, format_name), format_name)
@@ -90,6 +95,47 @@ def test_integer_kernels_run_and_compute_the_rounded_layer(name, stored):
     # a sum that lies next to a rounding boundary may fall on either side of it
     assert np.abs(y - expected).max() <= step * 1.01 + 1e-3 * np.abs(expected).max()
     assert np.abs(y - expected).mean() <= 0.02 * step + 1e-3 * np.abs(expected).mean()
+
+
+WEIGHT_ONLY = ["w4", "w4z", "w8t", "w4g32", "w3g32z", "w8b128", "we4m3", "we2m1", "nf4", "wmxfp4", "wmxfp8", "wnvfp4"]
+
+
+@pytest.mark.parametrize("format_name", WEIGHT_ONLY)
+def test_weight_only_formats_run_the_float_kernel(format_name):
+    site = site_of(nn.Linear(128, 24), (3, 128), format_name, "fp32")
+    assert site_kernel(site, format_name) == site_kernel(site, "fp32")
+
+
+@pytest.mark.parametrize(
+    ("format_name", "weight", "activation"),
+    [
+        ("w4ta8", "int8", "uint8"),
+        ("w8a8s", "int8", "uint8"),
+        ("w8za8", "fp32", "uint8"),
+        ("w4g32a8", "fp32", "uint8"),
+        ("we4m3a8", "fp32", "uint8"),
+        ("fp16", "fp32", "fp16"),
+    ],
+)
+def test_kernel_of_a_format_that_rounds_the_input(format_name, weight, activation):
+    kernel = site_kernel(site_of(nn.Linear(128, 24), (3, 128), format_name), format_name)
+    assert (kernel.weight_format, kernel.activation_format) == (weight, activation)
+
+
+@pytest.mark.parametrize(
+    ("format_name", "instead"),
+    [
+        ("w4a4", "offer w4a8 or w4"),
+        ("w8g32a8d", "offer w8g32a8 or w8g32"),
+        ("fp8", "offer we4m3a8 or we4m3"),
+        ("nvfp4", "offer wnvfp4a8 or wnvfp4"),
+        ("wmxfp6", "6-bit elements"),
+    ],
+)
+def test_formats_without_a_kernel_are_refused_with_what_to_offer(format_name, instead):
+    site = site_of(nn.Linear(128, 24), (3, 128), format_name)
+    with pytest.raises(NotMeasured, match=instead):
+        site_kernel(site, format_name)
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 9, 9)])

@@ -10,7 +10,7 @@ import torch
 from bitfront.errors import NotMeasured
 from bitfront.formats import Format
 from bitfront.hw_models import device, devices, planned, price
-from bitfront.hw_models.roofline import RELATIVE_SIGMA, compute_type, roofline_seconds
+from bitfront.hw_models.roofline import RELATIVE_SIGMA, bytes_moved, compute_type, roofline_seconds
 from bitfront.space import SearchSpace
 from torch import nn
 
@@ -31,6 +31,24 @@ def test_memory_bound_closed_form():
     }
     for name, size in expected.items():
         assert roofline_seconds(site, Format.parse(name), h100) == pytest.approx(size / 3350e9)
+
+
+def test_scales_are_moved_too():
+    space = linear(4, 4096, 4096, ["w4g128", "w4g128z", "fp8d", "fp8b128", "mxfp4", "nvfp4", "mxfp6"])
+    b200, site = device("nvidia-b200"), space.sites[0]
+    n, out = 4096, 2 * 4 * 4096
+    expected = {
+        "w4g128": n * n / 2 + n * n / 128 * 2 + 2 * 4 * n + out,
+        "w4g128z": n * n / 2 + n * n / 128 * 2.5 + 2 * 4 * n + out,
+        "fp8d": n * n + 4 * n + 4 * n + 4 * 4 + out,
+        "fp8b128": n * n + 4 * (n / 128) ** 2 + 4 * n + 4 * 4 * n / 128 + out,
+        "mxfp4": n * n / 2 + n * n / 32 + 4 * n / 2 + 4 * n / 32 + out,
+        "nvfp4": n * n / 2 + n * n / 16 + 4 + 4 * n / 2 + 4 * n / 16 + out,
+        "mxfp6": n * n * 6 / 8 + n * n / 32 + 4 * n * 6 / 8 + 4 * n / 32 + out,
+    }
+    for name, size in expected.items():
+        kind = compute_type(Format.parse(name), b200)
+        assert bytes_moved(site, Format.parse(name), kind) == pytest.approx(size), name
 
 
 def test_compute_bound_closed_form():
@@ -78,6 +96,24 @@ def test_label_and_interval():
         ("nvidia-t4", "w4a4", "int4"),
         ("nvidia-t4", "w4a8", "int8"),
         ("nvidia-a100-sxm-80gb", "w8", "bf16"),
+        ("nvidia-a100-sxm-80gb", "fp16", "fp16"),
+        ("nvidia-a100-sxm-80gb", "nf4", "bf16"),
+        ("nvidia-a100-sxm-80gb", "we4m3", "bf16"),
+        ("nvidia-a100-sxm-80gb", "wnvfp4", "bf16"),
+        ("nvidia-a100-sxm-80gb", "w8a8d", "int8"),
+        ("nvidia-a10", "w4g128a4d", "int4"),
+        ("nvidia-h100-sxm", "fp8", "fp8"),
+        ("nvidia-h100-sxm", "fp8d", "fp8"),
+        ("nvidia-h100-sxm", "fp8b128", "fp8"),
+        ("nvidia-h100-sxm", "we5m2ae5m2", "fp8"),
+        ("nvidia-h100-sxm", "w4g128ae4m3d", "fp8"),
+        ("nvidia-h100-sxm", "we2m1ae4m3", "fp8"),
+        ("nvidia-b200", "mxfp8", "fp8"),
+        ("nvidia-b200", "mxfp6", "fp6"),
+        ("nvidia-b200", "wmxfp4amxfp6", "fp6"),
+        ("nvidia-b200", "wmxfp4amxfp8", "fp8"),
+        ("nvidia-b200", "mxfp4", "fp4"),
+        ("nvidia-b200", "nvfp4", "fp4"),
     ],
 )
 def test_compute_type(name, format_name, kind):
@@ -92,10 +128,17 @@ def test_compute_type(name, format_name, kind):
         ("nvidia-v100-sxm2", "w8a8"),
         ("nvidia-a10", "w8a4"),
         ("nvidia-a10", "w4a6"),
+        ("nvidia-a100-sxm-80gb", "fp8"),
+        ("nvidia-h100-sxm", "mxfp8"),  # fp8, but no scales of blocks in its tensor cores
+        ("nvidia-h100-sxm", "nvfp4"),
+        ("nvidia-h100-sxm", "w8ae4m3"),  # e4m3 does not hold 8-bit integers
+        ("nvidia-b200", "we4m3a8"),
+        ("nvidia-b200", "w8a8c"),
+        ("nvidia-b200", "wnvfp4amxfp4"),
     ],
 )
 def test_a_missing_kernel_is_refused(name, format_name):
-    space = linear(1, 8, 8, [format_name])
+    space = linear(1, 128, 128, [format_name])
     with pytest.raises(NotMeasured, match=f"{format_name} has no kernel on {name}"):
         price(space, device=name)
 
