@@ -92,12 +92,12 @@ class _State:
     def quantized(self) -> tuple[Tensor, Tensor, WeightScale]:
         """The fake-quantized matrix (with its gradients), its codes [channels, elements] and its scales."""
         expand, scales = self.problem.layout.expand, self._scales()
-        zero = 0.0 if scales.zero_point is None else expand(scales.zero_point)
         factor = expand(scales.factor)
+        zero = factor.new_zeros(()) if scales.zero_point is None else expand(scales.zero_point)
         ratio = (self.weight + self.shift * self.unit) / factor
         bound = self.target.largest
         low, high = self.target.levels if self.target.number == "int" else (-bound, bound)
-        clipped = torch.clamp(ratio, torch.as_tensor(low - zero), torch.as_tensor(high - zero))
+        clipped = ratio.clamp(low - zero, high - zero)
         with torch.no_grad():
             elements = nearest(ratio, self.target, zero)
             codes = encode(elements, self.target, zero)

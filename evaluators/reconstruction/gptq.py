@@ -29,12 +29,13 @@ class Gptq:
     Attributes:
         damping: lambda, as a fraction of the mean of the diagonal of H.
         columns: how many columns are rounded before the rest is updated.
-        act_order: whether columns are rounded in the order of decreasing diagonal of H, not from left to right.
+        act_order: whether columns are rounded in the order of decreasing diagonal of H, not from left to right. Scales
+            are fixed beforehand and codes stay in their places, so that it costs a runtime nothing.
     """
 
     damping: float = 0.01
     columns: int = 128
-    act_order: bool = False
+    act_order: bool = True
 
     def __call__(self, problems: Sequence[LayerProblem]) -> list[QuantizedWeight]:
         """Round the weight of a layer in every format.

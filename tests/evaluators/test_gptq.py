@@ -25,20 +25,24 @@ def problem_of(name, channels, elements, rows, blocks=None, seed=0):
     return LayerProblem(weight, layout, choose_scales(weight, target, 0), moment), inputs
 
 
-def published(problem, damping=0.01):
+def published(problem, damping=0.01, act_order=True):
     """Algorithm 1 in float64, column by column (which columns are updated together does not change the result)."""
     weight, hessian = problem.blocks[0].double().clone(), problem.moment.matrix[0].double().clone()
     hessian += damping * hessian.diagonal().mean() * torch.eye(len(hessian))
-    root = torch.linalg.cholesky(torch.linalg.inv(hessian), upper=True)
     factor = problem.factor[0].double()
     zero = problem.zero_point[0] if problem.zero_point.ndim else torch.zeros_like(problem.blocks[0])
+    order = torch.arange(weight.shape[1])
+    if act_order:
+        order = problem.moment.matrix[0].diagonal().argsort(descending=True)
+    weight, hessian, factor, zero = weight[:, order], hessian[order][:, order], factor[:, order], zero[:, order]
+    root = torch.linalg.cholesky(torch.linalg.inv(hessian), upper=True)
     found = torch.zeros_like(weight)
     for column in range(weight.shape[1]):
         ratio = (weight[:, column] / factor[:, column]).float()
         found[:, column] = nearest(ratio, problem.target, zero[:, column]).double() * factor[:, column]
         error = (weight[:, column] - found[:, column]) / root[column, column]
         weight[:, column:] -= error[:, None] * root[None, column, column:]
-    return found
+    return found[:, order.argsort()]
 
 
 def relative(problem, quantized):
@@ -47,14 +51,15 @@ def relative(problem, quantized):
 
 @pytest.mark.parametrize("name", ["w3", "w4g32z", "wmxfp4", "wnvfp4", "nf4"])
 @pytest.mark.parametrize("columns", [1, 7, 128])
-def test_the_published_loop(name, columns):
+@pytest.mark.parametrize("act_order", [False, True])
+def test_the_published_loop(name, columns, act_order):
     problem, _ = problem_of(name, 12, 64, 200)
-    expected = published(problem)
+    expected = published(problem, act_order=act_order)
     # channels where the published loop is not better than nearest are rounded to nearest
     difference = (expected - problem.blocks[0]).float()[None]
     keeps = problem.form(difference)[0][0] >= problem.errors(problem.nearest)
     expected = torch.where(keeps[:, None], problem.nearest.dequantize().double(), expected)
-    (found,) = Gptq(columns=columns)([problem])
+    (found,) = Gptq(columns=columns, act_order=act_order)([problem])
     torch.testing.assert_close(found.dequantize().double(), expected, rtol=1e-6, atol=1e-7)
     assert not bool(keeps.all())
 
