@@ -11,6 +11,17 @@ batches are put together as those of one population,
 with :math:`n_B` values a channel in batch B (PreciseBN: Wu and Johnson 2021, arXiv:2105.07576, section 3). For
 quantized models: Sun et al. 2019 (NeurIPS, hybrid 8-bit floating point: re-tuning of batch normalization) and Hubara
 et al. 2020 (arXiv:2006.10518: batch normalization tuning).
+
+A few dozen samples are not the training data, and statistics that are right for them can change even the float model
+beyond use. So the statistics :math:`\mu_f, \sigma_f` of the float model on the same batches may be given, and the own
+statistics :math:`\mu, \sigma` are only moved by what rounding changed on this data:
+
+.. math::
+    \mu' = \mu + \frac{\sigma}{\sigma_f} (\mu_q - \mu_f), \qquad \sigma'^2 = \sigma^2 \frac{\sigma_q^2}{\sigma_f^2}
+
+with :math:`\epsilon` of the layer added to every variance, so that channels which are nearly constant hardly move
+(EfficientNet-Lite0, 32 photographs, w8: KL 0.0145 with the own statistics, 1.57 with new ones, 0.0012 with moved ones;
+the float model with new ones: 1.58).
 """
 
 from __future__ import annotations
@@ -31,12 +42,16 @@ from .float_run import run_float
 Statistics = dict[str, tuple[Tensor, Tensor]]
 
 
-def batch_norm_statistics(model: nn.Module, batches: Sequence[Batch]) -> Statistics:
+def batch_norm_statistics(
+    model: nn.Module, batches: Sequence[Batch], reference: Mapping[str, tuple[Tensor, Tensor]] | None = None
+) -> Statistics:
     """Estimate the statistics of all batch normalizations of a model as it stands.
 
     Args:
         model: in evaluation mode, perhaps with quantized weights and hooks that round; it is as before afterwards.
         batches: calibration data; the more samples a batch has, the better.
+        reference: what this function returned for the float model on the same batches: only the difference to it is
+            then taken on. Recommended unless the data is as large and as varied as the training data.
 
     Returns:
         Module path -> running mean and (unbiased) running variance, of the shape and type of the model's own. Empty
@@ -64,6 +79,8 @@ def batch_norm_statistics(model: nn.Module, batches: Sequence[Batch]) -> Statist
             if not bool(torch.isfinite(mean).all() and torch.isfinite(variance).all()):
                 raise NonFiniteOutput(f"the input of {path} holds NaN or infinity; its statistics cannot be estimated")
             own_mean, own_variance = _statistics(norm)
+            if reference is not None:
+                mean, variance = _moved((own_mean, own_variance), reference[path], (mean, variance), norm.eps)
             found[path] = mean.to(own_mean), variance.to(own_variance)
     return found
 
@@ -107,6 +124,17 @@ class _Moments:
         mean = torch.as_tensor(self.sum) / self.count
         spread = (torch.as_tensor(self.squares) / self.count - mean.square()).clamp(min=0)
         return mean, spread * (self.count / max(1, self.count - 1))
+
+
+def _moved(
+    own: tuple[Tensor, Tensor], before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor], epsilon: float
+) -> tuple[Tensor, Tensor]:
+    """The own mean and variance, moved as the estimates moved."""
+    (mean, variance), (mean_f, variance_f), (mean_q, variance_q) = (
+        (each[0].double(), each[1].double() + epsilon) for each in (own, before, after)
+    )
+    moved = (variance * variance_q / variance_f - epsilon).clamp(min=0)
+    return mean + (variance / variance_f).sqrt() * (mean_q - mean_f), moved
 
 
 def _norms(model: nn.Module) -> dict[str, _BatchNorm]:

@@ -94,6 +94,47 @@ def test_a_shift_and_a_stretch_of_the_weights_are_taken_back():
         torch.testing.assert_close(data[0](model), wanted, rtol=1e-3, atol=1e-4)
 
 
+def test_relative_to_the_float_model_nothing_moves_where_nothing_changed():
+    model, data = network(), batches(4, 6)
+    reference = batch_norm_statistics(model, data)
+    for path, (mean, variance) in batch_norm_statistics(model, data, reference).items():
+        torch.testing.assert_close(mean, model[int(path)].running_mean)
+        torch.testing.assert_close(variance, model[int(path)].running_var)
+
+
+def test_relative_to_the_float_model_a_shift_and_a_stretch_move_the_own_statistics():
+    model, data = network(), batches(8, 8)
+    reference = batch_norm_statistics(model, data)
+    (mean, variance), factor, shift = (
+        reference["1"],
+        torch.tensor([0.5, 2.0, 1.5, 3.0]),
+        torch.tensor([1.0, -2, 0.5, 0]),
+    )
+    with torch.no_grad():
+        model[0].weight.mul_(factor[:, None, None, None])
+        model[0].bias.mul_(factor).add_(shift)
+    moved = batch_norm_statistics(model, data, reference)
+    own_mean, own_variance = model[1].running_mean, model[1].running_var
+    expected = own_mean + (own_variance / variance).sqrt() * ((factor - 1) * mean + shift)
+    torch.testing.assert_close(moved["1"][0], expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(moved["1"][1], own_variance * factor.square(), rtol=1e-4, atol=1e-4)
+    # what follows sees the same activations again
+    torch.testing.assert_close(moved["4"][0], model[4].running_mean, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(moved["4"][1], model[4].running_var, rtol=1e-3, atol=1e-4)
+
+
+def test_relative_to_the_float_model_rounding_noise_in_a_constant_channel_is_not_blown_up():
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).eval()
+    data = [Batch.of(torch.randn(64, 2, generator=torch.Generator().manual_seed(0)))]
+    with torch.no_grad():
+        model[0].weight[0] = 1e-8
+        reference = batch_norm_statistics(model, data)
+        model[0].weight[0] = 1e-5
+    mean, variance = batch_norm_statistics(model, data, reference)["1"]
+    assert mean[0].abs() < 1e-2
+    assert variance[0] == pytest.approx(1, rel=1e-2)
+
+
 def test_tokens_one_value_a_channel_calls_and_modules_that_never_run():
     class Twice(nn.Module):
         def __init__(self):
