@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ...task import Batch, Task
 
 LOSSES = ("distillation", "task")
+_WARM_UP = 0.1  # share of the steps
 _KEPT_ASIDE = 0.2  # share of the calibration data that decides when to stop
 
 _Pair = tuple["Batch", "Tensor"]  # a batch, and the float model's output for it
@@ -106,7 +107,7 @@ def finetune(
     epochs: int = 20,
     learning_rate: float = 3e-4,
     loss: str = "distillation",
-    patience: int = 5,
+    patience: int = 8,
     seed: int = 0,
     advance: Advance | None = None,
 ) -> Finetuned:
@@ -114,9 +115,10 @@ def finetune(
 
     Every forward pass is fake-quantized; gradients pass the rounding straight through, integer weights and static
     integer activations learn their steps as well (LSQ: ``learned_step``). Adam, learning rate falling to 0 along a
-    cosine. A fifth of the calibration data is kept aside and decides which epoch is taken, epoch 0 among them;
-    validation and holdout data are never learnt from. The model stays in evaluation mode: batch normalization keeps
-    its statistics, nothing is dropped out.
+    cosine after a short warm-up. A fifth of the calibration data is kept aside and decides which epoch is taken, epoch
+    0 among them; validation and holdout data are never learnt from. The model stays in evaluation mode: batch
+    normalization keeps its statistics, nothing is dropped out. It should compute in float32: small steps vanish in a
+    16-bit weight.
 
     Args:
         task: float model (the teacher), data and metric.
@@ -214,7 +216,8 @@ def _trained(
     """Train the student; it ends in the state of the best epoch."""
     epochs, rate, patience = plan
     optimizer = torch.optim.Adam([*student.parameters, *student.steps], lr=rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * len(training))
+    steps = epochs * len(training)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
     history, best = [Epoch(0, math.nan, _mean_loss(task, student, kept, loss))], student.state()
     for number in range(1, epochs + 1):
         losses = []
@@ -239,6 +242,12 @@ def _trained(
             break
     student.load(best)
     return history
+
+
+def _rate(step: int, steps: int) -> float:
+    """Share of the learning rate: a linear warm-up (Adam's first steps have full length), then half a cosine."""
+    warm = max(1.0, _WARM_UP * steps)
+    return min(1.0, (step + 1) / warm) * 0.5 * (1 + math.cos(math.pi * min(step, steps) / steps))
 
 
 def _loss(task: Task, output: Tensor, reference: Tensor, batch: Batch, loss: str) -> Tensor:

@@ -276,7 +276,7 @@ def test_one_calibration_batch_is_cut():
         ({}, {}, "the configuration names no site"),
         ({"nowhere": "w2"}, {}, "the configuration names nowhere; this space has embed"),
         ({"conv": "w5"}, {}, "site conv does not offer 'w5'; it offers w2"),
-        ({"conv": "w2"}, {"epochs": 0}, "epochs=0 and patience=5: finetuning needs at least 1"),
+        ({"conv": "w2"}, {"epochs": 0}, "epochs=0 and patience=8: finetuning needs at least 1"),
         ({"conv": "w2"}, {"patience": 0}, "patience=0"),
         ({"conv": "w2"}, {"learning_rate": -1}, "learning_rate=-1 must be positive"),
         ({"conv": "w2"}, {"loss": "mse"}, "unknown loss 'mse' for finetuning; choose distillation or task"),
