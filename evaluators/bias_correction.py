@@ -125,7 +125,7 @@ def _samples(site: Site, value: Tensor, mask: list[Tensor]) -> Tensor:
     """An input as samples [n, features] or [n, channels, *positions]."""
     if not site.kind.startswith("conv"):
         if mask and mask[0].shape == value.shape[:-1]:
-            return value[mask[0] != 0]
+            return value[mask[0].to(value.device) != 0]
         return value.reshape(-1, value.shape[-1])
     return value if value.ndim == len(site.weight_shape) else value[None]
 
