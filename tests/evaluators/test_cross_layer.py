@@ -138,6 +138,13 @@ def test_a_chain_is_repeated_until_all_ranges_are_equal():
             [("0", "2", 1, "")],
         ),
         (
+            lambda: nn.Sequential(
+                nn.ConvTranspose2d(4, 6, 3, groups=2, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 4, 1)
+            ),
+            (2, 4, 5, 5),
+            [("0", "3", 1, "")],
+        ),
+        (
             lambda: nn.Sequential(nn.Conv2d(2, 4, 3), nn.Upsample(scale_factor=2), nn.Conv2d(4, 2, 3, padding=1)),
             (2, 2, 5, 5),
             [("0", "2", 1, "")],
