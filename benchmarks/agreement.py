@@ -51,17 +51,18 @@ def main() -> None:
 
 
 def agreement(name: str, formats: list[str], samples: int) -> list[dict[str, Any]]:
-    """One row per uniform configuration; a site that cannot take the format takes the nearest that it can."""
+    """One row per uniform configuration; a layer that cannot take the format keeps its weight bits in plain form."""
     entry = zoo.load(name, calibration=samples, validation=samples, holdout=samples)
     task = bf.Task(entry.model, calibration=entry.calibration, validation=entry.validation, holdout=entry.holdout)
-    space = bf.SearchSpace.from_model(entry.model, entry.example_inputs, formats=[*formats, "fp32"], ties="none")
-    calibration = bf.calibrate(task, space)
-    sizes = price(space, metrics=["size_mb"])
-    quantized = QuantizedModel(entry.model, space, calibration)
     print(f"\n{name}: {'format':8} {'largest':>9} {'relative':>9} {'noise':>9} {'arg-max':>8} {'MB':>7} {'priced':>7}")
     rows = []
     for format_name in formats:
+        offered = sorted({format_name, f"w{bf.Format.parse(format_name).weight_bits}"})
+        space = bf.SearchSpace.from_model(entry.model, entry.example_inputs, formats=offered, ties="none")
+        calibration = bf.calibrate(task, space)
+        quantized = QuantizedModel(entry.model, space, calibration)
         configuration = space.uniform(format_name)
+        size = price(space, metrics=["size_mb"]).of(configuration)["size_mb"].value
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
@@ -82,7 +83,7 @@ def agreement(name: str, formats: list[str], samples: int) -> list[dict[str, Any
             **_differences(pairs),
             "noise": report.noise,
             "megabytes": report.bytes_on_disk / 1e6,
-            "priced_megabytes": sizes.of(configuration)["size_mb"].value,
+            "priced_megabytes": size,
             "integer_kernels": len(report.integer_kernels),
             "sites_in_format": sum(chosen == format_name for chosen in configuration.values()),
             "seconds": time.perf_counter() - started,
