@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ...formats import TensorFormat
+from .elementwise import divided
 
 _E4M3_LARGEST, _E4M3_SMALLEST = 448.0, 2.0**-6
 _FP16_LARGEST, _FP16_SMALLEST = 65504.0, 2.0**-24
@@ -29,7 +30,7 @@ _TINY = torch.finfo(torch.float32).tiny  # below it, float32 runs out of bits
 
 def plain_scale(largest: Tensor, target: TensorFormat) -> Tensor:
     """The float32 scale that maps the largest magnitude to the largest element; 1 where that is zero."""
-    return torch.where(largest == 0, 1.0, (largest / target.largest).clamp(min=_TINY))
+    return torch.where(largest == 0, 1.0, divided(largest, target.largest).clamp(min=_TINY))
 
 
 def fp16_scale(scale: Tensor) -> Tensor:
@@ -65,7 +66,7 @@ def power_of_two(exponent: Tensor) -> Tensor:
 
 def whole_scale(largest: Tensor, target: TensorFormat) -> Tensor:
     """The float32 scale of a whole nvfp4 tensor from its largest magnitude: tensor []."""
-    return torch.where(largest == 0, 1.0, (largest / (_E4M3_LARGEST * target.largest)).clamp(min=_TINY))
+    return torch.where(largest == 0, 1.0, divided(largest, _E4M3_LARGEST * target.largest).clamp(min=_TINY))
 
 
 def e4m3_scale(largest: Tensor, target: TensorFormat, whole: Tensor) -> Tensor:
@@ -76,7 +77,7 @@ def e4m3_scale(largest: Tensor, target: TensorFormat, whole: Tensor) -> Tensor:
         target: format of the elements.
         whole: scale of the tensor.
     """
-    return torch.where(largest == 0, 1.0, as_e4m3(largest / target.largest / whole))
+    return torch.where(largest == 0, 1.0, as_e4m3(divided(largest, target.largest) / whole))
 
 
 def as_e4m3(scale: Tensor) -> Tensor:

@@ -10,6 +10,11 @@ from torch import Tensor
 _CHUNK = 1 << 17  # elements: input, buffer and output of a chunk stay in the second-level cache of one core
 
 
+def divided(value: Tensor, number: float, out: Tensor | None = None) -> Tensor:
+    """``value / number``, rounded once on every device: given a Python number, CUDA multiplies by its reciprocal."""
+    return torch.div(value, torch.full((), number, dtype=value.dtype, device=value.device), out=out)
+
+
 def in_chunks(value: Tensor, step: Callable[[Tensor, Tensor], object]) -> Tensor:
     """Run an elementwise float32 computation chunk by chunk, so that only its first read and last write touch memory.
 

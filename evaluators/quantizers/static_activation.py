@@ -19,7 +19,7 @@ from ...errors import InvalidInput
 from ...formats import TensorFormat
 from .asymmetric_scales import range_scales
 from .block_scales import plain_scale
-from .elementwise import in_chunks
+from .elementwise import divided, in_chunks
 from .floating import round_to_float
 from .grid import nearest
 
@@ -82,7 +82,7 @@ class ActivationQuantizer:
 
     def codes(self, value: Tensor) -> Tensor:
         """Codes as a float tensor: round(x / s) + z, clamped."""
-        return value.div(self.scale).round_().add_(self.zero_point).clamp_(*self.levels)
+        return divided(value.float(), self.scale).round_().add_(self.zero_point).clamp_(*self.levels)
 
     def __call__(self, value: Tensor) -> Tensor:
         """Fake quantization: s (codes - z), in the type of ``value``."""
@@ -90,7 +90,7 @@ class ActivationQuantizer:
         zero = torch.zeros((), device=value.device)
 
         def step(part: Tensor, out: Tensor) -> None:
-            torch.div(part, self.scale, out=out).round_().clamp_(low, high)
+            divided(part, self.scale, out).round_().clamp_(low, high)
             torch.add(zero, out, alpha=self.scale, out=out)  # 0 + s c is s c, but never -0
 
         return in_chunks(value, step)
@@ -124,7 +124,7 @@ class FloatQuantizer:
         """Fake quantization, in the type of ``value``."""
 
         def step(part: Tensor, out: Tensor) -> None:
-            torch.mul(nearest(part / self.scale, self.target), self.scale, out=out)
+            torch.mul(nearest(divided(part, self.scale), self.target), self.scale, out=out)
 
         return in_chunks(value, step)
 
