@@ -100,10 +100,26 @@ def proxies() -> dict[str, type[Any]]:
 
     Other packages add theirs under the entry-point group ``bitfront.proxies``.
     """
+    from .delta_loss import DeltaLoss
+    from .empirical_fisher import EmpiricalFisher
+    from .fit import FIT
+    from .gauss_newton_diagonal import GaussNewtonDiagonal
     from .hessian_trace import HessianTrace
+    from .output_fisher import OutputFisher
+    from .sampled_fisher import SampledFisher
     from .weight_mse import WeightMSE
 
-    found: dict[str, type[Any]] = {each.name: each for each in (HessianTrace, WeightMSE)}
+    built_in: list[type[Any]] = [
+        HessianTrace,
+        GaussNewtonDiagonal,
+        SampledFisher,
+        EmpiricalFisher,
+        FIT,
+        OutputFisher,
+        DeltaLoss,
+        WeightMSE,
+    ]
+    found = {each.name: each for each in built_in}
     for entry in entry_points(group="bitfront.proxies"):
         found[entry.name] = entry.load()
     return found
