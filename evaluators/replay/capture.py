@@ -10,6 +10,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -69,11 +70,16 @@ def capture(model: nn.Module, batch: Batch, modules: Sequence[str]) -> Program:
     return _program(model, exported, batch, modules, frozenset(unreachable))
 
 
+def _mark(module: int, value: Tensor) -> Tensor:
+    marked: Tensor = site_input(value, module)
+    return marked
+
+
 @contextmanager
 def _marked(model: nn.Module, modules: Sequence[str], unreachable: set[str]) -> Iterator[None]:
     with ExitStack() as stack:
         for index, name in enumerate(modules):
-            mark = rounding_hook(lambda value, index=index: site_input(value, index))
+            mark = rounding_hook(partial(_mark, index))
 
             def hook(module: nn.Module, args: Any, kwargs: Any, mark: Any = mark, name: str = name) -> Any:
                 value = first_tensor(args, kwargs)
