@@ -17,7 +17,7 @@ from .space import Configuration, SearchSpace, Site, Tie
 from .task import Batch, Task
 
 if TYPE_CHECKING:
-    from .evaluators import Calibration, Recipe, calibrate, evaluate, prepared
+    from .evaluators import Calibration, Finetuned, Recipe, calibrate, evaluate, finetune, prepared
     from .exporters import export
     from .hw_models import price
     from .proxies import Sensitivity, sensitivity
@@ -31,7 +31,9 @@ _LAZY = {
     "calibrate": "evaluators",
     "prepared": "evaluators",
     "Recipe": "evaluators",
+    "Finetuned": "evaluators",
     "evaluate": "evaluators",
+    "finetune": "evaluators",
     "export": "exporters",
     "price": "hw_models",
     "Sensitivity": "proxies",
@@ -52,6 +54,7 @@ __all__ = [
     "BitfrontError",
     "Calibration",
     "Configuration",
+    "Finetuned",
     "Format",
     "Measurement",
     "Recipe",
@@ -69,6 +72,7 @@ __all__ = [
     "evaluate",
     "exact_front",
     "export",
+    "finetune",
     "hull_front",
     "hypervolume",
     "knee",

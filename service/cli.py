@@ -71,6 +71,7 @@ def run_command(
         best_table(document),
         f"best      {document['best']}: {document['best_reason']}",
         f"report    {out / 'report.html'}",
+        *(f"note      {note}" for note in document["notes"]),
         *exported,
         f"look      bitfront dashboard {out.parent}",
     )

@@ -115,6 +115,16 @@ class Workers(_Part):
     gpus: Annotated[float, Field(ge=0)] = Field(0, description="GPUs reserved by each")
 
 
+class Finetuning(_Part):
+    """Quantization-aware finetuning of the best configuration, reported apart from post-training results."""
+
+    epochs: Annotated[int, Field(ge=1)] = Field(20, description="most passes over the calibration data")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(3e-4, description="of Adam")
+    loss: Literal["distillation", "task"] = Field(
+        "distillation", description="from the float model's outputs, or the task's loss on the targets"
+    )
+
+
 class Export(_Part):
     """What the best configuration is exported to."""
 
@@ -145,6 +155,7 @@ class Job(_Part):
     )
     search: Search = Search()
     workers: Workers = Workers()
+    finetune: Finetuning | None = Field(None, description="null: post-training quantization only")
     export: Export | None = Field(Export(), description="null: do not export")
 
     @property

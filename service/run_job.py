@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidInput
-from ..evaluators import Calibration, calibrate
+from ..evaluators import Calibration, Finetuned, calibrate, finetune
 from ..exporters import STEPS, ExportReport, export
 from ..exporters.registry import get as get_exporter
 from ..files import replacing, write_text
@@ -70,13 +70,28 @@ def run_job(
         job={**job.plain(), "folder": str(folder)},
         out=str(out.resolve()),
     )
+    best = result.choose().point
+    calibration = calibrated(made.task, made.space, job.quantization.recipe, knowledge, Silent())
+    shipped = [(best.id, made.task.model, made.space, calibration)]
+    if job.finetune is not None:
+        finetuned = _finetuned(job, made, best.configuration, calibration, watch)
+        result.notes.append(finetuned.summary)
+        shipped.append((f"{best.id}-finetuned", finetuned.model, finetuned.space, finetuned.calibration))
     exports = []
-    if job.export is not None:
-        with watch.stage(f"export to {job.export.target} and check back", STEPS) as advance:
-            best = result.choose().point
-            calibration = calibrated(made.task, made.space, job.quantization.recipe, knowledge, Silent())
-            path = _artifact(out, best.id, job.export.target)
-            report = _export(made, best.configuration, calibration, path, job.export.target, advance)
+    for name, model, space, found in shipped if job.export is not None else []:
+        assert job.export is not None
+        with watch.stage(f"export {name} to {job.export.target} and check back", STEPS) as advance:
+            path = _artifact(out, name, job.export.target)
+            report = export(
+                model,
+                best.configuration,
+                path,
+                job.export.target,
+                example_inputs=made.task.calibration[0].piece(0, 2),
+                calibration=found,
+                space=space,
+                advance=advance,
+            )
             exports.append(_summary(report, out))
     document = result.document(exports)
     with watch.stage("write the report", 1) as advance:
@@ -159,7 +174,16 @@ def export_point(out: Path, point: str, target: str, progress: Progress | None =
     with watch.stage(f"export {chosen['id']} to {target} and check back", STEPS) as advance:
         configuration = Configuration.from_dict(chosen["config"])
         calibration = calibrate(made.task, made.space, job.quantization.recipe)
-        report = _export(made, configuration, calibration, _artifact(out, chosen["id"], target), target, advance)
+        report = export(
+            made.task.model,
+            configuration,
+            _artifact(out, chosen["id"], target),
+            target,
+            example_inputs=made.task.calibration[0].piece(0, 2),
+            calibration=calibration,
+            space=made.space,
+            advance=advance,
+        )
     kept = [found for found in document["exports"] if found["path"] != _summary(report, out)["path"]]
     document["exports"] = [*kept, _summary(report, out)]
     write_text(out / "front.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
@@ -181,28 +205,26 @@ def _assemble(job: Job, folder: Path, watch: Progress) -> Assembled:
     return made
 
 
+def _finetuned(
+    job: Job, made: Assembled, configuration: Configuration, calibration: Calibration, watch: Progress
+) -> Finetuned:
+    assert job.finetune is not None
+    with watch.stage("finetune the best configuration", job.finetune.epochs) as advance:
+        return finetune(
+            made.task,
+            made.space,
+            configuration,
+            calibration,
+            epochs=job.finetune.epochs,
+            learning_rate=job.finetune.learning_rate,
+            loss=job.finetune.loss,
+            seed=job.search.seed,
+            advance=advance,
+        )
+
+
 def _artifact(out: Path, point: str, target: str) -> Path:
     return out / "export" / f"{point}.{target}"
-
-
-def _export(
-    made: Assembled,
-    configuration: Configuration,
-    calibration: Calibration,
-    path: Path,
-    target: str,
-    advance: Callable[[int], None],
-) -> ExportReport:
-    return export(
-        made.task.model,
-        configuration,
-        path,
-        target,
-        example_inputs=made.task.calibration[0].piece(0, 2),
-        calibration=calibration,
-        space=made.space,
-        advance=advance,
-    )
 
 
 def _summary(report: ExportReport, out: Path) -> dict[str, Any]:
