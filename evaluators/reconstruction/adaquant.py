@@ -60,7 +60,8 @@ class AdaQuant:
                 {"params": [state.shift], "lr": self.rate},
                 {"params": [state.logarithm], "lr": self.scale_rate},
                 {"params": [state.zero], "lr": self.scale_rate * 2**problem.target.bits},
-            ]
+            ],
+            fused=True,
         )
         for done in range(self.steps + 1):
             matrix, codes, scales = state.quantized()
@@ -82,7 +83,7 @@ class _State:
     def __init__(self, problem: LayerProblem) -> None:
         self.problem, self.target, scales = problem, problem.target, problem.scales
         self.learned = self.target.scale in ("fp32", "fp16")
-        self.weight = problem.layout.matrix(problem.weight.detach().float())
+        self.weight = problem.layout.matrix(problem.weight.detach().float()).contiguous()
         self.shift = torch.zeros_like(self.weight, requires_grad=True)
         self.logarithm = torch.zeros_like(scales.scale, requires_grad=self.learned)
         start = torch.zeros_like(scales.scale) if scales.zero_point is None else scales.zero_point.clone()

@@ -70,18 +70,23 @@ class AdaRound:
         moment = problem.moment.matrix.diagonal(dim1=1, dim2=2)[:, None]
         unit = (step.square() * moment).mean(2, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
         position = torch.where(gap > 0, (ratio - below) / gap, 0.0).clamp_(0, 1)
-        variable = torch.logit((position - _GAMMA) / (_ZETA - _GAMMA))
-        adam = torch.optim.Adam([variable], lr=self.rate)
+        # the fused Adam takes the gradient for contiguous where the variable is
+        variable = torch.logit((position - _GAMMA) / (_ZETA - _GAMMA)).contiguous()
+        gain = 2 * (_ZETA - _GAMMA) * step / unit
+        adam = torch.optim.Adam([variable], lr=self.rate, fused=True)
         for done in range(self.steps):
             sigmoid = variable.sigmoid()
-            up = (sigmoid * (_ZETA - _GAMMA) + _GAMMA).clamp_(0, 1)
-            slope = problem.form(low + step * up)[1].mul_(2 * step / unit)
+            stretched = sigmoid * (_ZETA - _GAMMA) + _GAMMA
+            up = stretched.clamp(0, 1)
+            slope = problem.form(torch.addcmul(low, step, up))[1].mul_(gain)
             beta = self._beta(done / self.steps)
             if beta is not None:
                 centred = 2 * up - 1
-                slope -= self.strength * 2 * beta * centred.abs().pow_(beta - 1).mul_(centred.sign())
-            inside = (up > 0) & (up < 1)
-            variable.grad = slope * inside * sigmoid * (1 - sigmoid) * (_ZETA - _GAMMA)
+                # |c|^(beta - 1) as an exponential, which is several times faster than a power
+                power = centred.abs().log_().mul_(beta - 1).exp_().copysign_(centred)
+                slope.sub_(power, alpha=2 * (_ZETA - _GAMMA) * self.strength * beta)
+            slope.mul_(sigmoid).mul_(1 - sigmoid)
+            variable.grad = slope.mul_(stretched == up).contiguous()
             adam.step()
         return torch.where(variable >= 0, above, below)  # h(0) = 1/2
 

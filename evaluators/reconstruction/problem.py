@@ -62,8 +62,8 @@ class LayerProblem:
         return quantize_weight(self.weight, self.target, self.scales, self.layout.channel_axis)
 
     def split(self, matrix: Tensor) -> Tensor:
-        """[channels, elements] -> [blocks, channels, elements]."""
-        return self.moment.blocks.split(matrix)
+        """[channels, elements] -> [blocks, channels, elements], contiguous."""
+        return self.moment.blocks.split(matrix).contiguous()
 
     def form(self, difference: Tensor) -> tuple[Tensor, Tensor]:
         """The quadratic form of a difference D [blocks, channels, elements].

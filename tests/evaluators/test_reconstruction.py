@@ -8,8 +8,9 @@ import torch
 from bitfront.errors import NonFiniteOutput
 from bitfront.evaluators import Calibration, FakeQuantEvaluator, Recipe, calibrate, calibration_steps
 from bitfront.evaluators.calibration import narrow_weights
-from bitfront.evaluators.reconstruction import METHODS, AdaRound, Gptq, reconstructed
-from bitfront.formats import weight_name
+from bitfront.evaluators.quantizers import Layout, choose_scales
+from bitfront.evaluators.reconstruction import METHODS, AdaRound, Blocks, Gptq, LayerProblem, Moment, reconstructed
+from bitfront.formats import Format, weight_name
 from torch import nn
 from torch.nn import functional as F
 
@@ -110,6 +111,21 @@ def test_a_method_with_settings_of_its_own():
     assert Calibration(codes=reconstructed(task, space, start, Gptq())[0]).digest == default
     for method in (Gptq(act_order=False), Gptq(damping=0.5), AdaRound(steps=10)):
         assert Calibration(codes=reconstructed(task, space, start, method)[0]).digest != default
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", ["w3z", "w4g32"])
+def test_a_weight_that_is_stored_the_other_way_round(method, name):
+    generator, target = torch.Generator().manual_seed(0), Format.parse(name).weight
+    weight, rows = torch.randn(8, 64, generator=generator), torch.randn(90, 64, generator=generator) + 1
+    scales, moment = choose_scales(weight, target, 0), Moment((rows.T @ rows / 90)[None], Blocks())
+    plain = LayerProblem(weight, Layout.of(weight, target, 0), scales, moment)
+    turned = LayerProblem(weight.T.contiguous(), Layout.of(weight.T, target, 1), scales, moment)
+    expected, found = (METHODS[method]()([each])[0] for each in (plain, turned))
+    assert found.codes.shape == (64, 8)
+    torch.testing.assert_close(turned.errors(found), plain.errors(expected), rtol=1e-4, atol=0.0)
+    assert float((expected.codes != found.codes.T).float().mean()) < 0.01
+    assert float(turned.errors(found).sum()) < 0.5 * float(turned.errors(turned.nearest).sum())
 
 
 def test_the_seed_samples_the_rows():
