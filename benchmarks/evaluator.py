@@ -6,11 +6,11 @@ Candidates are what a search over {w2, w4, w8} measures: the uniform configurati
 front of average bits against weight error. One torch thread in each process.
 
 Part 1: CPU seconds (of one thread; other processes may be busy) per candidate of ``FakeQuantEvaluator.evaluate_many``
-on all candidates, of ``evaluate`` one by one, and of naive evaluators that copy the model, quantize all its weights, run
-it and run the float model again; these choose the scales by least squared error, from the largest weight, or are given
-them. Interleaved in one process; medians. Measurements must agree to the bit.
-Part 2: peak resident memory of a fresh process that evaluates 16 candidates, against that of one that runs the float model
-over the same data, plus the cache budget, plus 10 %.
+on all candidates, of ``evaluate`` one by one, and of naive evaluators that copy the model, quantize all its weights,
+run it and run the float model again; these choose the scales by least squared error, from the largest weight, or are
+given them. Interleaved in one process; medians. Measurements must agree to the bit.
+Part 2: peak resident memory of a fresh process that evaluates 16 candidates, against that of one that runs the float
+model over the same data, plus the cache budget, plus 10 %.
 Part 3: candidates per second of 1 and 2 processes that share a folder, on 16, 64 and 256 candidates and one batch.
 """
 
@@ -29,6 +29,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -136,8 +137,8 @@ def speed(name: str, counts: tuple[int, ...], rounds: int) -> list[dict[str, Any
              "not_replayed": evaluator.not_replayed, "rounds": rounds}
         )  # fmt: skip
         print(
-            f"{name:20} {len(chosen):4} candidates: {median['many']:.3f} CPU s each; times as fast as naive with scales "
-            f"by least error {ratios['mse']:.1f}, from the largest weight {ratios['minmax']:.1f}, given "
+            f"{name:20} {len(chosen):4} candidates: {median['many']:.3f} CPU s each; times as fast as naive with "
+            f"scales by least error {ratios['mse']:.1f}, from the largest weight {ratios['minmax']:.1f}, given "
             f"{ratios['given']:.1f}; as one by one {ratios['one']:.2f}; capture and checks {setup:.1f} s",
             flush=True,
         )
@@ -214,8 +215,7 @@ def throughput(name: str, counts: tuple[int, ...]) -> list[dict[str, Any]]:
             ):
                 at = time.time() + 40
                 jobs = [
-                    pool.submit(work, name, ordered[low:high], calibration, folder, at)
-                    for low, high in zip(cuts, cuts[1:], strict=False)
+                    pool.submit(work, name, ordered[low:high], calibration, folder, at) for low, high in pairwise(cuts)
                 ]
                 spans = [job.result() for job in jobs]
             seconds = max(end for _, end in spans) - min(start for start, _ in spans)
