@@ -187,13 +187,19 @@ def memory(name: str) -> dict[str, Any]:
 # throughput ----------------------------------------------------------------------------------------------------------
 
 
-def work(name: str, shard: Configurations, calibration: Calibration, folder: str, at: float) -> tuple[float, float]:
+_READY: list[Any] = []  # the barrier at which the workers wait for each other
+
+
+def wait_at(barrier: Any) -> None:
+    _READY.append(barrier)
+
+
+def work(name: str, shard: Configurations, calibration: Calibration, folder: str) -> tuple[float, float]:
     """Evaluate a shard; returns when it began and ended."""
     task, space = load(name, batches=1)
     evaluator = FakeQuantEvaluator(task, space, calibration, cache_folder=folder, replay="always")
     evaluator.replayer.runner("validation", 0)
-    while time.time() < at:
-        time.sleep(0.01)
+    _READY[0].wait()
     started = time.time()
     evaluator.evaluate_many(shard)
     return started, time.time()
@@ -202,7 +208,7 @@ def work(name: str, shard: Configurations, calibration: Calibration, folder: str
 def throughput(name: str, counts: tuple[int, ...]) -> list[dict[str, Any]]:
     task, space = load(name)
     calibration = calibrate(task, space, Recipe(weights="minmax"))
-    rows = []
+    rows, context = [], multiprocessing.get_context("spawn")
     for count in counts:
         chosen = candidates(task, space, calibration, count)
         evaluator = FakeQuantEvaluator(task, space, calibration)
@@ -211,12 +217,9 @@ def throughput(name: str, counts: tuple[int, ...]) -> list[dict[str, Any]]:
             cuts = np.linspace(0, len(ordered), workers + 1).astype(int)
             with (
                 tempfile.TemporaryDirectory() as folder,
-                ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool,
+                ProcessPoolExecutor(workers, context, wait_at, (context.Barrier(workers),)) as pool,
             ):
-                at = time.time() + 40
-                jobs = [
-                    pool.submit(work, name, ordered[low:high], calibration, folder, at) for low, high in pairwise(cuts)
-                ]
+                jobs = [pool.submit(work, name, ordered[low:high], calibration, folder) for low, high in pairwise(cuts)]
                 spans = [job.result() for job in jobs]
             seconds = max(end for _, end in spans) - min(start for start, _ in spans)
             rows.append({"model": name, "candidates": len(ordered), "workers": workers, "rate": len(ordered) / seconds})

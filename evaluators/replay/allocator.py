@@ -18,9 +18,13 @@ _USUAL = 32 << 20  # where glibc's moving threshold ends in a process that frees
 _VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
 
 
+_inside: list[None] = []  # one entry for each block that is open
+
+
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """Keep freed memory for the length of a ``with`` block; at its end what is free goes back to the kernel.
+    """Keep freed memory for the length of a ``with`` block; at the end of the outermost one what is free goes back to
+    the kernel.
 
     Does nothing where the C library is not glibc, or where the environment sets its thresholds. It holds for the whole
     process; results are the same.
@@ -30,12 +34,15 @@ def freed_memory_kept() -> Iterator[None]:
     if library is None or not glibc or any(name in os.environ for name in _VARIABLES):
         yield
         return
+    _inside.append(None)
     _set(library, 1 << 30, (1 << 31) - 1)
     try:
         yield
     finally:
-        _set(library, _USUAL, 2 * _USUAL)
-        library.malloc_trim(0)
+        _inside.pop()
+        if not _inside:
+            _set(library, _USUAL, 2 * _USUAL)
+            library.malloc_trim(0)
 
 
 def _set(library: ctypes.CDLL, mmap_threshold: int, trim_threshold: int) -> None:
