@@ -175,7 +175,7 @@ def exported(tmp_path, model, data, configuration, recipe=None, **options):
 
 def test_weight_only_formats_of_all_kinds_in_one_file(tmp_path):
     torch.manual_seed(0)
-    names = [*SHARED, *BLOCKS, "w8t", "w4z", "we4m3", "we2m1"]
+    names = ["w4g32", "w4b128", "nf4", "wmxfp4", "wnvfp4", "w8t", "w4z", "we4m3"]
     report, chosen, space, _ = exported(tmp_path, Dense(len(names)), tokens, names)
     assert set(chosen.values()) == set(names)
     assert report.relative_error < 1e-6
@@ -198,7 +198,7 @@ def test_inputs_of_all_kinds_in_one_file(tmp_path):
     assert report.integer_kernels
 
 
-@pytest.mark.parametrize("name", ["w8a8s", "w4za8", "we4m3a8s"])
+@pytest.mark.parametrize("name", ["w8a8s", "w4za8"])
 def test_float_weights_between_roundings_are_not_rounded_again(tmp_path, name):
     """Behind a ReLU that the rounding does not imply, without a bias, with one output channel, in a transposed one."""
     torch.manual_seed(0)
@@ -211,7 +211,7 @@ def test_float_weights_between_roundings_are_not_rounded_again(tmp_path, name):
         wanted = model(image)
     errors = (given - wanted).norm(dim=1) / wanted.norm(dim=1)
     assert errors.median() < 1e-5  # of samples in which no value next to the middle of two codes fell to the other side
-    if name in ("w4za8", "we4m3a8s"):
+    if name == "w4za8":
         assert len(report.float_kernels) == len(space.sites)
 
 
@@ -235,8 +235,8 @@ def test_what_a_recipe_changes_is_in_the_file(tmp_path, recipe):
         assert np.array_equal(stored["first.weight"], quantized.calibration.codes["first", "w3"].numpy())
 
 
-@pytest.mark.parametrize("name", ["stem.bias", "first.weight.zero_point", "bitfront.e2m1"])
-def test_a_changed_bias_zero_point_or_table_fails_the_check(tmp_path, monkeypatch, name):
+@pytest.mark.parametrize("name", ["stem.bias", "bitfront.e2m1"])
+def test_a_changed_bias_or_table_fails_the_check(tmp_path, monkeypatch, name):
     plain = OnnxExporter.export
 
     def corrupting(self, request, path):
