@@ -2,8 +2,8 @@
 
     python benchmarks/calibration.py [MODEL ...] [--quick] [--json FILE]
 
-Part 1, weights alone at 4 and 3 bits: rounding to nearest (``minmax``, ``mse``), GPTQ, AdaRound, AdaQuant, and on top of
-``mse`` cross-layer equalization, bias correction and batch-norm re-estimation.
+Part 1, weights alone at 4 and 3 bits: rounding to nearest (``minmax``, ``mse``), GPTQ, AdaRound, AdaQuant, and on top
+of ``mse`` cross-layer equalization, bias correction and batch-norm re-estimation.
 Part 2, inputs too (w8a8, w4a8, w4a4): the five observers, SmoothQuant, bias correction.
 Every number is the KL divergence to the float model (nats) on the holdout data, which no calibration reads; in brackets
 the 95 % interval of its paired difference to the first column. Seconds are those of the calibration.
@@ -111,7 +111,7 @@ def measure(name: str, quick: bool) -> list[Row]:
 
 
 def table(rows: list[Row], part: str) -> str:
-    """Markdown: a row per model and format, a column per recipe; bold where the interval lies below the first column."""
+    """Markdown: a row per model and format, a column per recipe; bold where the interval lies below that of the first."""
     chosen = [row for row in rows if row.part == part]
     recipes = list(dict.fromkeys(row.recipe for row in chosen))
     lines = [f"| model | format | {' | '.join(recipes)} |", "|---" * (2 + len(recipes)) + "|"]

@@ -14,6 +14,8 @@ QUALITY_LABELS = {
     "error": ("error", "fraction of samples"),
     "perplexity": ("perplexity", ""),
     "relative_error": ("relative error", ""),
+    "cosine": ("cosine distance", ""),
+    "top5_error": ("top-5 error", "fraction of samples"),
 }
 PRICE_LABELS = {
     "latency_ms": ("latency", "ms"),

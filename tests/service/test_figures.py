@@ -213,7 +213,7 @@ def test_names_are_escaped(document):
 
 
 def test_unknown_format_names_are_grey_and_colours_distinct():
-    assert palette.format_colour("nvfp4") == palette.UNKNOWN
+    assert palette.format_colour("int4x") == palette.UNKNOWN
     assert len(set(palette.BITS_COLOURS.values())) == len(palette.BITS_COLOURS)
     assert palette.format_colour("w8a8") == palette.format_colour("w8")
 
