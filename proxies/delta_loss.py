@@ -13,9 +13,10 @@ where the loss itself grows with its square, so it is to be fitted before it is 
 at the quantized weights and sums the gradient of a batch before it takes absolute values, so that the score depends on
 the batch size (opposite gradients cancel); here the gradient is that of the float model, for every sample by itself.
 
-Labels: those of the data where the objective is a loss against them; for a distance to the model's own outputs
-(``kl``, ``relative_error``, ``cosine``), which has no gradient at the float weights, they are drawn from the model
-(noise at the outputs for the last two). ``labels`` forces one or the other.
+Labels: those of the data where the objective is a loss against them. A distance to the model's own outputs (``kl``,
+``relative_error``, ``cosine``) has no gradient at the float weights; there it is a random one, with the covariance that
+the gradients at labels drawn from the model have (``signs`` in ``likelihood``), which measures how far the outputs
+move. ``labels`` forces one or the other.
 """
 
 from __future__ import annotations

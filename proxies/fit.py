@@ -12,8 +12,8 @@ expectation is its trace times the noise power of an element. The paper takes st
 out the factor one half; here the power is that of the calibrated quantizer.
 
 Labels: those of the data where the objective is a loss against them (the paper's empirical Fisher); for ``kl``,
-``relative_error`` and ``cosine`` they are drawn from the model, which gives the Fisher matrix itself. ``labels``
-forces one or the other.
+``relative_error`` and ``cosine`` the expectation is over labels of the model, which gives the Fisher matrix itself; it
+is estimated with random signs (``likelihood``). ``labels`` forces one or the other.
 """
 
 from __future__ import annotations

@@ -22,12 +22,14 @@ source         s
 ``signs``      a root of B times random signs: :math:`(\sqrt p\, v - p (\sqrt p \cdot v)) / \sqrt T` for softmax
 =============  ====================================================================================================
 
-Where a model is sure of itself, ``model`` draws nearly always the label whose gradient is nearly zero, and the curvature
-comes from rare draws: its estimates are far too small until one occurs. ``signs`` has the same expectation without it.
+Where a model is sure of itself, ``model`` nearly always draws the label whose gradient is nearly zero, and all the
+curvature comes from rare draws: estimates are far too small until one occurs. ``signs`` has the same expectation
+without that.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -65,7 +67,7 @@ class Score:
     @property
     def root(self) -> float:
         """What ``seed`` is to be multiplied with to give s."""
-        return self.scale * self.positions**0.5
+        return self.scale * math.sqrt(self.positions)
 
 
 def has_labels(task: Task) -> bool:

@@ -14,8 +14,8 @@ correlations included; it neglects those between outputs. Each (site, format) co
 Corrected biases of the calibration are part of the format.
 
 Labels: those of the data where the objective is a loss against them; for ``kl``, ``relative_error`` and ``cosine``,
-whose gradient vanishes at the float weights, they are drawn from the model (noise at the outputs for the last two).
-``labels`` forces one or the other.
+whose gradient vanishes at the float weights, the expectation is over labels of the model, estimated with random signs
+(``likelihood``). ``labels`` forces one or the other.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import NonFiniteOutput
 from ..evaluators import QuantizedModel
@@ -130,30 +130,43 @@ class _Block:
                         continue
                     self.reached.add(call.row)
                     weight = (gradient.float() * drawn.root).square()
+                    half = call.output.dtype != torch.float32
+                    reference = self._output(call, None) if half else call.output
                     for column, name in enumerate(self.space.formats):
                         if self.space.sites[call.row].offers(name):
-                            error = self._output(call, name).float() - call.output.float()
+                            error = self._output(call, name) - reference
                             values[call.row, column] += 0.5 * float((weight * error.square()).double().sum())
 
-    def _output(self, call: Call, name: str) -> Tensor:
-        """What the module gives in a format, on the inputs of the call."""
-        changes = self.quantized.changes({self.space.sites[call.row].name: name})
+    def _output(self, call: Call, name: str | None) -> Tensor:
+        """What the module gives in a format (``None``: its own) on the inputs of the call, computed in float32.
+
+        In half precision the rounding of the outputs would drown the error of all but the coarsest formats.
+        """
+        changes = self.quantized.changes({} if name is None else {self.space.sites[call.row].name: name})
         module = self.task.model.get_submodule(call.module)
-        args, kwargs = call.args, call.kwargs
+        args = tuple(_single(each) for each in call.args)
+        kwargs = {key: _single(each) for key, each in call.kwargs.items()}
         if call.module in changes.rounding:
             rounding = self.quantized.rule(call.module, changes.rounding[call.module])[1]
             args, kwargs = rounding_hook(rounding)(module, args, kwargs)
         with ExitStack() as stack:
             for parameter, (site, target) in changes.weights.items():
-                self._exchange(stack, parameter, self.quantized.weight(site, target))
+                _exchange(stack, self.task.model.get_parameter(parameter), self.quantized.weight(site, target))
             for parameter, shift in changes.biases.items():
-                self._exchange(stack, parameter, self.quantized.bias(parameter, shift))
+                _exchange(stack, self.task.model.get_parameter(parameter), self.quantized.bias(parameter, shift))
+            for own in module.parameters():
+                _exchange(stack, own, _single(own.data))
             output = module.forward(*args, **kwargs)
         found = output if isinstance(output, Tensor) else first_tensor(tuple(output), {})
         assert found is not None  # the recorded call returned a tensor
         return found
 
-    def _exchange(self, stack: ExitStack, name: str, tensor: Tensor) -> None:
-        parameter = self.task.model.get_parameter(name)
-        stack.callback(setattr, parameter, "data", parameter.data)
-        parameter.data = tensor
+
+def _single(value: Any) -> Any:
+    """A floating-point tensor as float32; everything else as it is."""
+    return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
+def _exchange(stack: ExitStack, parameter: nn.Parameter, tensor: Tensor) -> None:
+    stack.callback(setattr, parameter, "data", parameter.data)
+    parameter.data = tensor
