@@ -20,6 +20,7 @@ import torch
 
 from ..errors import InvalidInput, NonFiniteOutput
 from ..evaluators import QuantizedModel
+from ..evaluators.float_run import on_device
 from ..evaluators.metrics import output_tensor
 from ..formats import Format, TensorFormat, weight_name
 from .likelihood import Source, check_softmax, score
@@ -160,6 +161,7 @@ def check_reached(task: Task, quantized: QuantizedModel, reached: set[int], batc
     Raises:
         UnsupportedModel: quantizing a site without gradient changes the output.
     """
+    batch = on_device(batch, task.model)
     for row, site in enumerate(quantized.space.sites):
         if row in reached:
             continue

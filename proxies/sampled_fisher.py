@@ -13,6 +13,8 @@ F is the Fisher matrix proper, with its expectation over the model's distributio
 arXiv:1412.1193, section 5; Kunstner et al. 2019, arXiv:1905.12558, eq. 3). For the KL divergence to the float model it
 is exactly the Hessian at the float weights, for cross-entropy its Gauss-Newton part, so that s is the diagonal part of
 the second-order Taylor term of the objective. The drawing noise is in ``error``; it falls with ``samples * draws``.
+For a model that is sure of its labels nearly all draws have a gradient near zero, and both score and error come out far
+too small: take ``gauss_newton_diagonal``, which estimates the same F, there.
 """
 
 from __future__ import annotations

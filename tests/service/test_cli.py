@@ -274,6 +274,9 @@ def test_weights_are_loaded_and_nothing_is_unpickled(folder, refused):
 
 def test_the_small_verbs(folder):
     assert "hessian_trace" in bitfront(folder, "proxies").stdout
+    rows = json.loads(bitfront(folder, "proxies", "--json").stdout)
+    assert list(rows[0]) == ["proxy", "additive", "gradients", "what", "source"]
+    assert {row["proxy"]: row["gradients"] for row in rows}["weight_mse"] == 0
     assert any(row["device"] == "nvidia-h100-sxm" for row in json.loads(bitfront(folder, "devices", "--json").stdout))
     doctor = bitfront(folder, "doctor")
     assert doctor.returncode == 0, doctor.stdout
