@@ -100,13 +100,26 @@ def proxies() -> dict[str, type[Any]]:
 
     Other packages add theirs under the entry-point group ``bitfront.proxies``.
     """
+    from .activation_aware import ActivationAware
+    from .activation_trace import ActivationTrace
+    from .bops import BOPs
+    from .bparams import BParams
     from .delta_loss import DeltaLoss
     from .empirical_fisher import EmpiricalFisher
+    from .entropy import Entropy
+    from .fisher_pruning import FisherPruning
     from .fit import FIT
     from .gauss_newton_diagonal import GaussNewtonDiagonal
+    from .grasp import GraSP
     from .hessian_trace import HessianTrace
+    from .kurtosis import Kurtosis
+    from .orthogonality import Orthogonality
     from .output_fisher import OutputFisher
     from .sampled_fisher import SampledFisher
+    from .snip import SNIP
+    from .sqnr import SQNR
+    from .synflow import SynFlow
+    from .top_eigenvalue import TopEigenvalue
     from .weight_mse import WeightMSE
 
     built_in: list[type[Any]] = [
@@ -117,7 +130,20 @@ def proxies() -> dict[str, type[Any]]:
         FIT,
         OutputFisher,
         DeltaLoss,
+        TopEigenvalue,
+        ActivationTrace,
+        SQNR,
+        ActivationAware,
         WeightMSE,
+        Entropy,
+        Orthogonality,
+        Kurtosis,
+        SNIP,
+        SynFlow,
+        GraSP,
+        FisherPruning,
+        BParams,
+        BOPs,
     ]
     found = {each.name: each for each in built_in}
     for entry in entry_points(group="bitfront.proxies"):

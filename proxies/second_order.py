@@ -1,0 +1,59 @@
+"""Differentiating twice: attention kernels that can be, and errors that say what to do instead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from .recording import not_differentiable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@contextmanager
+def differentiated_twice() -> Iterator[None]:
+    """Inside, attention uses the kernel that can be differentiated twice; the choice is restored afterwards."""
+    with sdpa_kernel(SDPBackend.MATH):
+        yield
+
+
+def differentiated(
+    value: Tensor,
+    wanted: Sequence[Tensor],
+    *,
+    direction: Tensor | None = None,
+    again: bool = False,
+    keep: bool = False,
+) -> list[Tensor | None]:
+    """Derivatives of a scalar, or of (direction . value).
+
+    Args:
+        value: what is differentiated.
+        wanted: with respect to these.
+        direction: of the shape of ``value``; ``None`` for a scalar.
+        again: whether the derivatives are to be differentiated themselves.
+        keep: whether the graph is needed for another call.
+
+    Returns:
+        Derivatives; ``None`` where the value does not depend on a tensor.
+
+    Raises:
+        UnsupportedModel: an operation of the model has no (second) derivative.
+    """
+    try:
+        found = torch.autograd.grad(
+            value,
+            list(wanted),
+            grad_outputs=direction,
+            create_graph=again,
+            retain_graph=keep or again,
+            allow_unused=True,
+        )
+    except RuntimeError as cause:
+        raise not_differentiable(str(cause)) from cause
+    return [each.to_dense() if each is not None and each.is_sparse else each for each in found]
