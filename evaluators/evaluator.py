@@ -17,7 +17,7 @@ from ..errors import InvalidInput, NonFiniteOutput
 from ..measurement import Measurement
 from ..space import SearchSpace
 from ..task import Split, Task
-from .batch_norm import batch_norm_statistics, taken_on
+from .batch_norm import Statistics, batch_norm_statistics, taken_on
 from .calibrate import calibrate
 from .calibration import VERSION, Calibration
 from .float_reference import FloatReference
@@ -42,6 +42,12 @@ class Evaluator(Protocol):
         """Measure the quality of one configuration on one split."""
         ...
 
+    def evaluate_many(
+        self, configurations: Sequence[Mapping[str, str]], split: Split = "validation"
+    ) -> Sequence[Measurement | NonFiniteOutput]:
+        """Measure a shard of configurations; a result for each, in their order."""
+        ...
+
 
 class FakeQuantEvaluator:
     """Runs the fake-quantized model over a split and compares with the float model.
@@ -57,7 +63,8 @@ class FakeQuantEvaluator:
         cache_bytes: what quantized weights (half of it) and kept activations (the other half) may take.
         cache_folder: shared by the processes of one machine for quantized weights and float outputs.
         reestimate_batch_norm: whether the statistics of batch normalization are estimated again, on the calibration
-            data, for every configuration. Nothing is replayed then.
+            data, for every configuration; only the difference to those of the float model there is taken on. Nothing
+            is replayed then.
         replay: whether ``evaluate_many`` captures the model: ``"auto"`` does when enough is to be evaluated.
     """
 
@@ -74,6 +81,7 @@ class FakeQuantEvaluator:
     ) -> None:
         self.task = task
         self.reestimate_batch_norm = reestimate_batch_norm
+        self._before: Statistics | None = None  # the float model's statistics on the calibration data
         calibration = calibration or calibrate(task, space)
         self.quantized = QuantizedModel(task.model, space, calibration, cache_bytes // 2, cache_folder)
         self.reference = FloatReference(task, cache_folder)
@@ -103,13 +111,15 @@ class FakeQuantEvaluator:
         """
         batches = len(self.references(split))
         run = Run(configuration, race)
+        before = self._float_statistics() if self.reestimate_batch_norm else {}
         started, failure = time.perf_counter(), None
         with ExitStack() as stack:
             stack.enter_context(freed_memory_kept())
             model = stack.enter_context(self.quantized.applied(configuration))
             stack.enter_context(torch.no_grad())
             if self.reestimate_batch_norm:
-                stack.enter_context(taken_on(model, batch_norm_statistics(model, self.task.calibration)))
+                found = batch_norm_statistics(model, self.task.calibration, before)
+                stack.enter_context(taken_on(model, found))
             for position, batch in enumerate(self.task.split(split)):
                 output = output_tensor(on_device(batch, model)(model))
                 try:
@@ -163,6 +173,11 @@ class FakeQuantEvaluator:
         names = self.quantized.space.names
         keys = [tuple(each.get(name, "") for name in names) for each in configurations]
         return sorted(range(len(keys)), key=keys.__getitem__)
+
+    def _float_statistics(self) -> Statistics:
+        if self._before is None:
+            self._before = batch_norm_statistics(self.task.model, self.task.calibration)
+        return self._before
 
     def references(self, split: Split) -> list[Tensor]:
         """The float model's outputs of every batch of a split."""

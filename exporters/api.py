@@ -169,13 +169,15 @@ def _statistics(request: ExportRequest, batches: Iterable[Any] | None) -> Statis
     """The statistics of batch normalization for the quantized model; empty to keep those of the model."""
     if batches is None:
         return {}
+    data = [Batch.of(batch) for batch in batches]
     training = [module for module in request.model.modules() if module.training]
-    with request.quantized.applied(request.configuration) as model:
-        try:
-            return batch_norm_statistics(model.eval(), [Batch.of(batch) for batch in batches])
-        finally:
-            for module in training:
-                module.training = True
+    try:
+        before = batch_norm_statistics(request.model.eval(), data)
+        with request.quantized.applied(request.configuration) as model:
+            return batch_norm_statistics(model, data, before)
+    finally:
+        for module in training:
+            module.training = True
 
 
 def _own_version() -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import InfeasibleBudget, InvalidInput
 from ..hw_models import Price
-from ..measurement import Measurement, probability_better
+from ..measurement import Measurement, difference
 from ..space import Configuration
 from .allocation import knee
 from .problem import Problem
@@ -192,11 +192,12 @@ class Result:
         rival = min(rivals, key=lambda point: point.quality)
         if rival.quality <= chosen.quality or chosen.holdout is None or rival.holdout is None:
             return Choice(rival, f"uniform {rival.baseline} returned: the search found nothing better on held-out data")
-        sure = probability_better(chosen.holdout, rival.holdout)
+        gap = difference(chosen.holdout, rival.holdout)
+        verdict = "better" if gap.better else "not decided: the interval holds 0"
         return Choice(
             chosen,
             f"{reason}; on held-out data {self.metric} {chosen.quality:.4g} against {rival.quality:.4g} of uniform "
-            f"{rival.baseline} (better in {sure:.1%} of paired bootstrap resamples)",
+            f"{rival.baseline} (paired difference {gap.value:.3g} [{gap.low:.3g}, {gap.high:.3g}], {verdict})",
         )
 
     def _no_dearer(self, point: Point, than: Point) -> bool:

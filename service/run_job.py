@@ -90,6 +90,7 @@ def run_job(
                 example_inputs=made.task.calibration[0].piece(0, 2),
                 calibration=found,
                 space=space,
+                batch_norm=made.task.calibration if job.quantization.batch_norm else None,
                 advance=advance,
             )
             exports.append(_summary(report, out))
@@ -182,6 +183,7 @@ def export_point(out: Path, point: str, target: str, progress: Progress | None =
             example_inputs=made.task.calibration[0].piece(0, 2),
             calibration=calibration,
             space=made.space,
+            batch_norm=made.task.calibration if job.quantization.batch_norm else None,
             advance=advance,
         )
     kept = [found for found in document["exports"] if found["path"] != _summary(report, out)["path"]]

@@ -23,6 +23,7 @@ from torch.utils import _pytree as pytree
 from ...errors import BitfrontError
 from ...task import Batch
 from ...tracing import without_attention_fast_path
+from ..equalization import HOOKS
 from ..float_run import first_tensor
 from ..quantized_model import rounding_hook
 from .liveness import analysed
@@ -56,7 +57,11 @@ def capture(model: nn.Module, batch: Batch, modules: Sequence[str]) -> Program:
         NotReplayable: control flow that depends on values, hooks of the user, results that are written into inputs or
             buffers, or anything else that a flat list of operations does not reproduce.
     """
-    hooked = [name for name, module in model.named_modules() if module._forward_hooks or module._forward_pre_hooks]
+    hooked = [
+        name
+        for name, module in model.named_modules()
+        if {*module._forward_hooks.values(), *module._forward_pre_hooks.values()} - HOOKS
+    ]
     if hooked:
         raise NotReplayable(f"module {hooked[0] or '(the model)'} has forward hooks, which may do anything")
     args, kwargs = ((), dict(batch.inputs)) if isinstance(batch.inputs, dict) else (batch.inputs, {})

@@ -4,11 +4,13 @@ import hashlib
 import itertools
 
 import bitfront as bf
+import numpy as np
 import pytest
 import torch
 from bitfront import zoo
 from bitfront.errors import InvalidInput, NonFiniteOutput
-from bitfront.evaluators import FakeQuantEvaluator, QuantizedModel, calibrate
+from bitfront.evaluators import FakeQuantEvaluator, QuantizedModel, calibrate, output_tensor
+from bitfront.evaluators.batch_norm import batch_norm_statistics, taken_on
 from bitfront.evaluators.quantizers import ActivationQuantizer
 from bitfront.evaluators.replay import NotReplayable, PrefixRunner, capture
 from bitfront.measurement import Measurement
@@ -467,11 +469,36 @@ def test_a_bias_that_is_not_there():
 
 def test_batch_normalization_is_estimated_again_for_each_configuration():
     task = example("keywords")
-    task.model.norm.running_mean.fill_(5.0)  # far from what the data has
     space, shard, plain = pairs(task, ["w2", "w8"], reestimate_batch_norm=True)
-    before = state(task.model)
-    values = [each.evaluate(space.uniform("w8")).value for each in (shard, plain)]
-    assert values[0] > values[1]  # the judge is the float model with its own statistics
-    many = shard.evaluate_many([space.uniform("w8"), space.uniform("w2")])
-    assert many[0].values == shard.evaluate(space.uniform("w8")).values
+    before, chosen = state(task.model), space.uniform("w2")
+    floats = batch_norm_statistics(task.model, task.calibration)
+    with plain.quantized.applied(chosen) as model, torch.no_grad():
+        with taken_on(model, batch_norm_statistics(model, task.calibration, floats)):
+            outputs = [output_tensor(batch(model)) for batch in task.validation]
+        values = [plain.judged(output, "validation", index) for index, output in enumerate(outputs)]
+    assert shard.evaluate(chosen).values == tuple(np.concatenate(values))
+    assert shard.evaluate(chosen).value != plain.evaluate(chosen).value
+    many = shard.evaluate_many([space.uniform("w8"), chosen])
+    assert many[1].values == shard.evaluate(chosen).values
     assert state(task.model) == before
+
+
+def test_a_smoothed_model_is_replayed_and_a_users_hook_is_not():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 5))
+    data = [torch.randn(8, 16) for _ in range(3)]
+    task = bf.Task(model, calibration=data[:1], validation=data[1:2], holdout=data[2:])
+    space = bf.SearchSpace.from_model(model, data[0], formats=["w4", "w8a8"])
+    recipe = bf.Recipe(equalization="smoothquant")
+    smoothed = bf.prepared(task, space, recipe)
+    chosen = [{"0": a, "2": b} for a in ("w4", "w8a8") for b in ("w4", "w8a8")]
+    calibration = calibrate(smoothed, space, recipe)
+    single = FakeQuantEvaluator(smoothed, space, calibration, replay="never")
+    replayed = FakeQuantEvaluator(smoothed, space, calibration, replay="always")
+    many = replayed.evaluate_many(chosen)
+    assert not replayed.not_replayed
+    assert [each.values for each in many] == [single.evaluate(each).values for each in chosen]
+    smoothed.model[0].register_forward_hook(lambda *_: None)
+    hooked = FakeQuantEvaluator(smoothed, space, calibration, replay="always")
+    assert [each.values for each in hooked.evaluate_many(chosen)] == [each.values for each in many]
+    assert "hooks" in next(iter(hooked.not_replayed.values()))
