@@ -16,8 +16,9 @@ whose sum is minus that objective up to a constant and a factor (``bit_weighted`
 code the columns of F are centred, which makes ORM the linear centred kernel alignment (Kornblith et al. 2019,
 arXiv:1905.00414). The Gram matrices F F^T, samples x samples, give the same norms and are all that is kept.
 
-gamma is counted from its smallest value, which only scales theta: with many sites exp(-gamma) would underflow. Sites
-that are projections of one attention module share its output. It ranks; how bits lower the loss is not modelled.
+gamma is counted from its smallest value, which only scales theta: with many sites exp(-gamma) would underflow. A site
+whose features are the same for all samples (an embedding of positions) has no ORM; it gets the mean gamma of the others.
+Sites that are projections of one attention module share its output. It ranks; how bits lower the loss is not modelled.
 """
 
 from __future__ import annotations
@@ -85,6 +86,8 @@ class Orthogonality:
 
         def add(call: LayerCall) -> None:
             output = first_tensor((call.output, *_parts(call.output)), {})
+            if output is not None and output.ndim and output.shape[0] == 1:
+                return  # one for all samples, such as an embedding of positions
             if output is None or not output.ndim or output.shape[0] % count:
                 shape = None if output is None else tuple(output.shape)
                 raise UnsupportedModel(
@@ -120,8 +123,13 @@ def orm(grams: np.ndarray) -> np.ndarray:
 
 
 def importances(overlap: np.ndarray, beta: float) -> np.ndarray:
-    """The coefficients of OMPQ's linear program from ORM [sites, sites]: [sites]."""
+    """The coefficients of OMPQ's linear program from ORM [sites, sites]: [sites].
+
+    A site that overlaps with nothing at all counts as the mean of the others.
+    """
     gamma = overlap.sum(1) - np.diag(overlap)
+    varying = gamma > 0
+    gamma = np.where(varying, gamma, gamma[varying].mean() if varying.any() else 0.0)
     theta = np.exp(-beta * (gamma - gamma.min()))
     later = np.cumsum(theta[::-1])[::-1]
     found: np.ndarray = later / np.arange(len(theta), 0, -1)

@@ -475,7 +475,7 @@ def test_batch_normalization_is_estimated_again_for_each_configuration():
     with plain.quantized.applied(chosen) as model, torch.no_grad():
         with taken_on(model, batch_norm_statistics(model, task.calibration, floats)):
             outputs = [output_tensor(batch(model)) for batch in task.validation]
-        values = [plain.judged(output, "validation", index) for index, output in enumerate(outputs)]
+    values = [plain.judged(output, "validation", index) for index, output in enumerate(outputs)]
     assert shard.evaluate(chosen).values == tuple(np.concatenate(values))
     assert shard.evaluate(chosen).value != plain.evaluate(chosen).value
     many = shard.evaluate_many([space.uniform("w8"), chosen])
