@@ -38,12 +38,12 @@ WEIGHTS = {
     "gptq + bias": bf.Recipe(weights="gptq", bias_correction=True),
 }
 INPUTS = {
-    "minmax": bf.Recipe(),
+    "minmax": bf.Recipe(activations="minmax"),
     "moving average": bf.Recipe(activations="moving_average"),
     "percentile": bf.Recipe(activations="percentile"),
     "mse": bf.Recipe(activations="mse"),
     "entropy": bf.Recipe(activations="entropy"),
-    "smoothquant": bf.Recipe(equalization="smoothquant"),
+    "smoothquant": bf.Recipe(activations="mse", equalization="smoothquant"),
     "mse + bias": bf.Recipe(activations="mse", bias_correction=True),
 }
 PARTS = (
@@ -82,7 +82,8 @@ def measure(name: str, quick: bool) -> list[Row]:
                 quality="kl",
                 name=name,
             )
-            space = bf.SearchSpace.from_model(task.model, entry.example_inputs, formats=[*formats, "w8"])
+            offered = [*formats, *(["w4", "w8"] if part == "inputs" else [])]  # embeddings cannot round an input
+            space = bf.SearchSpace.from_model(task.model, entry.example_inputs, formats=offered)
             if recipe.batch_norm and not any(
                 isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in entry.model.modules()
             ):
@@ -111,7 +112,7 @@ def measure(name: str, quick: bool) -> list[Row]:
 
 
 def table(rows: list[Row], part: str) -> str:
-    """Markdown: a row per model and format, a column per recipe; bold where the interval lies below that of the first."""
+    """Markdown: a row per model and format, a column per recipe; bold where it is better than the first."""
     chosen = [row for row in rows if row.part == part]
     recipes = list(dict.fromkeys(row.recipe for row in chosen))
     lines = [f"| model | format | {' | '.join(recipes)} |", "|---" * (2 + len(recipes)) + "|"]

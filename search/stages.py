@@ -61,8 +61,9 @@ def scored(
         progress.note(f"score {proxy}: already in the store")
         error = arrays["error"] if arrays["error"].size else None
         forward, backward = (int(count) for count in arrays["passes"])
+        names = tuple(space.names)
         return Sensitivity(
-            proxy, arrays["values"], error, tuple(space.names), space.formats, seconds, forward, backward
+            proxy, arrays["values"], error, names, space.formats, seconds, forward, backward, chosen.additive
         )
     with progress.stage(f"score {proxy}", chosen.steps(task, space)) as advance:
         found = chosen.score(task, space, calibration, seed=seed, advance=advance)
