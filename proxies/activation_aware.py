@@ -95,7 +95,8 @@ class _Moments:
         self.quantized = quantized
         self.site: Site = quantized.space.sites[row]
         self.row = row
-        self.weight = quantized.model.get_parameter(self.site.parameter).detach()
+        self.parameter = quantized.model.get_parameter(self.site.parameter)  # layers know their weight by identity
+        self.weight = self.parameter.detach()
         self.inputs: dict[Blocks, Tensor] = {}
         self.errors_of: dict[TensorFormat, dict[Blocks, Tensor]] = {}
         self.looked_up = torch.zeros(self.site.weight_shape[0], dtype=torch.float64, device=self.weight.device)
@@ -110,7 +111,7 @@ class _Moments:
                 self.looked_up += torch.bincount(index.flatten().long(), minlength=len(self.looked_up))
                 self.seen += index.numel()
             return
-        blocks = Blocks.of(call.layer, self.weight)
+        blocks = Blocks.of(call.layer, self.parameter)
         self.seen += self._sum(self.inputs, blocks, call, call.args, call.kwargs)
         value = call.value
         for target in self.columns[call.module] if value is not None else ():
@@ -120,7 +121,7 @@ class _Moments:
 
     def _sum(self, sums: dict[Blocks, Tensor], blocks: Blocks, call: LayerCall, args: Any, kwargs: Any) -> int:
         """Add the squares of the rows of one call; how many rows there were."""
-        found = call_rows(call.layer, self.weight, args, kwargs, call.output)
+        found = call_rows(call.layer, self.parameter, args, kwargs, call.output)
         if blocks not in sums:
             width = blocks.split(self._matrix(self.weight)).shape[2]
             sums[blocks] = torch.zeros(blocks.count, width, dtype=torch.float64, device=self.weight.device)

@@ -17,8 +17,8 @@ code the columns of F are centred, which makes ORM the linear centred kernel ali
 arXiv:1905.00414). The Gram matrices F F^T, samples x samples, give the same norms and are all that is kept.
 
 gamma is counted from its smallest value, which only scales theta: with many sites exp(-gamma) would underflow. A site
-whose features are the same for all samples (an embedding of positions) has no ORM; it gets the mean gamma of the others.
-Sites that are projections of one attention module share its output. It ranks; how bits lower the loss is not modelled.
+whose features are the same for all samples (an embedding of positions) has no ORM; it gets the mean gamma of the
+others. Sites that are projections of one attention module share its output. It ranks; how bits lower the loss is not modelled.
 """
 
 from __future__ import annotations
