@@ -155,11 +155,12 @@ def devices_command(as_json: Json = False) -> None:
 @app.command("formats")
 def formats_command(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One format, such as w4g128ae4m3d.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Also those that no library has a kernel for.")] = False,
     as_json: Json = False,
 ) -> None:
-    """List the numeric formats, what a weight costs in them, and where they have kernels.
+    """List the numeric formats that have kernels: what a weight costs in them, and where they run.
 
-    The grammar has more than this list: any weight with any input, such as `w4g64a8d`.
+    The grammar has more than any list: any weight with any input, such as `w4g64a8d`.
 
         bitfront formats w4g128
     """
@@ -168,7 +169,7 @@ def formats_command(
     from .format_table import format_rows
     from .terminal import show
 
-    _print_frame(pd.DataFrame(format_rows(name)), as_json, show)
+    _print_frame(pd.DataFrame(format_rows(name, everything)), as_json, show)
 
 
 @app.command("proxies")

@@ -9,11 +9,12 @@ from ..formats import Format, TensorFormat, names
 _MATRIX = (4096, 4096)
 
 
-def format_rows(name: str | None = None) -> list[dict[str, Any]]:
+def format_rows(name: str | None = None, everything: bool = False) -> list[dict[str, Any]]:
     """One row per format: what weight and input are, and the bits of a weight in a 4096 x 4096 matrix.
 
     Args:
-        name: one format; by default all that ``formats.names`` lists.
+        name: one format; by default those of ``formats.names`` that have kernels.
+        everything: also those that have none.
 
     Raises:
         UnknownFormat: the name is not in the grammar.
@@ -30,6 +31,7 @@ def format_rows(name: str | None = None) -> list[dict[str, Any]]:
             "kernels": ", ".join(generations(each)) or "none known",
         }
         for each in ([Format.parse(name)] if name else map(Format.parse, names()))
+        if name or everything or generations(each)
     ]
 
 
