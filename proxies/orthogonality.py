@@ -18,7 +18,8 @@ arXiv:1905.00414). The Gram matrices F F^T, samples x samples, give the same nor
 
 gamma is counted from its smallest value, which only scales theta: with many sites exp(-gamma) would underflow. A site
 whose features are the same for all samples (an embedding of positions) has no ORM; it gets the mean gamma of the
-others. Sites that are projections of one attention module share its output. It ranks; how bits lower the loss is not modelled.
+others. Sites that are projections of one attention module share its output. It ranks; how bits lower the loss is not
+modelled.
 """
 
 from __future__ import annotations

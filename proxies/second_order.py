@@ -56,4 +56,24 @@ def differentiated(
         )
     except RuntimeError as cause:
         raise not_differentiable(str(cause)) from cause
+    if again and _broken(found):
+        raise not_differentiable("an operation of it has a derivative, but no second one")
     return [each.to_dense() if each is not None and each.is_sparse else each for each in found]
+
+
+def _broken(derivatives: Sequence[Tensor | None]) -> bool:
+    """Whether the graph of derivatives holds the mark that ``once_differentiable`` leaves.
+
+    Autograd does not follow it when only derivatives with respect to given tensors are wanted: second derivatives
+    would come out without that part, or as none at all, and no error would be raised.
+    """
+    ahead = [each.grad_fn for each in derivatives if each is not None and each.grad_fn is not None]
+    seen = set(ahead)
+    while ahead:
+        node = ahead.pop()
+        if node.name() == "torch::autograd::Error":
+            return True
+        found = {follower for follower, _ in node.next_functions if follower is not None} - seen
+        seen |= found
+        ahead.extend(found)
+    return False
