@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from ..space import SearchSpace, Site
     from ..task import Task
 
-_CHUNK = 1 << 22  # elements squared at a time
+_CHUNK = 1 << 22  # elements added up in float32
 
 
 class ActivationAware:
@@ -166,5 +166,7 @@ def _squares(rows: Rows) -> Tensor:
     windows, total = rows.windows, torch.zeros(rows.elements, dtype=torch.float64, device=rows.windows.device)
     step = max(1, _CHUNK * windows.shape[0] // max(1, windows.numel()))
     for part in torch.split(windows, step):
-        total += part.float().square().sum(tuple(range(rows.axes)), dtype=torch.float64).reshape(-1)
+        # the norm reads overlapping patches where they lie; squaring them first would copy each element many times
+        norms = torch.linalg.vector_norm(part.float(), dim=tuple(range(rows.axes)))
+        total += norms.double().square().reshape(-1)
     return total

@@ -48,7 +48,8 @@ class Orthogonality:
 
     Args:
         samples: calibration samples whose features are compared; they must have the shape of the first.
-        beta: how sharply orthogonal layers are preferred.
+        beta: how sharply orthogonal layers are preferred; gamma grows with the number of sites, so deep networks want
+            less of it (OMPQ chooses it by hand for each network).
     """
 
     name = "orthogonality"

@@ -11,7 +11,8 @@ directions among many flat ones (HAWQ-V2, arXiv:1911.03852). Activations are not
 how they round them tie; ``activation_trace`` has that part.
 
 HAWQ uses power iteration. Lanczos with full reorthogonalization (``lanczos``) needs the same products, fewer of them,
-and knows its error: it stops when the residual is below ``tolerance`` times the eigenvalue, or after ``iterations``.
+and knows its error: it stops when that is estimated to be below ``tolerance`` times the eigenvalue, or after
+``iterations``.
 The Hessian is that of the mean objective over all ``samples`` together, not of one mini-batch; ``batch`` only says how
 many are in memory at a time. Where the objective is a distance to the float model's own outputs, that Hessian is
 positive semi-definite. The products are exact, by double differentiation; sites run side by side, so that one first
@@ -56,7 +57,7 @@ class TopEigenvalue:
         samples: calibration samples over which the objective is taken.
         batch: samples differentiated at a time; if all fit into one batch its graph is kept for all products.
         iterations: products per site at most.
-        tolerance: relative residual at which a site is done.
+        tolerance: relative error at which a site is done.
     """
 
     name = "top_eigenvalue"
@@ -65,7 +66,7 @@ class TopEigenvalue:
     gradients = 2
     source = "Dong et al. 2019 (HAWQ), arXiv:1905.03696, section 3"
 
-    def __init__(self, samples: int = 16, batch: int = 16, iterations: int = 20, tolerance: float = 0.05) -> None:
+    def __init__(self, samples: int = 16, batch: int = 16, iterations: int = 20, tolerance: float = 0.02) -> None:
         self.samples = samples
         self.batch = batch
         self.iterations = iterations
@@ -147,11 +148,11 @@ class _Solver:
                         self._multiply(graph, rows, running, products, len(batch))
                 for row, each in list(running.items()):
                     each.add(products[row])
-                    value, residual = each.largest()
+                    value, _ = each.largest()
                     if not np.isfinite(value):
                         name = self.space.sites[row].name
                         raise NonFiniteOutput(f"proxy top_eigenvalue: the Hessian at site {name} is NaN or infinite")
-                    if each.finished or residual <= self.setting.tolerance * abs(value):
+                    if each.finished or each.error() <= self.setting.tolerance * abs(value):
                         found[row] = value
                         del running[row]
                     if advance:
