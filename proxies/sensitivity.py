@@ -113,6 +113,7 @@ def proxies() -> dict[str, type[Any]]:
     from .grasp import GraSP
     from .hessian_trace import HessianTrace
     from .kurtosis import Kurtosis
+    from .measured import MeasuredKL, MeasuredLoss, MeasuredQuality
     from .orthogonality import Orthogonality
     from .output_fisher import OutputFisher
     from .sampled_fisher import SampledFisher
@@ -130,6 +131,9 @@ def proxies() -> dict[str, type[Any]]:
         FIT,
         OutputFisher,
         DeltaLoss,
+        MeasuredKL,
+        MeasuredLoss,
+        MeasuredQuality,
         TopEigenvalue,
         ActivationTrace,
         SQNR,
