@@ -163,7 +163,10 @@ class Task:
     def metric(self) -> str:
         """Name of the stored metric."""
         if callable(self.quality):
-            return getattr(self.quality, "__name__", type(self.quality).__name__)
+            name = getattr(self.quality, "__name__", type(self.quality).__name__)
+            return (
+                f"custom_{name}" if name in {*QUALITIES, "error"} else name
+            )  # a name says how values are put together
         if top_k(self.quality) is not None:
             return f"{self.quality}_error"
         return "error" if self.quality == "accuracy" else self.quality
@@ -171,8 +174,9 @@ class Task:
     def digest(self, *splits: Split) -> str:
         """Content hash of the model, the metric and the data of the given splits (sha256, 16 hex digits).
 
-        The model is its weights, its buffers and what its layers print of themselves; a metric or loss of the
-        user's own is its code and the plain values that it holds.
+        The model is its weights, its buffers, what its layers print of themselves, the code of ``forward`` of classes
+        outside PyTorch, and the hooks that it carries; a metric or loss of the user's own is its code and the plain
+        values that it holds. Functions that such code calls by their global name are not followed.
         """
         content = hashlib.sha256()
         content.update(f"{type(self.model).__qualname__}|{self.metric}".encode())
@@ -180,8 +184,15 @@ class Task:
             content.update(fingerprint(self.quality).encode())
         if self.loss is not None and self.quality not in SELF_REFERENCED:
             content.update(fingerprint(self.loss).encode())
+        codes: dict[type, str] = {}
         for name, module in self.model.named_modules():
-            content.update(f"{name}|{type(module).__qualname__}|{without_addresses(module.extra_repr())}".encode())
+            kind = type(module)
+            if kind not in codes:
+                codes[kind] = "" if kind.__module__.startswith("torch.nn.") else fingerprint(kind.forward)
+            hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+            held = "".join(map(fingerprint, hooks))
+            told = without_addresses(module.extra_repr())
+            content.update(f"{name}|{kind.__qualname__}|{codes[kind]}|{held}|{told}".encode())
         for name, tensor in sorted(self.model.state_dict().items()):
             _update(content, name, tensor)
         for split in splits:

@@ -11,6 +11,8 @@ from typing import Any
 from ray.tune import Callback, Trainable
 from ray.tune.search import Searcher
 
+from .. import errors
+from ..errors import BitfrontError
 from ..evaluators import Evaluator
 from ..measurement import Measurement
 from ..space import Configuration
@@ -36,9 +38,15 @@ class ShardWorker(Trainable):  # type: ignore[misc]
         return True
 
     def step(self) -> dict[str, Any]:
-        """Evaluate the shard in the first step; report one of its candidates in each."""
+        """Evaluate the shard in the first step; report one of its candidates in each.
+
+        What is wrong with the input is reported, not raised: another try would fail alike.
+        """
         if not self._outcomes:
-            self._outcomes = list(attempt(self._evaluator, self._shard, worker=f"pid {os.getpid()}"))
+            try:
+                self._outcomes = list(attempt(self._evaluator, self._shard, worker=f"pid {os.getpid()}"))
+            except BitfrontError as cause:
+                return {"refused": [type(cause).__name__, str(cause)], "done": True}
         outcome = self._outcomes[self._position]
         self._position += 1
         return {
@@ -89,6 +97,11 @@ class Feed:
         if outcome.work not in self._arrived:
             self._commit(outcome)
             self._arrived[outcome.work] = outcome
+
+    def refuse(self, cause: BitfrontError) -> None:
+        """The input is wrong: end the search; the executor raises the cause."""
+        self.crash = self.crash or cause
+        self.abandon()
 
     def abandon(self) -> None:
         """A shard failed for good: end the search."""
@@ -145,6 +158,10 @@ class _FeedCallback(_Unsaved, Callback):  # type: ignore[misc]
         self._feed = feed
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
+        if "refused" in result:
+            kind, text = result["refused"]
+            self._feed.refuse(getattr(errors, kind, BitfrontError)(text))
+            return
         found = result["measurement"]
         measurement = Measurement(**{**found, "values": tuple(found["values"])}) if found else None
         self._feed.arrive(Outcome(decode(result["work"]), measurement, result["failure"], result["worker"]))

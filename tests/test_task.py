@@ -309,3 +309,41 @@ def test_the_digest_is_the_same_in_every_process():
     ]
     assert found[0] == found[1]
     assert len(found[0].strip()) == 16
+
+
+def test_the_digest_sees_what_a_model_computes():
+    def model_of(activation):
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                torch.manual_seed(0)
+                self.fc = nn.Linear(4, 3)
+
+            forward = activation
+
+        return Net()
+
+    def relu(self, x):
+        return torch.relu(self.fc(x))
+
+    def tanh(self, x):
+        return torch.tanh(self.fc(x))
+
+    data = [torch.ones(2, 4)]
+    tasks = [bf.Task(model_of(each), calibration=data, validation=data, holdout=data) for each in (relu, relu, tanh)]
+    one, same, other = (task.digest("validation") for task in tasks)
+    assert one == same != other
+    handle = tasks[0].model.register_forward_hook(lambda module, args, output: output + 1)
+    assert tasks[0].digest("validation") != one
+    handle.remove()
+    assert tasks[0].digest("validation") == one
+
+
+def test_a_metric_of_the_users_own_does_not_pass_for_a_built_in_one():
+    def perplexity(outputs, targets):
+        return torch.full((len(outputs),), 10.0)
+
+    data = [torch.ones(2, 4)]
+    task = bf.Task(nn.Linear(4, 3), calibration=data, validation=data, holdout=data, quality=perplexity)
+    assert task.metric == "custom_perplexity"
+    assert bf.evaluate(task, {}).value == 10

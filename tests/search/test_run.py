@@ -7,6 +7,7 @@ import bitfront as bf
 import numpy as np
 import pytest
 import torch
+from bitfront.errors import InvalidInput
 from bitfront.search import LocalExecutor, RayExecutor
 from bitfront.search.executor import attempt
 from bitfront.store import Store
@@ -275,3 +276,20 @@ def test_bad_arguments_are_one_clear_line(task, space, tmp_path, changes, messag
     with pytest.raises(bf.errors.InvalidInput, match=message) as caught:
         search(task, space, tmp_path, **changes)
     assert "\n" not in str(caught.value)
+
+
+def _two_numbers(outputs, targets):
+    return torch.zeros(2)
+
+
+@pytest.mark.parametrize("executor", [LocalExecutor(), RayExecutor(workers=1)])
+def test_bad_input_is_bad_input_on_every_executor(tmp_path, executor):
+    torch.manual_seed(0)
+    data = [torch.randn(3, 6) for _ in range(3)]
+    task = bf.Task(
+        torch.nn.Linear(6, 4), calibration=data[:1], validation=data[1:2], holdout=data[2:], quality=_two_numbers
+    )
+    space = bf.SearchSpace.from_model(task.model, data[0], formats=["w4", "w8"])
+    with pytest.raises(InvalidInput, match="one value per sample"):
+        bf.run(task, space, objectives=["quality", "size_mb"], evaluations=2, executor=executor, proxies=["weight_mse"],
+               store=f"sqlite:///{tmp_path}/store.db")  # fmt: skip
