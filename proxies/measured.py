@@ -58,7 +58,7 @@ class _Measured:
     additive = True
     gradients = 0
 
-    def __init__(self, samples: int = 64, batch: int = 16) -> None:
+    def __init__(self, samples: int = 64, batch: int = 32) -> None:
         self.samples = samples
         self.batch = batch
 

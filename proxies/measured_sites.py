@@ -8,7 +8,7 @@ float model where they begin to differ, and runs of each only the part of the ne
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,12 +16,17 @@ import torch
 
 from ..errors import NonFiniteOutput
 from ..evaluators import FakeQuantEvaluator
+from ..evaluators.float_run import on_device
+from ..evaluators.metrics import output_tensor
+from ..evaluators.replay import freed_memory_kept
 from ..formats import Format
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..evaluators import QuantizedModel
+    from ..evaluators.quantized_model import Changes
+    from ..evaluators.replay import PrefixRunner
     from ..space import Site
     from ..task import Batch, Task
     from .sensitivity import Advance
@@ -43,7 +48,7 @@ def increases(
     Args:
         evaluator: of a task whose calibration data is the sample.
         configurations: sites left out stay in float.
-        advance: called with 1 for every configuration.
+        advance: called with 1 for every configuration, while the last batch is run.
 
     Returns:
         float64 [configurations, samples].
@@ -52,16 +57,50 @@ def increases(
         NonFiniteOutput: a configuration, or the float model, gives NaN or infinity.
     """
     outputs = evaluator.references("calibration")
-    base = np.concatenate([evaluator.judged(each, "calibration", position) for position, each in enumerate(outputs)])
-    done = None if advance is None else lambda index, result: advance(1)
-    results = evaluator.evaluate_many(configurations, "calibration", done=done)
-    found = np.empty((len(configurations), len(base)))
-    for index, (configuration, result) in enumerate(zip(configurations, results, strict=True)):
-        if isinstance(result, NonFiniteOutput):
-            where = ", ".join(f"{site} in {name}" for site, name in configuration.items())
-            raise NonFiniteOutput(f"{result} ({where}, all else in float); leave the format out there") from result
-        found[index] = np.asarray(result.values) - base
+    base = [evaluator.judged(output, "calibration", position) for position, output in enumerate(outputs)]
+    found = np.empty((len(configurations), sum(map(len, base))))
+    changes = [evaluator.quantized.changes(each) for each in configurations]
+    reuse = evaluator.replayer.worthwhile(len(configurations), "calibration")
+    start = 0
+    with freed_memory_kept(), torch.no_grad():
+        for position, expected in enumerate(base):
+            runner = evaluator.replayer.runner("calibration", position) if reuse else None
+            for index, output in _outputs(evaluator, configurations, changes, position, runner):
+                try:
+                    values = evaluator.judged(output_tensor(output), "calibration", position)
+                except NonFiniteOutput as cause:
+                    where = ", ".join(f"{site} in {name}" for site, name in configurations[index].items())
+                    raise NonFiniteOutput(
+                        f"{cause} ({where}, all else in float); leave the format out there"
+                    ) from cause
+                found[index, start : start + len(expected)] = values - expected
+                if advance and position == len(base) - 1:
+                    advance(1)
+            start += len(expected)
     return found
+
+
+def _outputs(
+    evaluator: FakeQuantEvaluator,
+    configurations: Sequence[Mapping[str, str]],
+    changes: Sequence[Changes],
+    position: int,
+    runner: PrefixRunner | None,
+) -> Iterator[tuple[int, Any]]:
+    """What every configuration gives on one batch, with its index; in the order of the replay."""
+    batch = on_device(evaluator.task.calibration[position], evaluator.task.model)
+    indices = list(range(len(configurations)))
+    replayed = (
+        [] if runner is None else [i for i in indices if not runner.program.unreachable & changes[i].rounding.keys()]
+    )
+    if runner is not None:
+        picked = [changes[index] for index in replayed]
+        signatures = [runner.signature(each) for each in picked]
+        for output in runner.outputs(list(batch.tensors.values()), picked, signatures):
+            yield replayed[output.index], output.value
+    for index in sorted({*indices} - {*replayed}):
+        with evaluator.quantized.applied(configurations[index]) as model:
+            yield index, batch(model)
 
 
 def one_by_one(evaluator: FakeQuantEvaluator, advance: Advance | None) -> tuple[NDArray[np.float64], int]:
