@@ -112,6 +112,7 @@ def proxies() -> dict[str, type[Any]]:
     from .gauss_newton_diagonal import GaussNewtonDiagonal
     from .grasp import GraSP
     from .hessian_trace import HessianTrace
+    from .interest_points import InterestPoints
     from .kurtosis import Kurtosis
     from .measured import MeasuredKL, MeasuredLoss, MeasuredQuality
     from .orthogonality import Orthogonality
@@ -134,6 +135,7 @@ def proxies() -> dict[str, type[Any]]:
         MeasuredKL,
         MeasuredLoss,
         MeasuredQuality,
+        InterestPoints,
         TopEigenvalue,
         ActivationTrace,
         SQNR,
