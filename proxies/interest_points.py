@@ -5,8 +5,8 @@ r"""Mean distance at interest points: what one quantized site does to the output
               {\operatorname{mean}\, y_p^2 + 10^{-8}}
 
 with :math:`y_p` what point p gives for sample n in float and :math:`\hat y_p` with site l in format f. Points are
-layers spread evenly over the sites in their order of execution, and the model's output as the last one. Weights: ``average``,
-all :math:`1 / P`; ``last``, only the output counts. This is the score of Sony's Model Compression Toolkit (normalized
+layers spread evenly over the sites in their order of execution, and the model's output as the last one. Weights:
+``average``, all :math:`1 / P`; ``last``, only the output counts. This is the score of Sony's Model Compression Toolkit (normalized
 MSE, ``MpDistanceWeighting.AVG`` and ``LAST_LAYER``); its own choice of points goes by the graph of the model.
 
 Against the distance at the output alone it also counts errors that later layers happen to cancel on these samples. It
@@ -154,7 +154,8 @@ class _Distances(FakeQuantEvaluator):
         if not bool(torch.isfinite(output).all()):
             raise NonFiniteOutput("the quantized model gives NaN or infinity")
         wanted = self.references(split)[position]
-        parts = zip(output.split(self._sizes[position], 1), wanted.split(self._sizes[position], 1), strict=True)
+        sizes = self._sizes[position]
+        parts = zip(torch.split(output, sizes, 1), torch.split(wanted, sizes, 1), strict=True)
         found = [relative_square(given, reference) for given, reference in parts]
         return torch.stack(found).mean(0).cpu().numpy()
 
