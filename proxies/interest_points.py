@@ -6,8 +6,8 @@ r"""Mean distance at interest points: what one quantized site does to the output
 
 with :math:`y_p` what point p gives for sample n in float and :math:`\hat y_p` with site l in format f. Points are
 layers spread evenly over the sites in their order of execution, and the model's output as the last one. Weights:
-``average``, all :math:`1 / P`; ``last``, only the output counts. This is the score of Sony's Model Compression Toolkit (normalized
-MSE, ``MpDistanceWeighting.AVG`` and ``LAST_LAYER``); its own choice of points goes by the graph of the model.
+``average``, all :math:`1 / P`; ``last``, only the output counts. This is the score of Sony's Model Compression Toolkit
+(normalized MSE, ``MpDistanceWeighting.AVG`` and ``LAST_LAYER``); its own choice of points goes by the graph.
 
 Against the distance at the output alone it also counts errors that later layers happen to cancel on these samples. It
 needs no labels and no logits. All outputs at the points are held for every sample.
