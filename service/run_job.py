@@ -12,7 +12,7 @@ from ..evaluators import Calibration, Finetuned, calibrate, finetune
 from ..exporters import STEPS, ExportReport, export
 from ..exporters.registry import get as get_exporter
 from ..files import replacing, write_text
-from ..search import Executor, LocalExecutor, Progress, RayExecutor, Result, Silent, calibrated, run
+from ..search import Executor, LocalExecutor, Point, Progress, RayExecutor, Result, Silent, calibrated, run
 from ..space import Configuration
 from ..store import Store
 from .assemble import Assembled, assemble
@@ -72,13 +72,15 @@ def run_job(
     )
     best = result.choose().point
     calibration = calibrated(made.task, made.space, job.quantization.recipe, knowledge, Silent())
-    shipped = [(best.id, made.task.model, made.space, calibration)]
+    again = made.task.calibration if job.quantization.batch_norm else None
+    shipped = [(best.id, made.task.model, made.space, calibration, again)]
     if job.finetune is not None:
-        finetuned = _finetuned(job, made, best.configuration, calibration, watch)
-        result.notes.append(finetuned.summary)
-        shipped.append((f"{best.id}-finetuned", finetuned.model, finetuned.space, finetuned.calibration))
+        tuned = _finetuned(job, made, best.configuration, calibration, watch)
+        result.notes.append(_note(tuned, best, job.quantization.batch_norm))
+        if tuned.gained:  # with the batch-norm statistics that it was trained with
+            shipped.append((f"{best.id}-finetuned", tuned.model, tuned.space, tuned.calibration, None))
     exports = []
-    for name, model, space, found in shipped if job.export is not None else []:
+    for name, model, space, found, batch_norm in shipped if job.export is not None else []:
         assert job.export is not None
         with watch.stage(f"export {name} to {job.export.target} and check back", STEPS) as advance:
             path = _artifact(out, name, job.export.target)
@@ -90,7 +92,7 @@ def run_job(
                 example_inputs=made.task.calibration[0].piece(0, 2),
                 calibration=found,
                 space=space,
-                batch_norm=made.task.calibration if job.quantization.batch_norm else None,
+                batch_norm=batch_norm,
                 advance=advance,
             )
             exports.append(_summary(report, out))
@@ -223,6 +225,18 @@ def _finetuned(
             seed=job.search.seed,
             advance=advance,
         )
+
+
+def _note(finetuned: Finetuned, best: Point, batch_norm: bool) -> str:
+    """What the report says of finetuning; ``batch_norm``: whether the search estimated statistics again."""
+    if not finetuned.gained:
+        return f"{finetuned.summary}, and no finetuned artifact is written"
+    if not batch_norm:
+        return finetuned.summary
+    return (
+        f"{finetuned.summary}; before and after it batch normalization has the float model's statistics, also in the "
+        f"artifact; with statistics estimated again, as in this search, {best.id} has {best.quality:.4g}"
+    )
 
 
 def _artifact(out: Path, point: str, target: str) -> Path:

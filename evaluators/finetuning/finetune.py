@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,10 @@ import torch
 from ...errors import InvalidInput, NonFiniteOutput
 from ...measurement import Difference, Measurement, difference
 from ...space import Configuration, SearchSpace
+from ...task import Batch
 from ..calibrate import calibrate
 from ..calibration import Advance, Calibration
-from ..float_run import run_float
+from ..float_run import on_device, run_float
 from ..metrics import objective, output_tensor, per_sample, task_loss
 from ..quantized_model import QuantizedModel
 from .student import Student
@@ -24,13 +26,13 @@ from .student import Student
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ...task import Batch, Task
+    from ...task import Task
 
 LOSSES = ("distillation", "task")
 _WARM_UP = 0.1  # share of the steps
 _KEPT_ASIDE = 0.2  # share of the calibration data that decides when to stop
 
-_Pair = tuple["Batch", "Tensor"]  # a batch, and the float model's output for it
+_Pair = tuple[Batch, "Tensor"]  # a batch, and the float model's output for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +54,24 @@ class Epoch:
 class Finetuned:
     """What finetuning made of a configuration. Not a post-training result: the weights have changed.
 
-    ``FakeQuantEvaluator(task of model, space, calibration)`` and the exporters compute exactly what ``after`` measured.
+    ``QuantizedModel(model, space, calibration)`` under the configuration gives the outputs that ``after`` measured, and
+    ``export`` without ``batch_norm`` writes that function. An evaluator of a task with this model gives the same values
+    for metrics that need no float model (``loss``, ``accuracy``, ``topK``, ``perplexity``, callables), but not for
+    ``kl``, ``relative_error`` and ``cosine``: it compares with the finetuned float model, ``after`` with the caller's.
 
     Attributes:
         model: a copy of the float model with the learnt weights; the caller's model is unchanged.
         space: the sites of the configuration, with the one format that each has.
         configuration: what was finetuned.
         calibration: the learnt scales and ranges, for this model and configuration alone.
-        history: the epochs; the one with the smallest loss on the part kept aside was taken.
-        before: the configuration on the holdout without finetuning.
-        after: and with it. Both compare with the outputs of the caller's float model.
+        history: the epochs; the one with the smallest loss on the part kept aside was taken. Where that is epoch 0,
+            ``model`` is a copy of the float model as it was, ``calibration`` the one to begin with, and ``after`` is
+            ``before``.
+        before: the configuration with the calibration to begin with, on the holdout, without finetuning: the quality
+            that ``FakeQuantEvaluator(task, space, calibration)`` measures. The statistics of batch normalization are
+            those of the float model, as in ``after``; a search with ``Recipe.batch_norm`` estimates them again, so its
+            number for the same configuration is another.
+        after: the same with the learnt weights and scales. Both compare with the outputs of the caller's float model.
         seconds: wall time of the training.
     """
 
@@ -77,7 +87,12 @@ class Finetuned:
     @property
     def best(self) -> Epoch:
         """The epoch whose weights were taken."""
-        return min(self.history, key=lambda epoch: epoch.kept_aside)
+        return _best(self.history)
+
+    @property
+    def gained(self) -> bool:
+        """Whether an epoch was better than the start on the part kept aside; if not, nothing was changed."""
+        return self.best.number > 0
 
     @property
     def difference(self) -> Difference:
@@ -88,7 +103,7 @@ class Finetuned:
     def summary(self) -> str:
         """One line for reports, to be shown apart from post-training results."""
         gap, metric, epochs = self.difference, self.after.metric, len(self.history) - 1
-        if not self.best.number:
+        if not self.gained:
             return f"quantization-aware finetuning gained nothing in {epochs} epochs; the weights are as they were"
         return (
             f"with quantization-aware finetuning (epoch {self.best.number} of {epochs}, {self.seconds:.0f} s): "
@@ -131,11 +146,12 @@ def finetune(
             relative squared error for ``relative_error`` and for outputs that are no logits); ``"task"``: the task's
             loss on the targets.
         patience: stop after so many epochs without a smaller loss on the part kept aside.
-        seed: for what is kept aside and the order of the batches.
+        seed: for what is kept aside (batches, or samples where there is only one batch) and the order of the batches.
         advance: called with 1 after each epoch.
 
     Returns:
-        The finetuned model with its calibration and measurements.
+        The finetuned model with its calibration and measurements; where no epoch was better than the start, the model
+        and the calibration as they were.
 
     Raises:
         InvalidInput: an argument out of range, a configuration that does not fit, or too little calibration data.
@@ -149,13 +165,15 @@ def finetune(
     training, kept = (_with_references(task, part) for part in _divided(task.calibration, generator))
     history = _trained(task, student, training, kept, loss, (epochs, learning_rate, patience), generator, advance)
     seconds = time.perf_counter() - started
-    for mine, given in zip(student.model.parameters(), task.model.parameters(), strict=True):
-        mine.requires_grad_(given.requires_grad)
-    learnt = student.calibration()
     before = _measured(task, QuantizedModel(task.model, space, calibration), configuration)
-    after = _measured(task, QuantizedModel(student.model, space, learnt), configuration)
+    model, learnt, after = copy.deepcopy(task.model).eval(), calibration, before
+    if _best(history).number:
+        model, learnt = student.model, student.calibration()
+        for mine, given in zip(model.parameters(), task.model.parameters(), strict=True):
+            mine.requires_grad_(given.requires_grad)
+        after = _measured(task, QuantizedModel(model, space, learnt), configuration)
     chosen = Configuration.from_dict(configuration)
-    return Finetuned(student.model, space, chosen, learnt, tuple(history), before, after, seconds)
+    return Finetuned(model, space, chosen, learnt, tuple(history), before, after, seconds)
 
 
 def _check(epochs: int, learning_rate: float, loss: str, patience: int) -> None:
@@ -191,16 +209,25 @@ def _divided(batches: list[Batch], generator: torch.Generator) -> tuple[list[Bat
         (batch,), samples = batches, len(batches[0])
         if samples < 2:
             raise InvalidInput("finetuning needs at least two calibration samples, one of them to be kept aside")
-        cut = samples - max(1, round(_KEPT_ASIDE * samples))
-        return [batch.piece(0, cut)], [batch.piece(cut, samples)]
+        shuffled, aside = torch.randperm(samples, generator=generator), max(1, round(_KEPT_ASIDE * samples))
+        return [_samples(batch, shuffled[aside:].sort().values)], [_samples(batch, shuffled[:aside].sort().values)]
     order = torch.randperm(len(batches), generator=generator).tolist()
     aside = max(1, round(_KEPT_ASIDE * len(batches)))
     return [batches[index] for index in sorted(order[aside:])], [batches[index] for index in sorted(order[:aside])]
 
 
+def _samples(batch: Batch, index: Tensor) -> Batch:
+    targets = None if batch.targets is None else batch.targets[index]
+    if isinstance(batch.inputs, dict):
+        return Batch({name: tensor[index] for name, tensor in batch.inputs.items()}, targets)
+    return Batch(tuple(tensor[index] for tensor in batch.inputs), targets)
+
+
 def _with_references(task: Task, batches: list[Batch]) -> list[_Pair]:
+    """The batches, on the device of the model, and the float model's outputs."""
+    placed = [on_device(batch, task.model) for batch in batches]
     with torch.no_grad():
-        return [(batch, output_tensor(run_float(task.model, batch, "calibration"))) for batch in batches]
+        return [(batch, output_tensor(run_float(task.model, batch, "calibration"))) for batch in placed]
 
 
 def _trained(
@@ -233,7 +260,7 @@ def _trained(
         if not np.isfinite(losses).all():
             raise NonFiniteOutput(f"the loss is NaN or infinite in epoch {number}; choose a smaller learning_rate")
         history.append(Epoch(number, float(np.mean(losses)), _mean_loss(task, student, kept, loss)))
-        smallest = min(history, key=lambda epoch: epoch.kept_aside)
+        smallest = _best(history)
         if smallest.number == number:
             best = student.state()
         if advance:
@@ -242,6 +269,10 @@ def _trained(
             break
     student.load(best)
     return history
+
+
+def _best(history: Sequence[Epoch]) -> Epoch:
+    return min(history, key=lambda epoch: epoch.kept_aside)
 
 
 def _rate(step: int, steps: int) -> float:
@@ -271,10 +302,11 @@ def _mean_loss(task: Task, student: Student, pairs: list[_Pair], loss: str) -> f
 def _measured(task: Task, quantized: QuantizedModel, configuration: Mapping[str, str]) -> Measurement:
     """The quality on the holdout, against the caller's float model (which an evaluator of the copy would not know)."""
     started, values = time.perf_counter(), []
+    batches = [on_device(batch, task.model) for batch in task.holdout]
     with torch.no_grad():
-        references = [output_tensor(run_float(task.model, batch, "holdout")) for batch in task.holdout]
+        references = [output_tensor(run_float(task.model, batch, "holdout")) for batch in batches]
         with quantized.applied(configuration) as model:
-            for batch, reference in zip(task.holdout, references, strict=True):
+            for batch, reference in zip(batches, references, strict=True):
                 values.append(per_sample(task, output_tensor(batch(model)), reference, batch.targets))
     seconds = time.perf_counter() - started
     return Measurement.of(task.metric, "holdout", torch.cat(values).cpu().numpy().astype(np.float64), seconds)

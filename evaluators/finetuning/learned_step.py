@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from ...formats import TensorFormat
 from ..quantizers import ActivationQuantizer, ChannelQuantizer, Layout, Range, WeightScale, activation_quantizer
+from ..quantizers.block_scales import fp16_scale
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -90,17 +91,22 @@ class LearnedWeight(nn.Module):
     Args:
         weight: the float weight.
         target: an integer format.
-        scales: where the steps begin.
+        scales: where the steps begin, on any device; the steps lie on that of the weight.
         channel_axis: axis of the output channels.
     """
+
+    begin: Tensor
+    zero_point: Tensor | None
 
     def __init__(self, weight: Tensor, target: TensorFormat, scales: WeightScale, channel_axis: int) -> None:
         super().__init__()
         self.layout = Layout.of(weight, target, channel_axis)
-        self.begin, self.zero_point = scales.scale, scales.zero_point
+        self.register_buffer("begin", scales.scale)
+        self.register_buffer("zero_point", scales.zero_point)
         self.log_ratio = nn.Parameter(torch.zeros_like(scales.scale))
         sharing = weight.numel() / max(1, scales.scale.numel())
         self.gradient_scale = 1 / math.sqrt(max(1.0, sharing * target.levels[1]))
+        self.to(weight.device)
 
     @property
     def step(self) -> Tensor:
@@ -108,9 +114,7 @@ class LearnedWeight(nn.Module):
         step = self.begin * self.log_ratio.exp()
         if self.layout.target.scale != "fp16":
             return step
-        limits = torch.finfo(torch.float16)
-        stored = step.detach().clamp(limits.smallest_normal, limits.max).half().float()
-        return straight_through(step, stored)
+        return straight_through(step, fp16_scale(step.detach()))
 
     def forward(self, weight: Tensor) -> Tensor:
         """The quantized weight, in the type of ``weight``."""
@@ -131,15 +135,20 @@ class LearnedActivation(nn.Module):
     Args:
         target: an integer format with static scales.
         found: the calibrated range, which gives the step to begin with and the zero-point.
+        device: where the activation is; by default where the range is.
     """
 
-    def __init__(self, target: TensorFormat, found: Range) -> None:
+    begin: Tensor
+    zero_point: Tensor
+
+    def __init__(self, target: TensorFormat, found: Range, device: torch.device | None = None) -> None:
         super().__init__()
         self.target = target
         quantizer = activation_quantizer(target, found)
         assert isinstance(quantizer, (ActivationQuantizer, ChannelQuantizer))
-        self.begin = torch.as_tensor(quantizer.scale, dtype=torch.float32, device=found.low.device)
-        self.zero_point = torch.as_tensor(quantizer.zero_point, dtype=torch.float32, device=found.low.device)
+        place = found.low.device if device is None else device
+        self.register_buffer("begin", torch.as_tensor(quantizer.scale, dtype=torch.float32, device=place))
+        self.register_buffer("zero_point", torch.as_tensor(quantizer.zero_point, dtype=torch.float32, device=place))
         self.log_ratio = nn.Parameter(torch.zeros_like(self.begin))
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,8 +16,9 @@ from ...errors import InvalidInput
 from ...formats import Format, activation_name, weight_name
 from ...tracing import without_attention_fast_path
 from ..calibration import Calibration
-from ..float_run import first_tensor
-from ..quantizers import Quantizer, quantize_weight, round_to_float
+from ..float_run import on_device
+from ..quantized_model import QuantizedModel, rounding_hook
+from ..quantizers import Layout, QuantizedWeight, Quantizer, WeightScale, quantize_weight, round_to_float
 from .learned_step import LearnedActivation, LearnedWeight, straight_through
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ class Student:
     Integer weights and static integer activations have learnable steps (``learned_step``); every other format keeps
     its calibrated or dynamic scales and passes gradients straight through. Codes that a reconstruction chose become
     the starting point: the weight moves to the nearest value that rounds to them. Bias corrections are added to the
-    biases of the copy.
+    biases of the copy. Batches and calibration may lie on another device than the model.
 
     Args:
         model: the float model, which is not changed.
@@ -51,10 +53,11 @@ class Student:
         self._formats = {site.name: Format.parse(configuration[site.name]) for site in space.sites}
         self._weights: dict[str, Fake] = {}
         self._inputs: dict[str, Fake] = {}
+        quantized = QuantizedModel(self.model, space, calibration)
         for site in space.sites:
-            self._enter(site, self._formats[site.name])
+            self._enter(site, self._formats[site.name], quantized)
 
-    def _enter(self, site: Site, target: Format) -> None:
+    def _enter(self, site: Site, target: Format, quantized: QuantizedModel) -> None:
         parameter = self.model.get_parameter(site.parameter)
         if (site.name, weight_name(target.weight)) in self._given.codes:
             parameter.data = self._codes_kept(site, parameter.data, target)
@@ -64,13 +67,12 @@ class Student:
             layer = self.model.get_submodule(module)
             if shift is not None:
                 _add_to_bias(layer, site.name, shift)
-            reachable = not isinstance(layer, (nn.Embedding, nn.MultiheadAttention))
-            if target.activation is None or (target.activation.is_wide and not reachable):
+            quantizer = quantized.rounding(site, module, target)
+            if quantizer is None or target.activation is None:
                 continue
-            quantizer = self._given.activation(module, target.activation)
             if target.needs_ranges and target.activation.number == "int":
                 found = self._given.ranges[module, activation_name(target.activation)]
-                self._inputs[module] = LearnedActivation(target.activation, found)
+                self._inputs[module] = LearnedActivation(target.activation, found, parameter.device)
             else:
                 self._inputs[module] = _passing(quantizer)
 
@@ -78,7 +80,7 @@ class Student:
         wanted = target.weight
         if wanted.is_wide:
             return lambda value: straight_through(value, round_to_float(value.detach(), wanted))
-        scales = self._given.scales(site, wanted)
+        scales = _moved(self._given.scales(site, wanted), weight.device)
         if wanted.number == "int":
             return LearnedWeight(weight, wanted, scales, site.channel_axis)
         return _passing(
@@ -87,7 +89,9 @@ class Student:
 
     def _codes_kept(self, site: Site, weight: Tensor, target: Format) -> Tensor:
         """The weight moved as little as needed (to 1 % inside the cell) so that it rounds to the given codes."""
-        quantized = self._given.quantize(site, weight, target.weight)
+        codes = self._given.codes[site.name, weight_name(target.weight)].to(weight.device)
+        scales = _moved(self._given.scales(site, target.weight), weight.device)
+        quantized = QuantizedWeight(codes, scales, Layout.of(weight, target.weight, site.channel_axis))
         if target.weight.number != "int":
             return quantized.dequantize().to(weight.dtype)
         layout = quantized.layout
@@ -112,12 +116,13 @@ class Student:
         """What runs the student on a batch, for the length of a ``with`` block."""
         with ExitStack() as stack:
             for module, fake in self._inputs.items():
-                handle = self.model.get_submodule(module).register_forward_pre_hook(_hook(fake), with_kwargs=True)
-                stack.callback(handle.remove)
+                layer = self.model.get_submodule(module)
+                stack.callback(layer.register_forward_pre_hook(rounding_hook(fake), with_kwargs=True).remove)
             stack.enter_context(without_attention_fast_path())
             yield self._run
 
     def _run(self, batch: Batch) -> Any:
+        batch = on_device(batch, self.model)
         weights = {
             site.parameter: self._weights[site.name](self.model.get_parameter(site.parameter))
             for site in self._space.sites
@@ -159,22 +164,10 @@ def _passing(quantizer: Quantizer) -> Fake:
     return lambda value: straight_through(value, quantizer(value.detach()))
 
 
-def _hook(fake: Fake) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
-    """A forward pre-hook (with keywords) that rounds the first tensor among the arguments."""
-
-    def round_input(
-        module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        value = first_tensor(args, kwargs)
-        if value is None or not value.is_floating_point():
-            raise InvalidInput(f"{type(module).__name__} gets no floating-point input; choose a weight-only format")
-        rounded = fake(value)
-        return (
-            tuple(rounded if each is value else each for each in args),
-            {name: rounded if each is value else each for name, each in kwargs.items()},
-        )
-
-    return round_input
+def _moved(scales: WeightScale, device: torch.device) -> WeightScale:
+    """Scales on another device."""
+    zero, whole = (None if each is None else each.to(device) for each in (scales.zero_point, scales.tensor_scale))
+    return replace(scales, scale=scales.scale.to(device), zero_point=zero, tensor_scale=whole)
 
 
 def _add_to_bias(layer: nn.Module, site: str, shift: Tensor) -> None:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..quantizers import QuantizedWeight, WeightScale, encode, nearest
+from ..quantizers.block_scales import fp16_scale
 from .problem import LayerProblem
 
 
@@ -111,7 +112,7 @@ class _State:
         if self.learned:
             scale = scale * self.logarithm.exp()
             if self.target.scale == "fp16":
-                scale = _straight(scale, scale.detach().half().float())
+                scale = _straight(scale, fp16_scale(scale.detach()))
         if zero is not None:
             low, high = self.target.levels
             zero = _straight(self.zero, self.zero.detach().round().clamp(low, high))

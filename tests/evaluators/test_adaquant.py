@@ -3,7 +3,7 @@
 import pytest
 import torch
 from bitfront.evaluators.quantizers import Layout, choose_scales, quantize_weight
-from bitfront.evaluators.reconstruction import AdaQuant, Blocks, LayerProblem, Moment
+from bitfront.evaluators.reconstruction import AdaQuant, Blocks, LayerProblem, Moment, adaquant
 from bitfront.formats import Format
 
 FORMATS = ["w2", "w3", "w4", "w3t", "w3z", "w3tz", "w4g32", "w4g64z", "w3b128", "we4m3", "we2m1g32"]
@@ -137,3 +137,23 @@ def test_no_data_leaves_nearest():
     (found,) = AdaQuant()([silent])
     assert torch.equal(found.codes, problem.nearest.codes)
     assert torch.equal(found.scale, problem.scales.scale)
+
+
+@pytest.mark.parametrize(("size", "rate"), [(1e-8, 0.02), (1.2e5, 0.002)])
+def test_fp16_scales_stay_positive_and_finite(size, rate):
+    """At 2^-24 the next smaller fp16 is 0, above 65504 the next is infinity."""
+    problem, _ = problem_of("w4g32", 8, 64, 60)
+    weight = size * problem.weight
+    scales = choose_scales(weight, problem.target, 0)
+    scaled = LayerProblem(weight, problem.layout, scales, problem.moment)
+    seen = []
+    method = AdaQuant(steps=60, scale_rate=rate)
+    with pytest.MonkeyPatch.context() as patch:
+        offer = adaquant._Best.offer
+        patch.setattr(adaquant._Best, "offer", lambda best, *given: (seen.append(given), offer(best, *given))[1])
+        (found,) = method([scaled])
+    for errors, _, tried in seen:
+        assert bool(torch.isfinite(errors).all())
+        assert bool(((tried.scale > 0) & (tried.scale <= 65504)).all())
+    assert len(seen) == 61
+    assert float(scaled.errors(found).sum()) <= float(scaled.errors(scaled.nearest).sum())

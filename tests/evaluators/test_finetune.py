@@ -8,6 +8,7 @@ import torch
 from bitfront.errors import InvalidInput, NonFiniteOutput
 from bitfront.evaluators import FakeQuantEvaluator, QuantizedModel, calibrate, finetune
 from bitfront.evaluators.calibration import Calibration
+from bitfront.evaluators.finetuning.finetune import _with_references
 from bitfront.evaluators.finetuning.student import Student
 from torch import nn
 from torch.nn import functional as F
@@ -251,6 +252,48 @@ def test_the_best_epoch_is_taken_and_training_stops_early():
     assert "gained nothing in 3 epochs" in done.summary
 
 
+def test_where_nothing_is_gained_weights_and_calibration_are_as_they_were():
+    """Also where the student began from the codes of a reconstruction and with corrected biases."""
+    task = task_of()
+    task.model.conv.weight.requires_grad_(False)
+    space = space_of(task, ("w4", "w8"))
+    begun = calibrate(task, space)
+    begun.biases["conv", "w8"] = torch.full((32,), 0.01)
+    for site in space.sites:
+        weight = task.model.get_parameter(site.parameter)
+        begun.codes[site.name, "w8"] = begun.quantize(site, weight, bf.Format.parse("w8").weight).codes
+    done = finetune(task, space, space.uniform("w8"), begun, epochs=2, learning_rate=0.3)
+    assert not done.gained
+    assert same(state_of(done.model), state_of(task.model))
+    assert done.model is not task.model
+    assert [p.requires_grad for p in done.model.parameters()] == [p.requires_grad for p in task.model.parameters()]
+    assert done.calibration.digest == begun.digest
+    assert done.calibration.biases
+    assert done.after.values == done.before.values
+    found = FakeQuantEvaluator(task, done.space, done.calibration).evaluate(done.configuration, "holdout")
+    assert done.before.values == pytest.approx(found.values, rel=1e-9)
+
+
+def test_data_and_calibration_follow_the_model_to_its_device():
+    task = task_of()
+    space = space_of(task, ("w3", "w8a8", "w4z"))
+    calibration = calibrate(task, space)
+    choice = {site.name: site.formats[index % len(site.formats)] for index, site in enumerate(space.sites)}
+    choice |= {"twice": "w3", "conv": "w8a8"}
+    twice = next(site for site in space.sites if site.name == "twice")
+    wanted = bf.Format.parse("w3").weight
+    calibration.codes["twice", "w3"] = calibration.quantize(twice, task.model.twice.weight, wanted).codes
+    task.model.to("meta")
+    student = Student(task.model, space, choice, calibration)
+    with student.running() as run, torch.enable_grad():
+        output = run(task.calibration[0])["logits"]
+        output.sum().backward()
+    assert output.device.type == "meta"
+    assert {parameter.grad.device.type for parameter in student.steps} == {"meta"}
+    for batch, reference in _with_references(task, task.calibration):
+        assert {tensor.device.type for tensor in (*batch.tensors.values(), batch.targets, reference)} == {"meta"}
+
+
 @pytest.mark.parametrize("quality", ["relative_error", "cosine", "loss", lambda o, t: (o - 1).square().mean(-1)])
 def test_qualities(quality):
     task = task_of(quality)
@@ -264,7 +307,10 @@ def test_qualities(quality):
 def test_one_calibration_batch_is_cut():
     task = task_of(batches=1)
     space = space_of(task, ("w3",))
-    assert len(finetune(task, space, space.uniform("w3"), epochs=2).history) == 3
+    first, again, other = (finetune(task, space, space.uniform("w3"), epochs=2, seed=seed) for seed in (0, 0, 1))
+    assert len(first.history) == 3
+    assert first.history[0].kept_aside == again.history[0].kept_aside
+    assert first.history[0].kept_aside != other.history[0].kept_aside
     task.calibration = [task.calibration[0].piece(0, 1)]
     with pytest.raises(InvalidInput, match="at least two calibration samples"):
         finetune(task, space, space.uniform("w3"), epochs=2)

@@ -7,7 +7,7 @@ import torch
 from bitfront.evaluators.finetuning.learned_step import LearnedActivation, LearnedWeight, lsq
 from bitfront.evaluators.quantizers import Range, activation_quantizer, choose_scales, quantize_weight
 from bitfront.formats import Format
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
@@ -15,6 +15,7 @@ def drawn(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(-3, 3, width=32), min_size=1, max_size=20),
     st.floats(0.0625, 2, width=32),
@@ -101,3 +102,28 @@ def test_zero_stays_zero():
     assert float(learned(torch.zeros(1)).detach()) == 0
     empty = LearnedActivation(Format.parse("w8a8").activation, Range(torch.tensor(0.0), torch.tensor(0.0)))
     assert torch.isfinite(empty(drawn(4)).detach()).all()
+
+
+@pytest.mark.parametrize("size", [1e-6, 3e5])
+def test_fp16_steps_begin_as_calibrated_at_both_ends(size):
+    """Scales of 1e-7 are subnormal fp16, and beyond 65504 there is none."""
+    target, weight = Format.parse("w4g128").weight, size * drawn(16, 256)
+    scales = choose_scales(weight, target, 0)
+    learned = LearnedWeight(weight, target, scales, 0)
+    assert torch.equal(learned.scales().scale, scales.scale)
+    assert torch.equal(learned(weight).detach(), quantize_weight(weight, target, scales, 0).dequantize())
+    for move in (-40.0, 40.0):
+        learned.log_ratio.data.fill_(move)
+        step = learned.scales().scale
+        assert bool(((step > 0) & (step <= 65504)).all())
+
+
+def test_steps_lie_where_the_weight_does():
+    target, weight = Format.parse("w3g64z").weight, drawn(128, 128)
+    learned = LearnedWeight(weight.to("meta"), target, choose_scales(weight, target, 0), 0)
+    assert learned(weight.to("meta")).device.type == "meta"
+    assert learned.log_ratio.device.type == "meta"
+    found = Range(torch.tensor(-1.0), torch.tensor(1.5))
+    entering = LearnedActivation(Format.parse("w8a8").activation, found, torch.device("meta"))
+    assert entering(weight.to("meta")).device.type == "meta"
+    assert entering.log_ratio.device.type == "meta"
