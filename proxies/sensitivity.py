@@ -36,6 +36,8 @@ class Sensitivity:
         forward_passes: samples run forward.
         backward_passes: samples run backward.
         additive: whether ``values`` estimate a loss that may be added up over the sites; otherwise they only rank.
+        pairs: two site indices -> array [formats, formats], what the two cost beyond the sum of their values; for
+            ``allocate(..., pair_loss=)``. ``None`` where the proxy does not look at pairs.
     """
 
     proxy: str
@@ -47,6 +49,7 @@ class Sensitivity:
     forward_passes: int = 0
     backward_passes: int = 0
     additive: bool = True
+    pairs: Mapping[tuple[int, int], np.ndarray] | None = None
 
     def __post_init__(self) -> None:
         if np.isinf(self.values).any():
@@ -65,6 +68,13 @@ class Sensitivity:
         column = {name: index for index, name in enumerate(self.formats)}
         rows = enumerate(self.sites)
         return float(sum(self.values[row, column[configuration[site]]] for row, site in rows))
+
+    def joint(self, configuration: Mapping[str, str]) -> float:
+        """The prediction with the interactions of ``pairs``: ``of`` plus their sum."""
+        column = {name: index for index, name in enumerate(self.formats)}
+        chosen = [column[configuration[site]] for site in self.sites]
+        extra = sum(table[chosen[one], chosen[other]] for (one, other), table in (self.pairs or {}).items())
+        return self.of(configuration) + float(extra)
 
 
 class Proxy(Protocol):
@@ -117,6 +127,7 @@ def proxies() -> dict[str, type[Any]]:
     from .measured import MeasuredKL, MeasuredLoss, MeasuredQuality
     from .orthogonality import Orthogonality
     from .output_fisher import OutputFisher
+    from .pairwise import Pairwise
     from .sampled_fisher import SampledFisher
     from .snip import SNIP
     from .sqnr import SQNR
@@ -136,6 +147,7 @@ def proxies() -> dict[str, type[Any]]:
         MeasuredLoss,
         MeasuredQuality,
         InterestPoints,
+        Pairwise,
         TopEigenvalue,
         ActivationTrace,
         SQNR,
