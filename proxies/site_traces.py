@@ -15,12 +15,15 @@ from ..errors import InvalidInput
 from ..evaluators.float_run import on_device, run_float
 from ..evaluators.metrics import output_tensor
 from .block_products import BlockProducts
+from .gauss_newton_probes import GaussNewtonProbes
 from .hutchinson import hutchinson
+from .hutchinson_probes import HutchinsonProbes
 from .hutchpp import hutchpp
 from .likelihood import check_softmax, likelihood
+from .probing import WEIGHTS, labelled
 from .stopping import relative_errors
 from .stratified import Stratified
-from .trace_probes import WEIGHTS, GaussNewtonProbes, HutchinsonProbes, Probes, Visits, labelled
+from .visits import Probes, Visits
 from .xtrace import xtrace
 
 if TYPE_CHECKING:
@@ -130,22 +133,25 @@ class _Part:
             self.strata.population[:] = probes.population
 
     def wanted(
-        self, values: np.ndarray, errors: np.ndarray, sites: np.ndarray, target: float
+        self, values: np.ndarray, others: np.ndarray, sites: np.ndarray, tolerance: float, parts: int
     ) -> tuple[np.ndarray, int]:
         """What to draw next, bool [2, sites], and how often.
 
         Args:
             values: the traces.
-            errors: of this part.
+            others: errors of the other parts.
             sites: those that need further probes.
-            target: relative standard error that is enough for this part.
+            tolerance: relative standard error of the traces that is enough.
+            parts: how many there are; each may have its share of the squared error, and what others leave of theirs.
         """
-        relative = np.minimum(relative_errors(values, errors), 1e9)
-        active = self.probes.applies & sites & (relative > target)
+        share = max(tolerance, 1e-6) ** 2
+        left = np.maximum(share - np.minimum(relative_errors(values, others), 1e9) ** 2, share / parts)
+        relative = np.minimum(relative_errors(values, self.strata.error), 1e9) ** 2
+        active = self.probes.applies & sites & (relative > (left if tolerance else 0))
         if not active.any():
             return active, 0
-        missing = self.strata.draws * ((relative / max(target, 1e-6)) ** 2 - 1)
-        return active, int(min(self.drawn, max(1, math.ceil(missing[active].max())), self.limit - self.drawn))
+        missing = np.median((self.strata.draws * (relative / left - 1))[active])
+        return active, int(min(self.drawn, max(1, math.ceil(missing)), self.limit - self.drawn))
 
     def draw(self, visits: Visits, active: np.ndarray, count: int) -> None:
         """Draw from every micro-batch."""
@@ -196,8 +202,6 @@ def _cross_entropy(task: Task, batches: Sequence[Batch]) -> bool:
 
 def _drawn(parts: list[_Part], setting: Setting, open_sites: Open, advance: Advance | None) -> Traces:
     """Draw by turns from the parts, until nothing is open or the probes are spent."""
-    count = np.maximum(sum(part.probes.applies.astype(int) for part in parts), 1)
-    target = setting.tolerance / np.sqrt(count.max())
     with ExitStack() as stack:
         visits = [Visits(part.probes, stack, keep=len(parts) == 1) for part in parts]
         for part, visit in zip(parts, visits, strict=True):
@@ -208,7 +212,8 @@ def _drawn(parts: list[_Part], setting: Setting, open_sites: Open, advance: Adva
             sites = open_sites(values, errors)
             drew = False
             for part, visit in zip(parts, visits, strict=True):
-                active, times = part.wanted(values, part.strata.error, sites, target)
+                others = np.sqrt(np.clip(errors**2 - part.strata.error**2, 0, None))
+                active, times = part.wanted(values, others, sites, setting.tolerance, len(parts))
                 if times > 0:
                     part.draw(visit, active, times)
                     _tell(advance, part, times)
