@@ -93,7 +93,8 @@ class Task:
     """A model, the data that judges it, and the metric.
 
     Args:
-        model: any ``nn.Module``; it is put in evaluation mode and its weights are never changed for good.
+        model: any ``nn.Module``; it is put in evaluation mode, where it stays, and its weights are never changed for
+            good. Evaluators run it in evaluation mode also if ``train()`` is called later.
         calibration: batches that scoring and calibration may see. A batch is ``(inputs, targets)`` or inputs;
             inputs a tensor, a tuple or a dict of tensors (see ``Batch.of``).
         validation: batches on which candidates are measured during a search.
@@ -151,7 +152,13 @@ class Task:
         self._check()
 
     def split(self, name: Split) -> list[Batch]:
-        """The batches of one split."""
+        """The batches of one split.
+
+        Raises:
+            InvalidInput: there is no such split.
+        """
+        if name not in SPLITS:
+            raise InvalidInput(f"unknown split {name!r}; choose {' or '.join(map(repr, SPLITS))}")
         batches: list[Batch] = getattr(self, name)
         return batches
 

@@ -48,7 +48,8 @@ def batch_norm_statistics(
     """Estimate the statistics of all batch normalizations of a model as it stands.
 
     Args:
-        model: in evaluation mode, perhaps with quantized weights and hooks that round; it is as before afterwards.
+        model: perhaps with quantized weights and hooks that round; it runs in evaluation mode and is as before
+            afterwards.
         batches: calibration data; the more samples a batch has, the better.
         reference: what this function returned for the float model on the same batches: only the difference to it is
             then taken on. Recommended unless the data is as large and as varied as the training data.
@@ -60,7 +61,7 @@ def batch_norm_statistics(
     Raises:
         NonFiniteOutput: statistics are NaN or infinite; the message names the module.
     """
-    norms = _norms(model)
+    norms = batch_norms(model)
     if not norms:
         return {}
     moments: dict[str, _Moments] = {}
@@ -137,7 +138,8 @@ def _moved(
     return mean + (variance / variance_f).sqrt() * (mean_q - mean_f), moved
 
 
-def _norms(model: nn.Module) -> dict[str, _BatchNorm]:
+def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
+    """Module path -> the batch normalizations of a model that keep running statistics."""
     return {
         path: module
         for path, module in model.named_modules()

@@ -17,7 +17,7 @@ from ..errors import InvalidInput, NonFiniteOutput
 from ..measurement import Measurement
 from ..space import SearchSpace
 from ..task import Split, Task
-from .batch_norm import Statistics, batch_norm_statistics, taken_on
+from .batch_norm import Statistics, batch_norm_statistics, batch_norms, taken_on
 from .calibrate import calibrate
 from .calibration import VERSION, Calibration
 from .float_reference import FloatReference
@@ -25,8 +25,8 @@ from .float_run import on_device
 from .metrics import output_tensor, per_sample
 from .non_finite import first_non_finite
 from .quantized_model import QuantizedModel
-from .replay import Mode, Replayer, freed_memory_kept
-from .shard import Done, Result, Run, Shard
+from .replay import Mode, Replayer, check_mode, freed_memory_kept
+from .shard import Done, Evaluation, Run, Shard, execution_key
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,7 +44,7 @@ class Evaluator(Protocol):
 
     def evaluate_many(
         self, configurations: Sequence[Mapping[str, str]], split: Split = "validation"
-    ) -> Sequence[Measurement | NonFiniteOutput]:
+    ) -> Sequence[Evaluation]:
         """Measure a shard of configurations; a result for each, in their order."""
         ...
 
@@ -56,16 +56,26 @@ class FakeQuantEvaluator:
     computes once what candidates have in common: it captures the forward pass, sorts the candidates so that neighbours
     agree on its beginning, and starts each where it first differs. The measurements are the same to the bit.
 
+    The model runs in evaluation mode, whatever mode it is in, and has its own mode again afterwards. Its weights must
+    stay what they were when the evaluator was made.
+
     Args:
         task: model, data and metric.
         space: the sites.
         calibration: scales and ranges; computed here if not given.
-        cache_bytes: what quantized weights (half of it) and kept activations (the other half) may take.
+        cache_bytes: what quantized weights (half of it) and kept activations (the other half) may take. The float
+            outputs of the splits that were evaluated come on top.
         cache_folder: shared by the processes of one machine for quantized weights and float outputs.
         reestimate_batch_norm: whether the statistics of batch normalization are estimated again, on the calibration
             data, for every configuration; only the difference to those of the float model there is taken on. Nothing
-            is replayed then.
+            is replayed then, unless the model has no batch normalization.
         replay: whether ``evaluate_many`` captures the model: ``"auto"`` does when enough is to be evaluated.
+
+    Attributes:
+        reestimate_batch_norm: whether it was asked for and there is something to estimate.
+
+    Raises:
+        InvalidInput: an unknown ``replay``, or negative ``cache_bytes``.
     """
 
     def __init__(
@@ -79,13 +89,16 @@ class FakeQuantEvaluator:
         reestimate_batch_norm: bool = False,
         replay: Mode = "auto",
     ) -> None:
+        check_mode(replay)
+        if cache_bytes < 0:
+            raise InvalidInput(f"cache_bytes={cache_bytes}; give 0 or more")
         self.task = task
-        self.reestimate_batch_norm = reestimate_batch_norm
+        self.reestimate_batch_norm = reestimate_batch_norm and bool(batch_norms(task.model))
         self._before: Statistics | None = None  # the float model's statistics on the calibration data
         calibration = calibration or calibrate(task, space)
         self.quantized = QuantizedModel(task.model, space, calibration, cache_bytes // 2, cache_folder)
         self.reference = FloatReference(task, cache_folder)
-        mode: Mode = "never" if reestimate_batch_norm else replay
+        mode: Mode = "never" if self.reestimate_batch_norm else replay
         self.replayer = Replayer(self.quantized, self.reference, cache_bytes // 2, mode)
 
     @property
@@ -101,17 +114,22 @@ class FakeQuantEvaluator:
         Args:
             configuration: ``{site name: format name}``; sites left out stay in float, so ``{}`` is the float model.
             split: which data.
-            race: asked after every batch; when it is lost the measurement covers the samples seen so far.
+            race: asked after every batch; when it is lost the measurement covers the samples seen so far. It then has
+                fewer ``samples`` than the split, which is how to tell; do not store it as a measurement of the split.
 
         Returns:
-            The metric over the split, with its bootstrap interval and the value of every sample.
+            The metric over the split, with its bootstrap interval and the value of every sample. Without a race it
+            always covers all samples.
 
         Raises:
             NonFiniteOutput: the float or the quantized model gives NaN or infinity; the message names the first site.
+            InvalidInput: the configuration does not fit the space, there is no such split, or the weights were changed
+                since the evaluator was made.
         """
         batches = len(self.references(split))
         run = Run(configuration, race)
-        before = self._float_statistics() if self.reestimate_batch_norm else {}
+        before = self._float_statistics()
+        found: Statistics = {}
         started, failure = time.perf_counter(), None
         with ExitStack() as stack:
             stack.enter_context(freed_memory_kept())
@@ -130,7 +148,7 @@ class FakeQuantEvaluator:
                 if run.ended(batches):
                     break
         if failure is not None:
-            raise self.located(failure[1], configuration, split, failure[0])
+            raise self.located(failure[1], configuration, split, failure[0], found)
         run.seconds = time.perf_counter() - started
         return run.measured(self.task.metric, split)
 
@@ -140,13 +158,14 @@ class FakeQuantEvaluator:
         split: Split = "validation",
         races: Sequence[Race | None] | None = None,
         done: Done | None = None,
-    ) -> list[Result]:
+    ) -> list[Evaluation]:
         """Measure a shard of configurations, batch by batch.
 
         Args:
             configurations: as for ``evaluate``, in any order.
             split: which data.
-            races: one for each configuration, or ``None``.
+            races: one for each configuration, or ``None``; only those with a race may get a measurement of fewer
+                samples than the split has.
             done: called with the index and the result of each configuration when it is known.
 
         Returns:
@@ -155,11 +174,17 @@ class FakeQuantEvaluator:
 
         Raises:
             NonFiniteOutput: the float model gives NaN or infinity.
-            InvalidInput: a configuration does not fit the space.
+            InvalidInput: as ``evaluate``; or there are not as many races as configurations.
         """
+        races = [None] * len(configurations) if races is None else races
+        if len(races) != len(configurations):
+            raise InvalidInput(
+                f"{len(races)} races for {len(configurations)} configurations; give one, or None, for each"
+            )
         with freed_memory_kept():
             self.references(split)
-            shard = Shard(self, configurations, split, races or [None] * len(configurations), done)
+            self._float_statistics()
+            shard = Shard(self, configurations, split, races, done)
             if self.replayer.worthwhile(len(configurations), split):
                 shard.run_by_batch()
             shard.run_alone()
@@ -170,13 +195,21 @@ class FakeQuantEvaluator:
 
         Cut a long list into shards in this order.
         """
-        names = self.quantized.space.names
-        keys = [tuple(each.get(name, "") for name in names) for each in configurations]
+        keys = [execution_key(each, self.quantized.space.names) for each in configurations]
         return sorted(range(len(keys)), key=keys.__getitem__)
 
     def _float_statistics(self) -> Statistics:
+        """Those of the float model on the calibration data; empty if none are estimated again.
+
+        Raises:
+            NonFiniteOutput: they are not finite.
+        """
         if self._before is None:
-            self._before = batch_norm_statistics(self.task.model, self.task.calibration)
+            try:
+                again = self.reestimate_batch_norm
+                self._before = batch_norm_statistics(self.task.model, self.task.calibration) if again else {}
+            except NonFiniteOutput as cause:
+                raise NonFiniteOutput(f"the float model on the calibration data: {cause}") from cause
         return self._before
 
     def references(self, split: Split) -> list[Tensor]:
@@ -199,10 +232,23 @@ class FakeQuantEvaluator:
         return values.cpu().numpy().astype(np.float64)
 
     def located(
-        self, cause: NonFiniteOutput, configuration: Mapping[str, str], split: Split, position: int
+        self,
+        cause: NonFiniteOutput,
+        configuration: Mapping[str, str],
+        split: Split,
+        position: int,
+        statistics: Statistics | None = None,
     ) -> NonFiniteOutput:
-        """The error for an output that is not finite, with the first offending site."""
-        where = first_non_finite(self.quantized, configuration, self.task.split(split)[position])
+        """The error for an output that is not finite, with the first offending site.
+
+        Args:
+            cause: what was seen.
+            configuration: with which.
+            split: on which data.
+            position: of the batch.
+            statistics: of batch normalization that were taken on with it.
+        """
+        where = first_non_finite(self.quantized, configuration, self.task.split(split)[position], statistics)
         return NonFiniteOutput(f"{cause}, first in {where}") if where else cause
 
 
@@ -218,8 +264,14 @@ def evaluate(task: Task, configuration: Mapping[str, str], split: Split = "holdo
         The measurement, with its interval.
 
     Raises:
-        InvalidInput: the configuration names sites that the model does not have, or formats that they cannot take.
+        InvalidInput: the configuration is no mapping, or names sites that the model does not have, or formats that
+            they cannot take; or there is no such split.
     """
+    if not isinstance(configuration, Mapping):
+        raise InvalidInput(
+            f"a configuration is a mapping {{site name: format name}}, got {type(configuration).__name__}"
+        )
+    task.split(split)  # refused before anything is computed
     formats = sorted({*configuration.values(), "fp32"})
     space = SearchSpace.from_model(task.model, task.calibration[0], formats=formats, ties="none")
     unknown = sorted(set(configuration) - set(space.names))
@@ -231,6 +283,17 @@ def evaluate(task: Task, configuration: Mapping[str, str], split: Split = "holdo
     return FakeQuantEvaluator(task, replace(space, sites=chosen)).evaluate(configuration, split)
 
 
-def evaluation_context(task: Task, calibration: Calibration, split: Split) -> str:
-    """Key under which evaluations are stored: weights, metric, data of the split, calibration, quantizer version."""
-    return f"v{VERSION}-{task.digest(split)}-{calibration.digest}"
+def evaluation_context(
+    task: Task, calibration: Calibration, split: Split, *, reestimate_batch_norm: bool = False
+) -> str:
+    """Key under which evaluations are stored: everything that a measurement depends on but the configuration.
+
+    Args:
+        task: weights, metric, and the data of the split.
+        calibration: scales and ranges, and the version of the quantizers.
+        split: which data.
+        reestimate_batch_norm: whether the statistics of batch normalization are estimated again for every
+            configuration; it makes no difference for a model without.
+    """
+    again = "-bn" if reestimate_batch_norm and batch_norms(task.model) else ""
+    return f"v{VERSION}-{task.digest(split)}-{calibration.digest}{again}"

@@ -17,7 +17,7 @@ from .tensor_files import TensorFolder
 
 
 class FloatReference:
-    """Float outputs by split.
+    """Float outputs by split; all that were asked for stay in memory (or mapped), outside every budget.
 
     Args:
         task: model and data.

@@ -1,7 +1,9 @@
-"""Running the float model on a batch."""
+"""Running the float model on a batch, in evaluation mode."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -34,14 +36,30 @@ def on_device(batch: Batch, model: nn.Module) -> Batch:
     return Batch(tuple(tensor.to(device) for tensor in batch.inputs), targets)
 
 
+@contextmanager
+def in_eval(model: nn.Module) -> Iterator[nn.Module]:
+    """The model in evaluation mode, for the length of a ``with`` block; every module's own mode comes back afterwards.
+
+    Only the ``training`` flags are set: ``train()`` and ``eval()`` of a module, which may do more, are not called.
+    """
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield model
+    finally:
+        for module in training:
+            module.training = True
+
+
 def run_float(model: nn.Module, batch: Batch, where: str) -> Any:
-    """Run the float model on a batch; a failure becomes one clear error.
+    """Run the float model on a batch, in evaluation mode; a failure becomes one clear error.
 
     Raises:
         UnsupportedModel: the model does not accept the batch; the message gives the shapes.
     """
     try:
-        with without_attention_fast_path():
+        with in_eval(model), without_attention_fast_path():
             return on_device(batch, model)(model)
     except BitfrontError:
         raise

@@ -10,18 +10,22 @@ import torch
 from torch import Tensor, nn
 
 from ..task import Batch
+from .batch_norm import Statistics, taken_on
 from .float_run import first_tensor, on_device
 from .metrics import output_tensor
 from .quantized_model import QuantizedModel
 
 
-def first_non_finite(quantized: QuantizedModel, configuration: Mapping[str, str], batch: Batch) -> str:
+def first_non_finite(
+    quantized: QuantizedModel, configuration: Mapping[str, str], batch: Batch, statistics: Statistics | None = None
+) -> str:
     """Run a batch with checks and name the first offending site in execution order.
 
     Args:
         quantized: the model.
         configuration: what it takes on.
         batch: on which the output was not finite.
+        statistics: of batch normalization, taken on with the configuration.
 
     Returns:
         Such as ``"the output of site layer1.conv (w2)"``: the weight, the rounded input or the output of a site, or
@@ -30,6 +34,7 @@ def first_non_finite(quantized: QuantizedModel, configuration: Mapping[str, str]
     findings: list[str] = []
     with ExitStack() as stack:
         model = stack.enter_context(quantized.applied(configuration))
+        stack.enter_context(taken_on(model, statistics or {}))
         stack.enter_context(torch.no_grad())
         for name in dict.fromkeys(module for site in quantized.space.sites for module in site.modules):
             for handle in _watched(quantized, configuration, name, findings):

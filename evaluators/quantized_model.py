@@ -15,10 +15,11 @@ from ..formats import Format, TensorFormat, activation_name
 from ..space import SearchSpace, Site
 from ..tracing import without_attention_fast_path
 from .calibration import Calibration
-from .float_run import first_tensor
+from .float_run import first_tensor, in_eval
 from .quantizers import Quantizer
 from .tensor_files import raw
 from .weight_cache import WeightCache
+from .weight_versions import WeightVersions, exchange
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,9 @@ class QuantizedModel:
         calibration: scales and ranges.
         cache_bytes: how much memory quantized weights may take; the least recently used go first.
         cache_folder: where quantized weights are shared with other processes; see ``WeightCache``.
+
+    Raises:
+        InvalidInput: ``cache_bytes`` is negative.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class QuantizedModel:
         self.space = space
         self.calibration = calibration
         self.cache = WeightCache(calibration, cache_bytes, cache_folder)
+        self._versions = WeightVersions(model)
         self._sites = {site.name: site for site in space.sites}
         self._originals = {site.name: model.get_parameter(site.parameter).data for site in space.sites}
         self._rules: dict[tuple[str, str], tuple[Hashable, Quantizer]] = {}
@@ -99,8 +104,14 @@ class QuantizedModel:
             configuration: ``{site name: format name}``; sites left out stay in float.
 
         Raises:
-            InvalidInput: it names a site that the space does not have, or a format that was not calibrated there.
+            InvalidInput: it names a site that the space does not have, or a format that was not calibrated there; or
+                the weights of the model are no longer those it had here at first (see ``WeightVersions``).
         """
+        if not isinstance(configuration, Mapping):
+            raise InvalidInput(
+                f"a configuration is a mapping {{site name: format name}}, got {type(configuration).__name__}"
+            )
+        self._versions.check()
         unknown = sorted(set(configuration) - set(self._sites))
         if unknown:
             raise InvalidInput(f"the configuration names unknown sites: {', '.join(unknown[:5])}")
@@ -118,7 +129,7 @@ class QuantizedModel:
 
     @contextmanager
     def applied(self, configuration: Mapping[str, str]) -> Iterator[nn.Module]:
-        """The model with a configuration taken on, for the length of a ``with`` block.
+        """The model with a configuration taken on and in evaluation mode, for the length of a ``with`` block.
 
         Args:
             configuration: ``{site name: format name}``; sites left out stay in float.
@@ -129,13 +140,14 @@ class QuantizedModel:
         changes = self.changes(configuration)
         with ExitStack() as stack:
             for name, (site, target) in changes.weights.items():
-                self._exchange(stack, name, self.weight(site, target))
+                exchange(stack, self.model.get_parameter(name), self.weight(site, target))
             for name, shift in changes.biases.items():
-                self._exchange(stack, name, self.bias(name, shift))
+                exchange(stack, self.model.get_parameter(name), self.bias(name, shift))
             for name, activation in changes.rounding.items():
                 hook = rounding_hook(self.rule(name, activation)[1])
                 module = self.model.get_submodule(name)
                 stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
+            stack.enter_context(in_eval(self.model))
             stack.enter_context(without_attention_fast_path())
             yield self.model
 
@@ -177,11 +189,6 @@ class QuantizedModel:
                 "prepared(task, space, recipe) returns"
             )
         return found
-
-    def _exchange(self, stack: ExitStack, name: str, tensor: Tensor) -> None:
-        parameter = self.model.get_parameter(name)
-        stack.callback(setattr, parameter, "data", parameter.data)
-        parameter.data = tensor
 
 
 def _biases(model: nn.Module, site: Site) -> list[str]:

@@ -23,8 +23,19 @@ if TYPE_CHECKING:
     from .racing import Race
 
 #: A measurement, or why there is none.
-Result = Measurement | NonFiniteOutput
-Done = Callable[[int, Result], None]
+Evaluation = Measurement | NonFiniteOutput
+#: Called with the index and the evaluation of a configuration.
+Done = Callable[[int, Evaluation], None]
+
+
+def execution_key(configuration: Mapping[str, str], names: Sequence[str]) -> tuple[str, ...]:
+    """What configurations are sorted by, so that neighbours agree on the first executed sites for long.
+
+    Args:
+        configuration: ``{site name: format name}``.
+        names: of all sites, in the order in which they run (``space.names``).
+    """
+    return tuple(configuration.get(name, "") for name in names)
 
 
 @dataclass
@@ -75,7 +86,7 @@ class Shard:
     ) -> None:
         self.evaluator = evaluator
         self.split = split
-        self.results: dict[int, Result] = {}
+        self.results: dict[int, Evaluation] = {}
         self._runs = [Run(each, race) for each, race in zip(configurations, races, strict=True)]
         self._changes = [evaluator.quantized.changes(each) for each in configurations]
         self._done = done
@@ -141,7 +152,7 @@ class Shard:
         if run.ended(self._batches):
             self._finish(index, run.measured(self.evaluator.task.metric, self.split))
 
-    def _finish(self, index: int, result: Result) -> None:
+    def _finish(self, index: int, result: Evaluation) -> None:
         self.results[index] = result
         if self._done is not None:
             self._done(index, result)

@@ -23,8 +23,8 @@ class TensorFolder:
     """Safetensors files by name, in which a reader sees all of a file or nothing.
 
     A file is written aside, synced and renamed. It carries the sha256 of its tensors, which is checked once, when it is
-    mapped: a damaged file is reported in the log and in ``notes`` and counts as absent, so that its owner computes it
-    again and replaces it. What is read is a private mapping: its pages are shared among processes and belong to the
+    mapped: a damaged file is logged as a warning and counts as absent, so that its owner computes it again and
+    replaces it. What is read is a private mapping: its pages are shared among processes and belong to the
     page cache, and writing to such a tensor would not reach the file.
 
     Args:
@@ -33,7 +33,6 @@ class TensorFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.notes: list[str] = []
 
     def read(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]] | None:
         """Map a file.
@@ -49,15 +48,15 @@ class TensorFolder:
                 metadata = dict(stream.metadata() or {})
                 tensors = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118 (it is no mapping)
         except (SafetensorError, OSError) as cause:
-            self._note(f"{path}: cannot be read ({cause}); computed again")
+            _LOG.warning("%s: cannot be read (%s); computed again", path, cause)
             return None
         if metadata.pop(_CHECKSUM, "") != checksum(tensors):
-            self._note(f"{path}: the checksum does not fit; computed again")
+            _LOG.warning("%s: the checksum does not fit; computed again", path)
             return None
         return tensors, metadata
 
     def write(self, name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bool:
-        """Write a file; a full or read-only disk is noted, and the caller keeps its tensors in memory.
+        """Write a file; a full or read-only disk is logged as a warning, and the caller keeps its tensors in memory.
 
         Returns:
             Whether the file is there now.
@@ -68,16 +67,12 @@ class TensorFolder:
             with replacing(path) as side:
                 save_file(plain, side, {**(metadata or {}), _CHECKSUM: checksum(plain)})
         except (SafetensorError, OSError) as cause:
-            self._note(f"{path}: cannot be written ({cause}); kept in memory")
+            _LOG.warning("%s: cannot be written (%s); kept in memory", path, cause)
             return False
         return True
 
     def _file(self, name: str) -> Path:
         return self.path / f"{name}.safetensors"
-
-    def _note(self, text: str) -> None:
-        self.notes.append(text)
-        _LOG.warning(text)
 
 
 def checksum(tensors: Mapping[str, Tensor]) -> str:

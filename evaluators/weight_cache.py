@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..errors import InvalidInput
 from ..formats import TensorFormat, weight_name
 from ..space import Site
 from .calibration import VERSION, Calibration
@@ -31,9 +32,14 @@ class WeightCache:
         held: bytes held now.
         computed: how many weights were quantized here.
         mapped: how many were taken from the folder.
+
+    Raises:
+        InvalidInput: the limit is negative.
     """
 
     def __init__(self, calibration: Calibration, limit: int, folder: str | Path | None = None) -> None:
+        if limit < 0:
+            raise InvalidInput(f"quantized weights may take {limit} bytes; give 0 or more")
         self.calibration = calibration
         self.limit = limit
         self.folder = None if folder is None else TensorFolder(folder)

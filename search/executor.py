@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Protocol
 
 from ..errors import NonFiniteOutput
-from ..evaluators import Calibration, Evaluator, FakeQuantEvaluator
+from ..evaluators import Calibration, Evaluator, FakeQuantEvaluator, execution_key
 from ..measurement import Measurement
 from ..space import Configuration, SearchSpace
 from ..task import Split, Task
@@ -69,8 +69,7 @@ class EvaluatorRecipe:
         """A round cut into shards of candidates that agree on the layers that run first, so that they share work."""
 
         def key(work: Work) -> tuple[str, ...]:
-            formats = work.configuration.to_dict()
-            return work.split, *(formats.get(name, "") for name in self.space.names)
+            return work.split, *execution_key(work.configuration.to_dict(), self.space.names)
 
         ordered = sorted(batch, key=key)
         return [ordered[start : start + size] for start in range(0, len(ordered), size)]

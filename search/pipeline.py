@@ -146,9 +146,9 @@ class _Search:
         with self._timed("calibrate"):
             calibration = calibrated(self.task, self.space, self.recipe, self.store, self.progress)
         problem = self._problem(calibration)
-        again = "-bn" if self.recipe.batch_norm else ""  # the same calibration, other statistics
         contexts: dict[Split, str] = {
-            split: evaluation_context(self.task, calibration, split) + again for split in SPLITS[1:]
+            split: evaluation_context(self.task, calibration, split, reestimate_batch_norm=self.recipe.batch_norm)
+            for split in SPLITS[1:]
         }
         known = {
             (digest, split): found

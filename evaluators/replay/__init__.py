@@ -5,7 +5,7 @@ from .capture import NotReplayable, capture
 from .plan import Costs, affordable_cuts, wanted_cuts
 from .prefixes import Output, PrefixRunner, Signature
 from .program import Program, Rounding
-from .replayer import Mode, Replayer
+from .replayer import Mode, Replayer, check_mode
 
 __all__ = [
     "Costs",
@@ -19,6 +19,7 @@ __all__ = [
     "Signature",
     "affordable_cuts",
     "capture",
+    "check_mode",
     "freed_memory_kept",
     "wanted_cuts",
 ]

@@ -24,7 +24,7 @@ from ...errors import BitfrontError
 from ...task import Batch
 from ...tracing import without_attention_fast_path
 from ..equalization import HOOKS
-from ..float_run import first_tensor
+from ..float_run import first_tensor, in_eval
 from ..quantized_model import rounding_hook
 from .liveness import analysed
 from .program import Operation, Program, Slot
@@ -49,7 +49,7 @@ def capture(model: nn.Module, batch: Batch, modules: Sequence[str]) -> Program:
     """The forward pass of a model on inputs shaped like a batch.
 
     Args:
-        model: in evaluation mode; it is as before afterwards.
+        model: captured in evaluation mode; it is as before afterwards.
         batch: an example; only shapes, strides and types matter.
         modules: paths of the modules whose inputs may be rounded.
 
@@ -67,7 +67,7 @@ def capture(model: nn.Module, batch: Batch, modules: Sequence[str]) -> Program:
     args, kwargs = ((), dict(batch.inputs)) if isinstance(batch.inputs, dict) else (batch.inputs, {})
     unreachable: set[str] = set()
     try:
-        with _marked(model, modules, unreachable), torch.no_grad(), without_attention_fast_path():
+        with _marked(model, modules, unreachable), in_eval(model), torch.no_grad(), without_attention_fast_path():
             exported = torch.export.export(model, args, kwargs, strict=False)
     except Exception as cause:
         lines = str(cause).strip().splitlines() or [type(cause).__name__]

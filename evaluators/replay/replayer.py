@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from ...errors import InvalidInput
 from ...task import Batch, Split
 from ..float_reference import FloatReference
 from ..float_run import on_device
@@ -36,9 +37,13 @@ class Replayer:
 
     Attributes:
         reasons: shape of inputs -> why batches of that shape are not replayed.
+
+    Raises:
+        InvalidInput: an unknown mode.
     """
 
     def __init__(self, quantized: QuantizedModel, reference: FloatReference, budget: int, mode: Mode = "auto") -> None:
+        check_mode(mode)
         self.reasons: dict[str, str] = {}
         self._quantized = quantized
         self._reference = reference
@@ -91,6 +96,16 @@ class Replayer:
             # a reference from another worker may differ from this process in the last bits: compare with one made here
         self.reasons[shape] = f"the replay of {split} batch {position} differs from the model"
         del self._runners[shape]
+
+
+def check_mode(mode: str) -> None:
+    """Refuse what is no mode of replay.
+
+    Raises:
+        InvalidInput: it is none.
+    """
+    if mode not in get_args(Mode):
+        raise InvalidInput(f"replay={mode!r}; choose {' or '.join(map(repr, get_args(Mode)))}")
 
 
 def _float_output(runner: PrefixRunner, batch: Batch) -> Tensor:

@@ -1,11 +1,22 @@
 """Whole evaluations against loops, and what they refuse."""
 
+import itertools
+
 import bitfront as bf
 import numpy as np
 import pytest
 import torch
 from bitfront.errors import InvalidInput, NonFiniteOutput, UnknownFormat, UnsupportedModel
-from bitfront.evaluators import Evaluator, FakeQuantEvaluator, QuantizedModel, calibrate, evaluation_context
+from bitfront.evaluators import (
+    Evaluator,
+    FakeQuantEvaluator,
+    QuantizedModel,
+    Race,
+    calibrate,
+    difference,
+    evaluation_context,
+)
+from bitfront.search.executor import EvaluatorRecipe, Work
 from torch import nn
 from torch.nn import functional as F
 
@@ -215,3 +226,225 @@ def test_context():
         evaluation_context(task, calibrate(task, space_of(task, ["w4"])), "validation"),
     }
     assert len(others | {context}) == 4
+
+
+def test_the_context_knows_whether_statistics_are_estimated_again():
+    task = norm_task()
+    calibration = calibrate(task, space_of(task, ["w4"]))
+    contexts = {
+        evaluation_context(task, calibration, "validation", reestimate_batch_norm=again) for again in (False, True)
+    }
+    assert len(contexts) == 2
+    plain = task_of()  # no batch normalization: the same measurements
+    calibration = calibrate(plain, space_of(plain, ["w4"]))
+    contexts = {
+        evaluation_context(plain, calibration, "validation", reestimate_batch_norm=again) for again in (False, True)
+    }
+    assert len(contexts) == 1
+
+
+# re-estimated batch normalization --------------------------------------------------------------------------------
+
+
+def norm_task(calibration=None, gain=1.0):
+    """Two linear layers, a batch normalization between them; ``gain`` on the input of the normalization."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3))
+    model[1].running_mean.normal_()
+    with torch.no_grad():
+        model[0].weight.mul_(gain)
+    data = [torch.randn(8, 4) for _ in range(4)]
+    return bf.Task(model, calibration=calibration or data[:1], validation=data[1:3], holdout=data[3:])
+
+
+def test_float_statistics_that_are_not_finite_are_one_error():
+    task = norm_task(calibration=[torch.full((8, 4), 3e38)], gain=10)
+    space = bf.SearchSpace.from_model(task.model, task.validation[0], formats=["w2", "w4"])
+    runs = []
+    task.model[1].register_forward_pre_hook(lambda *_: runs.append(1))
+    evaluator = FakeQuantEvaluator(task, space, calibrate(task, space), reestimate_batch_norm=True)
+    chosen = [space.uniform("w2"), space.uniform("w4")] * 3
+    runs.clear()
+    with pytest.raises(NonFiniteOutput, match="the float model on the calibration data: the input of 1 holds NaN"):
+        evaluator.evaluate_many(chosen, done=lambda *_: pytest.fail("a candidate was judged"))
+    assert len(runs) == len(task.validation) + 1
+    with pytest.raises(NonFiniteOutput, match="the float model on the calibration data"):
+        evaluator.evaluate(chosen[0])
+
+
+def test_what_is_not_finite_is_looked_for_under_the_statistics_that_were_taken_on():
+    """Rounding one channel to 0 makes its re-estimated variance tiny; only under that does the output overflow."""
+    model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.BatchNorm1d(2, affine=False, eps=1e-12), nn.Linear(2, 1))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[1.0, 0.1], [1.0, 0.0]]))
+        model[2].weight.fill_(3e35)
+        model[2].bias.zero_()
+    calibration = torch.tensor([[0.0, 30.0], [0.0, -30.0], [0.0, 1.0], [0.0, -1.0]])
+    data = [torch.ones(2, 2)] * 2
+    task = bf.Task(model, calibration=[calibration], validation=data[:1], holdout=data[1:], quality="relative_error")
+    space = bf.SearchSpace.from_model(model, data[0], formats=["w2"])
+    scales = calibrate(task, space)
+    scales.weights["0", "w2"].scale.fill_(1.0)  # 0.1 becomes 0: the first channel no longer varies there
+    evaluator = FakeQuantEvaluator(task, space, scales, reestimate_batch_norm=True)
+    assert FakeQuantEvaluator(task, space, scales).evaluate({"0": "w2"}).samples == 2
+    with pytest.raises(NonFiniteOutput, match=r"first in the output of site 2 \(float\)$"):
+        evaluator.evaluate({"0": "w2"})
+
+
+def test_a_model_without_batch_normalization_is_replayed_though_it_was_asked_for():
+    task = task_of()
+    space = space_of(task)
+    evaluator = FakeQuantEvaluator(task, space, replay="always", reestimate_batch_norm=True)
+    assert not evaluator.reestimate_batch_norm
+    assert evaluator.replayer.worthwhile(2, "validation")
+    evaluator = FakeQuantEvaluator(norm_task(), space_of(norm_task(), ["w4"]), None, replay="always")
+    assert evaluator.replayer.worthwhile(2, "validation")
+    evaluator = FakeQuantEvaluator(
+        norm_task(), space_of(norm_task(), ["w4"]), replay="always", reestimate_batch_norm=True
+    )
+    assert evaluator.reestimate_batch_norm
+    assert not evaluator.replayer.worthwhile(2, "validation")
+
+
+# evaluation mode -------------------------------------------------------------------------------------------------
+
+
+class Regular(nn.Module):
+    """Batch normalization and dropout: both compute something else in training mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.norm, self.b = nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, x):
+        return self.b(self.dropout(F.relu(self.norm(self.a(x)))))
+
+
+def modes(model):
+    return [module.training for module in model.modules()]
+
+
+@pytest.mark.parametrize("replay", ["always", "never"])
+@pytest.mark.parametrize("again", [False, True])
+def test_a_model_in_training_mode_is_evaluated_in_evaluation_mode(replay, again):
+    torch.manual_seed(0)
+    data = [torch.randn(8, 4) for _ in range(4)]
+    task = bf.Task(Regular(), calibration=data[:1], validation=data[1:3], holdout=data[3:])
+    space = bf.SearchSpace.from_model(task.model, data[0], formats=["w2", "w4", "w8a8"])
+    chosen = [space.uniform("w2"), space.uniform("w4"), {"b": "w8a8"}, {}]
+    calibration = calibrate(task, space)
+    expected = [
+        FakeQuantEvaluator(task, space, calibration, reestimate_batch_norm=again).evaluate(each).values
+        for each in chosen
+    ]
+    task.model.train()
+    task.model.a.eval()  # each module has a mode of its own
+    before, statistics = modes(task.model), [buffer.clone() for buffer in task.model.buffers()]
+    evaluator = FakeQuantEvaluator(task, space, calibrate(task, space), replay=replay, reestimate_batch_norm=again)
+    assert [evaluator.evaluate(each).values for each in chosen] == expected
+    assert [found.values for found in evaluator.evaluate_many(chosen)] == expected
+    assert not evaluator.not_replayed
+    assert bf.evaluate(task, chosen[0], "validation").samples == 16
+    assert modes(task.model) == before
+    assert all(map(torch.equal, statistics, task.model.buffers()))
+
+
+# changes behind the evaluator's back -----------------------------------------------------------------------------
+
+
+def replace_parameter(model):
+    model.fc.weight = nn.Parameter(torch.ones(8, 8))
+
+
+def move_data(model):
+    model.fc.weight.data = model.fc.weight.data.clone()
+
+
+def step(model):
+    with torch.no_grad():
+        model.fc.bias.add_(1)
+
+
+def load(model):
+    model.load_state_dict({name: tensor * 2 for name, tensor in model.state_dict().items()})
+
+
+@pytest.mark.parametrize("change", [replace_parameter, move_data, step, load])
+def test_weights_that_changed_since_are_refused(change):
+    task = task_of()
+    space = space_of(task, ["w4"])
+    evaluator = FakeQuantEvaluator(task, space)
+    before = evaluator.evaluate(space.uniform("w4"))
+    assert evaluator.evaluate_many([space.uniform("w4")] * 2)[1].values == before.values
+    change(task.model)
+    for measure in (evaluator.evaluate, lambda chosen: evaluator.evaluate_many([chosen])):
+        with pytest.raises(InvalidInput, match=r"weights changed since this evaluator was made \(.+\); make a new one"):
+            measure(space.uniform("w4"))
+    FakeQuantEvaluator(task, space).evaluate(space.uniform("w4"))
+
+
+def test_statistics_that_changed_since_are_refused():
+    task = norm_task()
+    space = space_of(task, ["w4"])
+    evaluator = FakeQuantEvaluator(task, space, reestimate_batch_norm=True)
+    evaluator.evaluate(space.uniform("w4"))
+    task.model.train()(torch.randn(8, 4))
+    with pytest.raises(InvalidInput, match=r"statistics of batch normalization changed .* \(1\)"):
+        evaluator.evaluate(space.uniform("w4"))
+
+
+# bad arguments ---------------------------------------------------------------------------------------------------
+
+
+def test_bad_arguments_are_refused():
+    task = task_of()
+    space = space_of(task, ["w4"])
+    calibration = calibrate(task, space)
+    with pytest.raises(InvalidInput, match="replay='sometimes'; choose 'auto' or 'always' or 'never'"):
+        FakeQuantEvaluator(task, space, calibration, replay="sometimes")
+    with pytest.raises(InvalidInput, match="cache_bytes=-1; give 0 or more"):
+        FakeQuantEvaluator(task, space, calibration, cache_bytes=-1)
+    evaluator = FakeQuantEvaluator(task, space, calibration)
+    for measure in (evaluator.evaluate, lambda chosen, split: bf.evaluate(task, chosen, split)):
+        with pytest.raises(
+            InvalidInput, match="unknown split 'test'; choose 'calibration' or 'validation' or 'holdout'"
+        ):
+            measure({}, "test")
+        with pytest.raises(InvalidInput, match=r"a configuration is a mapping \{site name: format name\}, got str"):
+            measure("w4", "holdout")
+    race = Race(evaluator.evaluate({"fc": "w4"}).values)
+    for races in ([], [race]):
+        with pytest.raises(InvalidInput, match=f"{len(races)} races for 2 configurations; give one, or None, for each"):
+            evaluator.evaluate_many([{}, {}], races=races)
+
+
+def test_a_stopped_measurement_is_shorter_and_not_comparable():
+    task = task_of()
+    space = space_of(task, ["w2", "w8"])
+    evaluator = FakeQuantEvaluator(task, space)
+    rival = evaluator.evaluate(space.uniform("w8"))
+    lost = evaluator.evaluate(space.uniform("w2"), race=Race(rival.values, error=0.5))
+    assert lost.samples == len(lost.values) < rival.samples == task.samples("validation")
+    with pytest.raises(InvalidInput, match="not measured on the same samples"):
+        difference(lost, rival)
+
+
+def test_shards_are_cut_in_the_order_of_the_evaluator():
+    task = task_of()
+    space = space_of(task, ["w2", "w4"])
+    calibration = calibrate(task, space)
+    chosen = [
+        bf.Configuration.from_dict({"embed": a, "fc": b, "head": c})
+        for c in ("w4", "w2") for b in ("w4", "w2") for a in ("w4", "w2")
+    ]  # fmt: skip
+    works = [Work(each, split) for split in ("validation", "holdout") for each in chosen]
+    ordered = [chosen[index] for index in FakeQuantEvaluator(task, space, calibration).order(chosen)]
+    assert [tuple(each[name] for name in space.names) for each in ordered] == sorted(
+        itertools.product(("w2", "w4"), repeat=3)
+    )
+    shards = EvaluatorRecipe(task, space, calibration).shards(works, 3)
+    assert list(map(len, shards)) == [3, 3, 3, 3, 3, 1]
+    flat = [work for shard in shards for work in shard]
+    assert [work.configuration for work in flat] == ordered * 2
+    assert [work.split for work in flat] == ["holdout"] * 8 + ["validation"] * 8

@@ -2,13 +2,15 @@
 
 import copy
 import itertools
+from contextlib import nullcontext
 
 import bitfront as bf
 import pytest
 import torch
-from bitfront.errors import InvalidInput, UnknownFormat
-from bitfront.evaluators import QuantizedModel, calibrate
+from bitfront.errors import InvalidInput, UnknownFormat, UnsupportedModel
+from bitfront.evaluators import QuantizedModel, calibrate, run_float
 from bitfront.formats import Format
+from bitfront.task import Batch
 from torch import nn
 from torch.nn import functional as F
 
@@ -259,3 +261,37 @@ def test_integers_where_a_float_should_enter():
         model(data[0])
     with pytest.raises(InvalidInput, match="no range for a8 at 0"), quantized.applied({"0": "w8a8"}):
         model(data[0])
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError])
+def test_evaluation_mode_inside_and_every_modules_own_mode_afterwards(made, error):
+    task, space, calibration = made
+    quantized = QuantizedModel(task.model, space, calibration)
+    task.model.train()
+    task.model.attn.eval()
+    before = [module.training for module in task.model.modules()]
+    try:
+        with pytest.raises(error) if error else nullcontext(), quantized.applied({"fc": "w4"}) as model:
+            assert not any(module.training for module in model.modules())
+            with quantized.applied({"fc": "w2"}):
+                pass
+            assert not any(module.training for module in model.modules())
+            if error:
+                raise error
+        assert [module.training for module in task.model.modules()] == before
+        with pytest.raises(UnsupportedModel):
+            run_float(task.model, Batch.of(torch.ones(2, 2)), "validation")  # floats are no indices
+        assert [module.training for module in task.model.modules()] == before
+    finally:
+        task.model.eval()
+
+
+def test_two_quantized_models_of_one_model_nest(made):
+    task, space, calibration = made
+    one, other = (QuantizedModel(task.model, space, calibration) for _ in range(2))
+    before = snapshot(task.model)
+    with one.applied(space.uniform("w2")), other.applied({"fc": "w4"}), one.applied({"fc": "w8"}):
+        pass
+    assert same(before, snapshot(task.model))
+    with one.applied({}):
+        pass

@@ -5,6 +5,7 @@ from pathlib import Path
 import bitfront as bf
 import pytest
 import torch
+from bitfront.errors import InvalidInput
 from bitfront.evaluators import FakeQuantEvaluator, QuantizedModel, calibrate
 from bitfront.evaluators.float_reference import FloatReference
 from bitfront.evaluators.tensor_files import TensorFolder
@@ -86,19 +87,20 @@ def test_damaged_files_are_reported_and_computed_again(made, tmp_path, damage, c
     cache = WeightCache(made[2], 10**9, tmp_path)
     assert torch.equal(weight_of(made, cache, "w2"), expected)
     assert (cache.computed, cache.mapped) == (1, 0)
-    assert len(cache.folder.notes) == 1
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "computed again" in caplog.text
+    caplog.clear()
     again = WeightCache(made[2], 10**9, tmp_path)  # the good file has replaced the bad one
     assert torch.equal(weight_of(made, again, "w2"), expected)
-    assert (again.computed, again.folder.notes) == (0, [])
+    assert (again.computed, caplog.text) == (0, "")
 
 
-def test_a_folder_that_cannot_be_written(made, tmp_path):
+def test_a_folder_that_cannot_be_written(made, tmp_path, caplog):
     (tmp_path / "file").write_text("")
     cache = WeightCache(made[2], 10**9, tmp_path / "file")
     plain = weight_of(made, WeightCache(made[2], 10**9), "w2")
     assert torch.equal(weight_of(made, cache, "w2"), plain)
-    assert "kept in memory" in cache.folder.notes[0]
+    assert "kept in memory" in caplog.text
 
 
 def test_files_are_named_by_everything_that_the_weight_depends_on(made, tmp_path):
@@ -158,7 +160,11 @@ def test_evaluators_with_and_without_a_folder_agree(made, tmp_path):
     assert found[0].values == found[1].values == found[2].values
 
 
-def test_reading_a_file_that_is_not_there(tmp_path):
-    folder = TensorFolder(tmp_path)
-    assert folder.read("nothing") is None
-    assert folder.notes == []
+def test_reading_a_file_that_is_not_there(tmp_path, caplog):
+    assert TensorFolder(tmp_path).read("nothing") is None
+    assert caplog.text == ""
+
+
+def test_less_than_no_memory(made):
+    with pytest.raises(InvalidInput, match="may take -5 bytes; give 0 or more"):
+        WeightCache(made[2], -5)
