@@ -12,7 +12,8 @@ fp8, dynamic per token: Ada on        vLLM, "FP8 W8A8" (Ada, Hopper and Blackwel
 fp8 in squares of 128: Hopper on      Transformer Engine (FP8 block scaling; compute capability 9.0 and later)
 fp8 weights alone: Turing to Hopper   vLLM, "FP8 W8A8" (Marlin, W8A16 on Turing and Ampere), "Quantization" (Marlin row)
 int8 x int8: Turing to Hopper         vLLM, "INT8 W8A8" (not on compute capability 10.0 and later), x86 and Arm CPUs
-int8 x int8, static: Ampere on        Model Optimizer (INT8: per-channel weights, per-tensor activations; TensorRT)
+int8 x int8, static: Ampere on        Model Optimizer (INT8: per-channel weights, per-tensor activations; TensorRT: both
+                                      symmetric, it has no zero-points)
 int4, int8 weights alone              vLLM, "Quantization" (GPTQ, AWQ: Turing to Hopper, x86 CPU; Marlin: to Hopper)
 int4 weights in groups: Ampere on     Model Optimizer (W4A16, block-wise)
 int4 weights, fp8 inputs: Ada on      Model Optimizer (W4A8, block-wise weights, per-tensor inputs; TensorRT-LLM)
@@ -105,7 +106,9 @@ def _both(target: Format) -> _Rules:
     whole = weight.number == value.number == "int" and weight.bits == value.bits == 8 and weight.symmetric
     if whole and weight.granularity in ("tensor", "channel") and (static or per_token):
         rules = [("vLLM", ("turing", "hopper")), ("vLLM", _CPU)]
-        return [*rules, ("TensorRT", ("ampere", "blackwell")), ("onnxruntime", _CPU)] if static else rules
+        if static and value.symmetric:
+            rules.append(("TensorRT", ("ampere", "blackwell")))
+        return [*rules, ("onnxruntime", _CPU)] if static else rules
     if weight.number == "int" and weight.bits == 4 and weight.granularity == "group" and _is_e4m3(value) and static:
         return [("TensorRT-LLM", ("ada", "blackwell"))]
     return []

@@ -25,7 +25,7 @@ from .quantizers import (
 )
 
 #: Raise when a quantizer changes what it computes: stored evaluations of older versions are then not reused.
-VERSION = 3
+VERSION = 4
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 Advance = Callable[[int], None]

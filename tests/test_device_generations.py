@@ -13,7 +13,8 @@ from bitfront.formats import Format, names
         ("w4", ("turing", "ampere", "ada", "hopper", "cpu")),
         ("w8", ("turing", "ampere", "ada", "hopper", "cpu")),
         ("w2g32", ("cpu",)),
-        ("w8a8", GENERATIONS),
+        ("w8a8", ("turing", "ampere", "ada", "hopper", "cpu")),
+        ("w8a8s", GENERATIONS),
         ("w8a8d", ("turing", "ampere", "ada", "hopper", "cpu")),
         ("fp8", ("ada", "hopper", "blackwell")),
         ("fp8d", ("ada", "hopper", "blackwell")),
@@ -39,6 +40,13 @@ def test_documented_kernels(name, expected):
 @pytest.mark.parametrize("name", ["w3", "w5", "w4t", "w7a7", "w4a4", "w4b128", "we3m2", "we2m1g32", "w8a8c", "w2a8"])
 def test_no_kernel_is_claimed_that_nobody_documents(name):
     assert generations(Format.parse(name)) == {}
+
+
+def test_tensorrt_takes_symmetric_activations_only():
+    for name in ("w8a8", "w8a8d", "w8a8dz"):
+        assert not any("TensorRT" in libraries for libraries in generations(Format.parse(name)).values())
+    found = generations(Format.parse("w8a8s"))
+    assert [name for name in found if "TensorRT" in found[name]] == ["ampere", "ada", "hopper", "blackwell"]
 
 
 @pytest.mark.parametrize("name", names())

@@ -118,7 +118,8 @@ class Histogram:
     def _grow(self, seen: Range) -> None:
         """Merge bins until the magnitudes of ``seen`` fit."""
         largest = torch.maximum(-seen.low, seen.high)
-        needed = torch.frexp(largest).exponent.clamp_(min=_SMALLEST_EXPONENT)  # largest < 2^needed
+        # largest < 2^needed; frexp gives 0 the exponent 0
+        needed = torch.frexp(largest).exponent.masked_fill_(largest == 0, _SMALLEST_EXPONENT).clamp_(_SMALLEST_EXPONENT)
         shift = (needed - self._exponent).clamp_(0, 31)
         rows = shift.nonzero()[:, 0]
         if not len(rows):

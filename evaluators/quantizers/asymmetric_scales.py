@@ -4,9 +4,12 @@ With :math:`l = \min(\min w, 0)` and :math:`h = \max(\max w, 0)`, the min-max ch
 
 .. math:: s = (h - l) / (2^b - 1), \qquad z = \operatorname{clamp}(\operatorname{round}(-l / s), 0, 2^b - 1)
 
-(Jacob et al. 2018, arXiv:1712.05877, section 3): z is a code, so zero is exact. The choice of least squared error tries
-ranges :math:`[\alpha l, \beta h]` on a grid, then scales and zero-points around the best; each candidate's scale is
-taken to the minimum of its parabola, :math:`s = \langle w, u \rangle / \langle u, u \rangle` with :math:`u = q - z`.
+(Jacob et al. 2018, arXiv:1712.05877, section 3), every operation rounded to float32: z is a code, so zero is exact.
+Static and dynamic activations and weights share this rule.
+
+The choice of least squared error tries ranges :math:`[\alpha l, \beta h]` on a grid, then scales and zero-points around
+the best; each candidate's scale is taken to the minimum of its parabola, :math:`s = \langle w, u \rangle / \langle u, u
+\rangle` with :math:`u = q - z`.
 """
 
 from __future__ import annotations
@@ -34,10 +37,14 @@ def range_scales(low: Tensor, high: Tensor, target: TensorFormat) -> tuple[Tenso
         target: an asymmetric integer; scales are rounded to fp16 where it stores them so.
 
     Returns:
-        Scales and zero-points of that shape, float32; 1 and 0 where the range is empty.
+        Scales and zero-points of that shape, float32; 1 and 0 where the range is (nearly) empty.
     """
     low, high = low.clamp(max=0.0), high.clamp(min=0.0)
-    scale = plain_scale(high - low, target)
+    scale = torch.where(
+        (high - low).isinf(),  # of finite ends: halves of float32 are exact
+        2 * plain_scale(high / 2 - low / 2, target),
+        plain_scale(high - low, target),
+    )
     if target.scale == "fp16":
         scale = fp16_scale(scale)
     return scale, (-low / scale).round_().clamp_(*target.levels)

@@ -29,8 +29,12 @@ _TINY = torch.finfo(torch.float32).tiny  # below it, float32 runs out of bits
 
 
 def plain_scale(largest: Tensor, target: TensorFormat) -> Tensor:
-    """The float32 scale that maps the largest magnitude to the largest element; 1 where that is zero."""
-    return torch.where(largest == 0, 1.0, divided(largest, target.largest).clamp(min=_TINY))
+    """The float32 scale that maps the largest magnitude to the largest element.
+
+    It is 1 where it would be zero or subnormal: too few bits are left of it, and some runtimes read it as 0.
+    """
+    scale = divided(largest, target.largest)
+    return torch.where(scale < _TINY, 1.0, scale)
 
 
 def fp16_scale(scale: Tensor) -> Tensor:

@@ -24,12 +24,12 @@ def in_chunks(value: Tensor, step: Callable[[Tensor, Tensor], object]) -> Tensor
             the same tensor.
 
     Returns:
-        A new tensor of the type, shape and, if it is dense, the strides of ``value``.
+        A new dense tensor of the type, shape and order of axes (channels_last and the like) of ``value``.
     """
     value = value.detach()
     result = torch.empty_like(value)
-    if result.stride() != value.stride():  # value has gaps or overlaps
-        value = value.clone(memory_format=torch.contiguous_format)
+    if result.stride() != value.stride():  # value has gaps or overlaps; result has neither, in the same order of axes
+        value = result.copy_(value)
     whole = value.dtype == torch.float32
     if value.device.type != "cpu" or value.numel() <= _CHUNK:
         if whole:

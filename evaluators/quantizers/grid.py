@@ -6,9 +6,10 @@ Minifloats with E exponent and M mantissa bits and bias :math:`b = 2^{E-1} - 1`:
 
 .. math:: 2^{e - b} (1 + m / 2^M) \quad (e \ge 1), \qquad 2^{1 - b}\, m / 2^M \quad (e = 0)
 
-Values round half to even in the mantissa (without mantissa bits: half up in magnitude); what lies beyond the largest
-finite value saturates to it (the saturating conversion of ONNX ``Cast`` and of OCP MX; ``torch.Tensor.to`` gives NaN or
-infinity there instead). NaN stays NaN.
+A value in the middle of two elements goes to the even mantissa. Without mantissa bits it goes to the larger magnitude,
+but half of the smallest power of two to zero. What lies beyond the largest finite value, infinity too, saturates to it
+(the saturating conversion of ONNX ``Cast`` and of OCP MX; ``torch.Tensor.to`` gives NaN or infinity there instead). NaN
+stays NaN.
 
 nf4 (Dettmers et al. 2023, arXiv:2305.14314, appendix E): the nearest of 16 values, the lower one at equal distance.
 """

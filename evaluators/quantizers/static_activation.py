@@ -4,6 +4,8 @@ Integers: :math:`\hat x = s (\operatorname{clamp}(\operatorname{round}(x / s) + 
 half to even (Jacob et al. 2018, arXiv:1712.05877, eq. 1; ONNX ``QuantizeLinear`` and ``DequantizeLinear``). Since z is
 an integer, this is :math:`s \operatorname{clamp}(\operatorname{round}(x / s), q_{\min} - z, q_{\max} - z)`, to the bit.
 Minifloats: :math:`\hat x = s \operatorname{nearest}(x / s)` with ``grid.nearest``.
+
+Infinity saturates like every value beyond the range, as in ``QuantizeLinear``; NaN stays NaN.
 """
 
 from __future__ import annotations
@@ -58,22 +60,21 @@ class ActivationQuantizer:
     def from_range(low: float, high: float, bits: int, symmetric: bool = False) -> ActivationQuantizer:
         """The quantizer whose codes cover [min(low, 0), max(high, 0)], so that zero is exact.
 
-        Symmetric: the larger end is the largest positive code.
+        Symmetric: the larger end is the largest positive code. The scale is a normal float32, as runtimes store it;
+        scale and zero-point are computed in float32, by the rule that dynamic activations and weights have
+        (``plain_scale``, ``range_scales``).
 
         Raises:
-            InvalidInput: the range is not finite.
+            InvalidInput: the range is not finite in float32.
         """
-        low, high = min(low, 0.0), max(high, 0.0)
-        if not (abs(low) < float("inf") and abs(high) < float("inf")):
+        ends = torch.tensor([low, high], dtype=torch.float32)
+        if not bool(ends.isfinite().all()):
             raise _not_finite(low, high)
-        top = 2 ** (bits - 1) - 1 if symmetric else 2**bits - 1
-        # float32 throughout: the runtime stores the scale in float32 and divides by that very number
-        width = max(-low, high) if symmetric else high - low
-        scale = float(torch.tensor(width / top, dtype=torch.float32))
-        if scale < torch.finfo(torch.float32).tiny:  # too few bits are left of it, and some runtimes read it as 0
-            scale = 1.0
-        zero_point = 0 if symmetric else min(max(round(-low / scale), 0), top)
-        return ActivationQuantizer(scale, zero_point, bits, symmetric)
+        target = TensorFormat("int", bits, symmetric=symmetric)
+        if symmetric:
+            return ActivationQuantizer(float(plain_scale(ends.abs().amax(), target)), 0, bits, True)
+        scale, zero_point = range_scales(ends[0], ends[1], target)
+        return ActivationQuantizer(float(scale), int(zero_point), bits)
 
     @property
     def levels(self) -> tuple[int, int]:

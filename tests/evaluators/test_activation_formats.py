@@ -95,6 +95,23 @@ def test_nan_stays_and_spoils_no_other_token(name):
     assert torch.equal(rounded[others], clean[others])
 
 
+@pytest.mark.parametrize("name", ["a8", "a8s", "a4", "ae4m3", "ae2m1", "a8c", "a8cs", "ae4m3c"])
+def test_static_scales_saturate_infinity(name):
+    value = example()
+    quantizer = quantizer_of(name, value)
+    ends = torch.stack([torch.full((160,), -math.inf), torch.full((160,), math.inf)])
+    assert torch.equal(quantizer(ends), quantizer(ends.clamp(-1e30, 1e30)))
+    assert bool(quantizer(ends).isfinite().all())
+
+
+@pytest.mark.parametrize("name", ["a8d", "a8dz", "ae4m3d", "a8g32"])
+def test_dynamic_float32_scales_turn_infinity_into_nan(name):
+    value = example()
+    value[1, 1, 7] = math.inf
+    spoilt = quantizer_of(name, value)(value)[1, 1, : target_of(name).group or None]
+    assert bool(spoilt.isnan().all())
+
+
 @pytest.mark.parametrize("name", ["a8", "a8s", "a8c", "ae4m3", "anvfp4"])
 def test_static_formats_need_a_finite_range(name):
     target = target_of(name)

@@ -112,6 +112,12 @@ def test_minifloats_against_a_search_in_float64(split):
     np.testing.assert_array_equal(nearest(torch.from_numpy(value), target).numpy(), expected.astype(np.float32))
 
 
+def test_ties_without_mantissa_bits_go_up_but_for_half_of_the_smallest_element():
+    target = minifloat(3, 0)  # 0, 1/4, 1/2, 1, 2, ...
+    value = torch.tensor([0.125, 0.375, 0.75, 1.5, 3.0])
+    assert nearest(torch.cat([value, -value]), target).tolist() == [0, 0.5, 1, 2, 4, 0, -0.5, -1, -2, -4]
+
+
 @pytest.mark.parametrize("target", NARROW, ids=label)
 def test_saturation_nan_and_zero(target):
     low = -target.largest if target.symmetric else 0.0

@@ -1,11 +1,14 @@
 """Integer quantizers, bit for bit: against a naive numpy reference and against onnxruntime."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from bitfront.errors import InvalidInput
 from bitfront.evaluators.quantizers import ActivationQuantizer, Range, WeightScale, activation_quantizer
 from bitfront.evaluators.quantizers import quantize_weight as quantize
+from bitfront.evaluators.quantizers.asymmetric_scales import range_scales
 from bitfront.formats import TensorFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -119,7 +122,48 @@ def test_a_range_below_the_smallest_float_is_no_division_by_zero():
         assert quantizer(torch.tensor([0.0, high, 3.0])).tolist() == [0, 0, 3]
 
 
-@pytest.mark.parametrize("bounds", [(float("-inf"), 0.0), (0.0, float("inf")), (float("nan"), 1.0)])
+@settings(max_examples=200)
+@given(st.floats(width=32, allow_nan=False, allow_infinity=False), st.floats(0, 2, width=32), st.integers(2, 8))
+def test_static_dynamic_and_feature_ranges_have_one_rule(end, ratio, bits):
+    """Scale and zero-point of a range, whoever asks; numpy does the arithmetic in float32, too."""
+    other = np.float32(-end) * np.float32(ratio / 2)
+    low, high = float(min(end, other, 0)), float(max(end, other, 0))
+    target = TensorFormat("int", bits, "tensor", symmetric=False)
+    one = ActivationQuantizer.from_range(low, high, bits)
+    scale, zero_point = range_scales(torch.tensor([low]), torch.tensor([high]), target)
+    assert (one.scale, one.zero_point) == (float(scale), int(zero_point))
+    feature = replace(target, granularity="channel")
+    channel = activation_quantizer(feature, Range(torch.tensor([low]), torch.tensor([high])))
+    assert (one.scale, one.zero_point) == (*channel.scale, *channel.zero_point)
+    with np.errstate(over="ignore"):
+        width = np.float32(high) - np.float32(low)
+    expected = width / np.float32(2**bits - 1)
+    if np.isfinite(width) and expected >= np.finfo(np.float32).tiny:
+        assert one.scale == expected
+        assert one.zero_point == np.rint(np.float32(-low) / expected)
+    symmetric = activation_quantizer(replace(feature, symmetric=True), Range(torch.tensor([low]), torch.tensor([high])))
+    assert ActivationQuantizer.from_range(low, high, bits, symmetric=True).scale == symmetric.scale[0]
+
+
+def test_random_ranges_have_one_rule():
+    ends = torch.randn(2, 2000, generator=torch.Generator().manual_seed(0))
+    low, high = ends.amin(0).clamp(max=0), ends.amax(0).clamp(min=0)
+    scales, zero_points = range_scales(low, high, TensorFormat("int", 8, "tensor", symmetric=False))
+    for *bounds, scale, zero_point in zip(*(each.tolist() for each in (low, high, scales, zero_points)), strict=True):
+        assert ActivationQuantizer.from_range(*bounds, 8) == ActivationQuantizer(scale, int(zero_point), 8)
+
+
+def test_a_range_as_wide_as_float32():
+    """The width of the range is no float32, its scale is."""
+    end = float(np.float32(3e38))
+    quantizer = ActivationQuantizer.from_range(-end, end, 8)
+    assert quantizer.scale == float(np.float32(2 * end / 255))
+    assert quantizer.zero_point in (127, 128)
+    value = torch.tensor([-end, -1e38, 0.0, 1e38])
+    assert bool(((quantizer(value).double() - value.double()).abs() <= quantizer.scale).all())
+
+
+@pytest.mark.parametrize("bounds", [(float("-inf"), 0.0), (0.0, float("inf")), (float("nan"), 1.0), (-1e39, 0.0)])
 def test_a_range_that_is_not_finite(bounds):
     with pytest.raises(InvalidInput, match="not finite"):
         ActivationQuantizer.from_range(*bounds, 8)

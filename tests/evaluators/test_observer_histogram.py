@@ -67,6 +67,22 @@ def test_the_ends_of_float32(value):
     assert float(points) == pytest.approx(value, rel=1e-3, abs=1e-30)
 
 
+def test_zeros_leave_the_bins_as_fine_as_they_are():
+    """An all-zero batch, and a feature that is dead in it, must not widen bins to [-1, 1)."""
+    small = torch.tensor([[3e-7, 0.0], [-1e-7, 0.0]])
+    dead = torch.zeros(5, 2)
+    alone, later, first = filled(small), filled(small, dead), filled(dead, small)
+    assert float(alone.width[0]) == 2.0**-21 / (alone.bins / 2)
+    for histogram in (later, first):
+        assert torch.equal(histogram.width, alone.width)
+        assert torch.equal(histogram.zeros, torch.tensor([5, 7]))
+        assert all(torch.equal(one, other) for one, other in zip(histogram.points(), alone.points(), strict=True))
+    assert torch.equal(filled(dead).width, Histogram(2).width)
+    assert filled(dead).quantile(1.0).tolist() == [0.0, 0.0]
+    one = filled(torch.zeros(4, 1), small[:, :1])
+    assert torch.equal(one.width, alone.width[:1])
+
+
 def test_many_values_are_counted_in_chunks():
     torch.manual_seed(0)
     for shape in ((200_001, 1), (1_003, 200)):
