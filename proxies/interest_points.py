@@ -50,7 +50,7 @@ class InterestPoints:
 
     Args:
         samples: calibration samples, drawn with the seed.
-        batch: how many are run at a time.
+        batch: how many are run at a time; ``None``: as in the data, more where inputs are small.
         points: how many outputs are compared, the model's own included.
         weighting: ``"average"`` or ``"last"``.
     """
@@ -62,7 +62,11 @@ class InterestPoints:
     source = "Sony Model Compression Toolkit, mixed precision, normalized MSE at interest points; no paper"
 
     def __init__(
-        self, samples: int = 32, batch: int = 16, points: int = 16, weighting: Literal["average", "last"] = "average"
+        self,
+        samples: int = 32,
+        batch: int | None = None,
+        points: int = 16,
+        weighting: Literal["average", "last"] = "average",
     ) -> None:
         self.samples = samples
         self.batch = batch

@@ -51,14 +51,14 @@ class _Measured:
 
     Args:
         samples: calibration samples, drawn with the seed.
-        batch: how many are run at a time.
+        batch: how many are run at a time; ``None``: as in the data, more where inputs are small.
     """
 
     name: str
     additive = True
     gradients = 0
 
-    def __init__(self, samples: int = 64, batch: int = 32) -> None:
+    def __init__(self, samples: int = 64, batch: int | None = None) -> None:
         self.samples = samples
         self.batch = batch
 

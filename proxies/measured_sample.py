@@ -14,13 +14,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def seeded_sample(batches: Sequence[Batch], samples: int, size: int, seed: int, proxy: str) -> list[Batch]:
+#: Input elements that are worth running together: below, the calls of many small operations cost most of the time.
+_ELEMENTS = 1 << 14
+
+
+def seeded_sample(batches: Sequence[Batch], samples: int, size: int | None, seed: int, proxy: str) -> list[Batch]:
     """Samples drawn without replacement, in batches of at most ``size``.
 
     Args:
         batches: what is drawn from.
         samples: how many; all if there are no more.
-        size: samples of one batch; samples of unequal shapes never share one.
+        size: samples of one batch; samples of unequal shapes never share one. ``None``: as many as in the first batch
+            of the data, or more if inputs are so small that more fit into 16,384 elements.
         seed: of the draw; without effect where all are taken.
         proxy: name, for messages.
 
@@ -30,6 +35,10 @@ def seeded_sample(batches: Sequence[Batch], samples: int, size: int, seed: int, 
     Raises:
         InvalidInput: ``samples`` or ``size`` is below 1.
     """
+    if size is None:
+        first = batches[0]
+        each = sum(tensor.numel() for tensor in first.tensors.values()) / len(first)
+        size = max(len(first), int(_ELEMENTS / max(each, 1)))
     if samples < 1 or size < 1:
         raise InvalidInput(f"{proxy} needs samples and batch of at least 1, got {samples}, {size}")
     places = [(batch, row) for batch in batches for row in range(len(batch))]

@@ -46,7 +46,7 @@ class Pairwise:
 
     Args:
         samples: calibration samples, drawn with the seed.
-        batch: how many are run at a time.
+        batch: how many are run at a time; ``None``: as in the data, more where inputs are small.
         sites: how many sites are paired with each other.
     """
 
@@ -58,7 +58,7 @@ class Pairwise:
     gradients = 0
     source = "Deng et al. 2023, CLADO, arXiv:2307.05657"
 
-    def __init__(self, samples: int = 64, batch: int = 32, sites: int = 8) -> None:
+    def __init__(self, samples: int = 64, batch: int | None = None, sites: int = 8) -> None:
         self.samples = samples
         self.batch = batch
         self.sites = sites

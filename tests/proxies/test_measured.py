@@ -192,6 +192,13 @@ def test_the_sample_is_drawn_with_the_seed_and_bounded():
         seeded_sample(batches, 0, 4, 0, "x")
 
 
+def test_small_inputs_are_run_in_larger_batches():
+    small = [Batch((torch.zeros(4, 2048),)) for _ in range(5)]
+    large = [Batch((torch.zeros(4, 9000),)) for _ in range(5)]
+    assert [len(batch) for batch in seeded_sample(small, 20, None, 0, "x")] == [8, 8, 4]
+    assert [len(batch) for batch in seeded_sample(large, 10, None, 0, "x")] == [4, 4, 2]
+
+
 def test_samples_of_unequal_shape_are_not_joined():
     batches = [Batch({"a": torch.zeros(3, length)}, torch.zeros(3)) for length in (4, 5, 4)]
     found = seeded_sample(batches, 9, 6, 0, "x")
