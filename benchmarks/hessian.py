@@ -1,6 +1,6 @@
 """Per-site Hessian traces: time to a given error, overhead over bare products, peak memory; PyHessian and curvlinops.
 
-    pip install pyhessian --no-deps; pip install curvlinops-for-pytorch     # both optional
+    pip install bitfront[benchmarks,zoo]      # the rivals are optional
     python benchmarks/hessian.py [MODEL ...] [--samples N] [--seconds S] [--json FILE]
 
 About 5 minutes on one core. Everything on the same calibration samples, in the same process, one torch thread, CPU
