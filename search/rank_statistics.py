@@ -83,7 +83,8 @@ def kendall(x: FloatArray, y: FloatArray, counts: FloatArray, pairs: NDArray[np.
         first, second = first * pairs, second * pairs
     concordance = _form(counts, first * second)
     untied = _form(counts, first**2) * _form(counts, second**2)
-    return np.divide(concordance, np.sqrt(untied), out=np.full(len(counts), np.nan), where=untied > 0)
+    tau: FloatArray = np.divide(concordance, np.sqrt(untied), out=np.full(len(counts), np.nan), where=untied > 0)
+    return tau
 
 
 def spearman(x: FloatArray, y: FloatArray, counts: FloatArray) -> FloatArray:
@@ -93,7 +94,9 @@ def spearman(x: FloatArray, y: FloatArray, counts: FloatArray) -> FloatArray:
     first, second = (rank - (counts * rank).sum(axis=1, keepdims=True) / total for rank in ranks)
     variances = (counts * first**2).sum(axis=1) * (counts * second**2).sum(axis=1)
     shared = (counts * first * second).sum(axis=1)
-    return np.divide(shared, np.sqrt(variances), out=np.full(len(counts), np.nan), where=variances > _SINGULAR)
+    defined = variances > _SINGULAR
+    rho: FloatArray = np.divide(shared, np.sqrt(variances), out=np.full(len(counts), np.nan), where=defined)
+    return rho
 
 
 def partial(xy: FloatArray, xz: FloatArray, yz: FloatArray) -> FloatArray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,11 @@ from ..hw_models import Price
 from ..measurement import Measurement, difference
 from ..space import Configuration
 from .allocation import knee
+from .judged import judged
 from .problem import Problem
+from .proxy_choice import ProxyChoice
 from .surrogate import PowerLaw, spearman
+from .trust import TrustReport
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,6 +83,8 @@ class Result:
         job: the job as asked.
         model: name of the model.
         metric: quality metric.
+        notes: what else is to be told.
+        proxy_choice: which proxy ``proxies: auto`` decided for; ``None`` where the proxies were named.
     """
 
     problem: Problem
@@ -92,6 +97,7 @@ class Result:
     model: str
     metric: str
     notes: list[str] = field(default_factory=list)
+    proxy_choice: ProxyChoice | None = None
 
     @cached_property
     def front(self) -> pd.DataFrame:
@@ -111,6 +117,17 @@ class Result:
         return pd.DataFrame(rows)
 
     @cached_property
+    def trust(self) -> TrustReport:
+        """How well each proxy foretold what was measured on the validation data, beside trivial baselines."""
+        return judged(
+            self.problem.space,
+            self.problem.sensitivities,
+            [point.configuration for point in self.points],
+            [point.validation.value for point in self.points],
+            float_quality=self.float_model["validation"].value,
+        )
+
+    @cached_property
     def report(self) -> dict[str, Any]:
         """What was tried, and how well each proxy ranked what was measured."""
         measured = np.array([point.validation.value for point in self.points])
@@ -122,9 +139,14 @@ class Result:
             "evaluated": len(self.points),
             "failed": {configuration.digest: reason for configuration, reason in self.failures.items()},
             "proxies": trust,
+            "trust": {**self.trust.to_dict(), "choice": self._choice_told()},
             "seconds": self.seconds,
             "notes": self.notes,
         }
+
+    def _choice_told(self) -> dict[str, Any] | None:
+        found = self.proxy_choice
+        return {**asdict(found), "reason": found.reason} if found else None
 
     def best(self, max_drop: float | None = None, **budgets: float) -> Configuration:
         """The configuration to ship.

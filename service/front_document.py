@@ -161,6 +161,49 @@ class ProxyScore(_Part):
     points: int = 0
 
 
+class CalibratedMap(_Part):
+    """How far predictions are from measurements after a map was fitted to the others."""
+
+    spread: Real = math.nan
+    factor: Real = math.nan
+    points: int = 0
+
+
+class TrustRow(_Part):
+    """How well a proxy or a baseline foretold what was measured; ``None`` where nothing can be said."""
+
+    baseline: bool = False
+    spearman: Interval | None = None
+    kendall: Interval | None = None
+    spearman_fixed: Interval | None = None
+    kendall_fixed: Interval | None = None
+    regret: float | None = None
+    regret_fixed: float | None = None
+    power: CalibratedMap | None = None
+    monotone: CalibratedMap | None = None
+    seconds: Real = math.nan
+
+
+class ProxyChoice(_Part):
+    """What ``proxies: auto`` decided."""
+
+    proxy: str
+    weights: dict[str, Real] = Field(default_factory=dict)
+    reason: str = ""
+
+
+class Trust(_Part):
+    """The trust report of a run or a bench."""
+
+    rows: dict[str, TrustRow]
+    points: int = 0
+    pairs: int = 0
+    tolerance: Real = math.nan
+    top: int = 0
+    strata: int = 0
+    choice: ProxyChoice | None = None
+
+
 class PredictedPoint(_Part):
     """A point of the exact front of the additive model."""
 
@@ -214,6 +257,7 @@ class Front(_Part):
     best: str | None = None
     best_reason: str = ""
     proxies: dict[str, ProxyScore] = Field(default_factory=dict)
+    trust: Trust | None = None
     exports: tuple[Export, ...] = ()
     surrogate: Surrogate | None = None
     seconds: dict[str, Real] = Field(default_factory=dict)

@@ -18,6 +18,7 @@ from .front_document import Front, Point
 from .labels import count, label, limit_text, number, price_label, share_text, unit
 from .palette import format_colour, quantizes_activations
 from .tables import format_order, histogram
+from .trust_table import trust_section
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -264,6 +265,12 @@ def _figures(front: Front) -> Iterable[str]:
             "fitted to these measurements, their order was not."
         )
         yield _embed(agreement_figure(front), caption)
+    if front.trust is not None:
+        from .trust_figure import trust_figure
+
+        yield trust_section(front.trust)
+        caption = "Rank correlation with what was measured; beyond the size itself only what is at fixed size counts."
+        yield _embed(trust_figure(front.trust), caption)
 
 
 def _embed(figure: go.Figure, caption: str) -> str:
@@ -276,12 +283,6 @@ def _embed(figure: go.Figure, caption: str) -> str:
 
 def _how(front: Front) -> str:
     prices = [[label(name), table.source, table.provenance] for name, table in front.price_tables.items()]
-    proxies = []
-    for name in dict.fromkeys([*front.proxies, *front.sensitivity]):
-        score, scores = front.proxies.get(name), front.sensitivity.get(name)
-        rho = "—" if score is None or score.spearman is None else f"{score.spearman:.3f}"
-        points = "—" if score is None else str(score.points)
-        proxies.append([name, rho, points, "—" if scores is None else number(scores.seconds)])
     formats = ", ".join(format_order(front))
     job = json.dumps(front.job, indent=2, default=str)
     ties = "; ".join(f"{', '.join(tie.sites)} ({tie.reason})" for tie in front.model.ties)
@@ -295,8 +296,23 @@ def _how(front: Front) -> str:
         + (f"<h3>Configurations that failed</h3>{_plain_table(['configuration', 'reason'], failed)}" if failed else "")
         + (f"<h3>Where the time went</h3>{_plain_table(['stage', 'seconds'], stages)}" if stages else "")
         + f"<h3>Where the prices come from</h3>{_plain_table(['price', 'source', 'provenance'], prices)}"
-        "<h3>How well the proxies ordered what was measured</h3>"
-        f"{_plain_table(['proxy', 'Spearman ρ', 'points', 'seconds'], proxies)}"
+        f"{_ordered(front)}"
         f"<h3>Environment</h3>{_plain_table(['what', 'value'], [[k, str(v)] for k, v in front.environment.items()])}"
         f"<details><summary>The job</summary><pre>{escape(job)}</pre></details>"
+    )
+
+
+def _ordered(front: Front) -> str:
+    """Rank correlations of a document without a trust report."""
+    if front.trust is not None:
+        return ""
+    rows = []
+    for name in dict.fromkeys([*front.proxies, *front.sensitivity]):
+        score, scores = front.proxies.get(name), front.sensitivity.get(name)
+        rho = "—" if score is None or score.spearman is None else f"{score.spearman:.3f}"
+        points = "—" if score is None else str(score.points)
+        rows.append([name, rho, points, "—" if scores is None else number(scores.seconds)])
+    return (
+        "<h3>How well the proxies ordered what was measured</h3>"
+        f"{_plain_table(['proxy', 'Spearman ρ', 'points', 'seconds'], rows)}"
     )

@@ -293,3 +293,17 @@ def test_bad_input_is_bad_input_on_every_executor(tmp_path, executor):
     with pytest.raises(InvalidInput, match="one value per sample"):
         bf.run(task, space, objectives=["quality", "size_mb"], evaluations=2, executor=executor, proxies=["weight_mse"],
                store=f"sqlite:///{tmp_path}/store.db")  # fmt: skip
+
+
+def test_the_report_judges_every_proxy_beside_the_baselines(result):
+    trust = result.report["trust"]
+    assert list(trust["rows"]) == ["hessian_trace", "weight_mse", "size", "bops", "random"]
+    assert trust["points"] == len(result.points)
+    assert trust["choice"] is None
+    for name in ("hessian_trace", "weight_mse"):
+        row = trust["rows"][name]
+        assert row["spearman"]["value"] == pytest.approx(result.report["proxies"][name]["spearman"], abs=1e-12)
+        assert row["kendall"]["low"] <= row["kendall"]["value"] <= row["kendall"]["high"]
+        assert row["seconds"] > 0
+    assert trust["rows"]["hessian_trace"]["kendall"]["value"] > 0.5
+    assert result.document()["trust"] == trust
