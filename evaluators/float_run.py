@@ -27,7 +27,8 @@ def on_device(batch: Batch, model: nn.Module) -> Batch:
     from ..task import Batch
 
     devices = {parameter.device for parameter in model.parameters()}
-    if len(devices) != 1 or all(tensor.device in devices for tensor in batch.tensors.values()):
+    tensors = [*batch.tensors.values(), *([] if batch.targets is None else [batch.targets])]
+    if len(devices) != 1 or all(tensor.device in devices for tensor in tensors):
         return batch
     device = devices.pop()
     targets = None if batch.targets is None else batch.targets.to(device)

@@ -9,7 +9,8 @@ from dataclasses import asdict
 
 import numpy as np
 
-from ..evaluators import CALIBRATION_VERSION, Calibration, Recipe, calibrate, calibration_steps
+from ..errors import UnsupportedModel
+from ..evaluators import CALIBRATION_VERSION, Calibration, Recipe, calibrate, calibration_steps, in_eval
 from ..hw_models import KernelRow, MeasuredTable, Prices, planned, price
 from ..proxies import Sensitivity, get_proxy
 from ..space import SearchSpace
@@ -66,7 +67,8 @@ def scored(
             proxy, arrays["values"], error, names, space.formats, seconds, forward, backward, chosen.additive
         )
     with progress.stage(f"score {proxy}", chosen.steps(task, space)) as advance:
-        found = chosen.score(task, space, calibration, seed=seed, advance=advance)
+        with in_eval(task.model):
+            found = chosen.score(task, space, calibration, seed=seed, advance=advance)
     arrays = {
         "values": found.values,
         "error": found.error if found.error is not None else np.zeros(0),
@@ -74,3 +76,31 @@ def scored(
     }
     store.save_score(key, proxy, arrays, found.seconds)
     return found
+
+
+def scores_of(
+    task: Task,
+    space: SearchSpace,
+    calibration: Calibration,
+    proxies: Sequence[str],
+    seed: int,
+    store: Store,
+    progress: Progress,
+    leave_out: bool,
+) -> tuple[dict[str, Sensitivity], dict[str, str]]:
+    """Scores by proxy, and the proxies that cannot score this model with the reason.
+
+    Raises:
+        UnsupportedModel: a proxy cannot score this model and ``leave_out`` is off.
+    """
+    found: dict[str, Sensitivity] = {}
+    left_out: dict[str, str] = {}
+    for name in dict.fromkeys(proxies):
+        try:
+            found[name] = scored(task, space, calibration, name, seed, store, progress)
+        except UnsupportedModel as cause:
+            if not leave_out:
+                raise
+            left_out[name] = str(cause)
+            progress.note(f"proxy {name} is left out: {cause}")
+    return found, left_out
