@@ -472,9 +472,10 @@ def test_batch_normalization_is_estimated_again_for_each_configuration():
     space, shard, plain = pairs(task, ["w2", "w8"], reestimate_batch_norm=True)
     before, chosen = state(task.model), space.uniform("w2")
     floats = batch_norm_statistics(task.model, task.calibration)
-    with plain.quantized.applied(chosen) as model, torch.no_grad():
-        with taken_on(model, batch_norm_statistics(model, task.calibration, floats)):
-            outputs = [output_tensor(batch(model)) for batch in task.validation]
+    with plain.quantized.applied(chosen) as model:
+        moved = batch_norm_statistics(model, task.calibration, floats)
+    with plain.quantized.applied(chosen) as model, taken_on(model, moved), torch.no_grad():
+        outputs = [output_tensor(batch(model)) for batch in task.validation]
     values = [plain.judged(output, "validation", index) for index, output in enumerate(outputs)]
     assert shard.evaluate(chosen).values == tuple(np.concatenate(values))
     assert shard.evaluate(chosen).value != plain.evaluate(chosen).value
