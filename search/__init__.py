@@ -10,27 +10,35 @@ from .allocation import (
     hypervolume,
     knee,
 )
+from .bench import Bench, bench_configurations, run_bench
 from .executor import Executor, LocalExecutor, Outcome, Work
 from .pareto import non_dominated
 from .pipeline import run
 from .progress import Progress, Silent
+from .proxy_choice import ProxyChoice
 from .ray_executor import RayExecutor
 from .result import Choice, Point, Result
 from .stages import calibrated
+from .trust import Trust, TrustReport, trust_report
 
 __all__ = [
     "Allocation",
+    "Bench",
     "Choice",
     "Executor",
     "LocalExecutor",
     "Outcome",
     "Point",
     "Progress",
+    "ProxyChoice",
     "RayExecutor",
     "Result",
     "Silent",
+    "Trust",
+    "TrustReport",
     "Work",
     "allocate",
+    "bench_configurations",
     "calibrated",
     "cheapest",
     "diverse",
@@ -40,4 +48,6 @@ __all__ = [
     "knee",
     "non_dominated",
     "run",
+    "run_bench",
+    "trust_report",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
@@ -16,6 +16,7 @@ from .executor import Outcome, Rounds, Work
 from .pareto import non_dominated
 from .problem import Problem, Proposal, interleave, spread
 from .progress import Advance, Progress
+from .proxy_choice import ProxyChoice, choose_proxy
 from .surrogate import spearman
 
 FLOAT = Configuration(())
@@ -37,6 +38,7 @@ class Loop:
         workers: how many candidates are evaluated at a time, to foresee how many fit before the deadline.
         known: measurements of earlier runs by (configuration digest, split).
         progress: who watches.
+        auto: whether the measurements of the first two rounds choose, or weight, the proxies for the third.
     """
 
     problem: Problem
@@ -45,6 +47,8 @@ class Loop:
     workers: int
     known: dict[tuple[str, Split], Measurement]
     progress: Progress
+    auto: bool = False
+    choice: ProxyChoice | None = None
     proposals: dict[Configuration, str] = field(default_factory=dict)
     failures: dict[Configuration, str] = field(default_factory=dict)
     advance: Advance = field(default=lambda steps: None)
@@ -56,6 +60,8 @@ class Loop:
         left = max(0, self.evaluations - len(set(self.problem.space.uniforms().values())))
         first = max(1, round(_FIRST_SHARE * left)) if left else 0
         yield from self._measure("exact front", self._limited(self.front_proposals(first)))
+        if self.auto:
+            self._choose()
         yield from self._measure("gaps of the front", self._limited(self.gap_proposals(left - first)))
         yield from self._measure("survivors on held-out data", self.survivors(), "holdout")
 
@@ -97,7 +103,12 @@ class Loop:
         return list(islice(interleave(*lists), count))
 
     def trusted(self) -> str:
-        """The proxy whose additive scores have the highest rank correlation with what was measured; ties: the first."""
+        """The proxy whose additive scores have the highest rank correlation with what was measured; ties: the first.
+
+        With ``auto`` the one that was chosen.
+        """
+        if self.choice is not None:
+            return self.choice.proxy
         measured = self.measured()
         quality = np.array([self._quality(found) for found in measured])
 
@@ -106,6 +117,15 @@ class Loop:
             return spearman(np.array([scores.of(found) for found in measured]), quality) or 0.0
 
         return max(self.problem.sensitivities, key=trust)
+
+    def _choose(self) -> None:
+        """Put the proxy, or the weighted sum, that the measurements speak for in front of the others."""
+        measured = self.measured()
+        self.choice, ranked = choose_proxy(
+            self.problem.space, self.problem.sensitivities, measured, [self._quality(found) for found in measured]
+        )
+        self.problem = replace(self.problem, sensitivities=ranked)
+        self.progress.note(f"proxies: {self.choice.reason}")
 
     def survivors(self) -> list[Proposal]:
         """The float model, the uniform configurations, and what is not dominated on the validation data."""

@@ -6,14 +6,15 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ..errors import InvalidInput
+from ..errors import InvalidInput, UnsupportedModel
 from ..evaluators import Calibration, Recipe, evaluation_context
 from ..hw_models import cost_models
 from ..measurement import Measurement
+from ..proxies import Sensitivity
 from ..space import SearchSpace
 from ..store import Store
 from ..task import SPLITS, Split, Task
@@ -21,8 +22,9 @@ from .executor import EvaluatorRecipe, Executor, LocalExecutor, Outcome
 from .loop import FLOAT, Loop, numbered
 from .problem import Problem, check_names
 from .progress import Progress, Silent
+from .proxy_choice import AUTO
 from .result import Point, Result
-from .stages import calibrated, priced, scored
+from .stages import calibrated, priced, scores_of
 from .surrogate import PowerLaw
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ def run(
     seed: int = 0,
     executor: str | Executor = "ray",
     workers: int | None = None,
-    proxies: Sequence[str] = ("hessian_trace", "weight_mse"),
+    proxies: Sequence[str] | Literal["auto"] = ("hessian_trace", "weight_mse"),
     recipe: Recipe | None = None,
     store: Store | str | None = None,
     progress: Progress | None = None,
@@ -66,7 +68,8 @@ def run(
         executor: ``"ray"``, ``"local"``, or an executor of your own; all give the same front for the same seed.
         workers: for Ray; default one per CPU.
         proxies: which predict the loss. The first evaluations are shared between their fronts, later ones go to the
-            proxy that has ranked what was measured best; the first is the one that reports show.
+            proxy that has ranked what was measured best; the first is the one that reports show. ``"auto"``: a cheap
+            set, from which the first measurements choose one or weight them (``result.proxy_choice``).
         recipe: how weights are rounded and ranges chosen, the same for every candidate.
         store: a ``Store`` or its URL; default ``$BITFRONT_STORE`` or ``.bitfront/store.db``. What it knows is not
             measured again, so a killed search goes on where it was.
@@ -86,8 +89,8 @@ def run(
     check_names(objectives, limits, list(cost_models()))
     if evaluations < 1:
         raise InvalidInput(f"evaluations={evaluations}; it must be at least 1")
-    if not proxies or isinstance(proxies, str):
-        raise InvalidInput(f"proxies={proxies!r}; give a list of names, such as ['hessian_trace']")
+    if not proxies or (isinstance(proxies, str) and proxies != "auto"):
+        raise InvalidInput(f"proxies={proxies!r}; give a list of names, such as ['hessian_trace'], or 'auto'")
     started = time.perf_counter()
     search = _Search(
         task=task,
@@ -102,7 +105,8 @@ def run(
         evaluations=evaluations,
         deadline=None if seconds is None else started + seconds,
         seed=seed,
-        proxies=tuple(proxies),
+        proxies=AUTO if proxies == "auto" else tuple(proxies),
+        auto=proxies == "auto",
         recipe=recipe or Recipe(),
         job=dict(job or {}),
     )
@@ -137,8 +141,10 @@ class _Search:
     deadline: float | None
     seed: int
     proxies: tuple[str, ...]
+    auto: bool
     recipe: Recipe
     job: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
     def go(self, job_id: str) -> Result:
@@ -156,7 +162,7 @@ class _Search:
             for digest, found in self.store.evaluations(context, split).items()
         }
         workers = getattr(self.executor, "workers", 1)
-        loop = Loop(problem, self.evaluations, self.deadline, workers, known, self.progress)
+        loop = Loop(problem, self.evaluations, self.deadline, workers, known, self.progress, self.auto)
 
         def commit(outcome: Outcome) -> None:
             if outcome.measurement is not None:
@@ -168,7 +174,7 @@ class _Search:
         with self._timed("evaluate"):
             recipe = EvaluatorRecipe(self.task, self.space, calibration, self.recipe.batch_norm)
             self.executor.drive(_recorded(loop, self.store, job_id), recipe, commit)
-        return _result(self.task, loop, self.seconds, self.job)
+        return _result(self.task, loop, self.seconds, self.job, self.notes)
 
     def _problem(self, calibration: Calibration) -> Problem:
         """Prices and scores; an impossible budget is refused here, before any evaluation."""
@@ -176,16 +182,20 @@ class _Search:
         metrics = [name for name in asked if name != "quality"]
         with self._timed("price"):
             prices = priced(self.space, self.device, self.batch, metrics, self.store, self.progress)
-        sensitivities = {}
+        sensitivities: dict[str, Sensitivity] = {}
         for name in self.proxies:
             with self._timed(f"score {name}"):
-                sensitivities[name] = scored(
-                    self.task, self.space, calibration, name, self.seed, self.store, self.progress
+                found, left_out = scores_of(
+                    self.task, self.space, calibration, [name], self.seed, self.store, self.progress, self.auto
                 )
+            sensitivities |= found
+            self.notes += [f"proxy {each} is left out: {reason}" for each, reason in left_out.items()]
+        if not sensitivities:
+            raise UnsupportedModel(f"no proxy can score this model: {self.notes[0]}")
         problem = Problem(self.space, sensitivities, prices, self.objectives, self.constraints)
         if self.constraints:
             with self._timed("allocate"):
-                problem.solve(self.proxies[0], self.constraints)
+                problem.solve(next(iter(sensitivities)), self.constraints)
         return problem
 
     @contextmanager
@@ -228,7 +238,7 @@ def _executor(asked: str | Executor, workers: int | None) -> Executor:
     raise InvalidInput(f"executor={asked!r}; choose 'ray' or 'local'")
 
 
-def _result(task: Task, loop: Loop, seconds: dict[str, float], job: dict[str, Any]) -> Result:
+def _result(task: Task, loop: Loop, seconds: dict[str, float], job: dict[str, Any], notes: list[str]) -> Result:
     """Put together what the loop measured."""
     problem, space = loop.problem, loop.problem.space
     measured = loop.measured()
@@ -264,4 +274,16 @@ def _result(task: Task, loop: Loop, seconds: dict[str, float], job: dict[str, An
         )
         for name, found, score, on_front in zip(numbered(measured, uniforms), measured, scores, pareto, strict=True)
     ]
-    return Result(problem, points, float_model, law, seconds, loop.failures, job, task.name, task.metric)
+    return Result(
+        problem,
+        points,
+        float_model,
+        law,
+        seconds,
+        loop.failures,
+        job,
+        task.name,
+        task.metric,
+        notes,
+        loop.choice,
+    )

@@ -88,6 +88,9 @@ def choose_proxy(
     for name, scores in sensitivities.items():
         if not scores.additive:
             raise InvalidInput(f"proxy {name} only ranks; auto adds scores up: leave it out or name the proxies")
+    if len(measured) < 3:
+        first = next(iter(sensitivities))
+        return ProxyChoice(first, dict.fromkeys(sensitivities, 0.0), {}, False, len(measured)), dict(sensitivities)
     singles = judged(space, sensitivities, configurations, measured, draws=0)
     fixed = all(singles.rows[name].kendall_fixed is not None for name in sensitivities)
     taus = _taus(singles, sensitivities, fixed)

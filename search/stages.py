@@ -66,9 +66,8 @@ def scored(
         return Sensitivity(
             proxy, arrays["values"], error, names, space.formats, seconds, forward, backward, chosen.additive
         )
-    with progress.stage(f"score {proxy}", chosen.steps(task, space)) as advance:
-        with in_eval(task.model):
-            found = chosen.score(task, space, calibration, seed=seed, advance=advance)
+    with progress.stage(f"score {proxy}", chosen.steps(task, space)) as advance, in_eval(task.model):
+        found = chosen.score(task, space, calibration, seed=seed, advance=advance)
     arrays = {
         "values": found.values,
         "error": found.error if found.error is not None else np.zeros(0),

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InvalidInput
 from .rank_statistics import (
     Estimate,
     FloatArray,
@@ -134,8 +135,14 @@ def trust_report(
         seed: of the resamples and the random orders.
 
     Returns:
-        A row for every proxy and baseline.
+        A row for every proxy and baseline; the proxy ``bops`` is the baseline of that name.
+
+    Raises:
+        InvalidInput: a proxy is called as one of the other baselines.
     """
+    for taken in ("size", "random"):
+        if taken in predicted:
+            raise InvalidInput(f"a proxy is called {taken!r}, as a baseline of the trust report; register another name")
     took = seconds or {}
     counts = resamples(len(measured), draws, seed)
     pairs = same_size(sizes, TOLERANCE)

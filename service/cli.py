@@ -173,8 +173,60 @@ def formats_command(
 
 
 @app.command("proxies")
-def proxies_command(as_json: Json = False) -> None:
-    """List the proxies that predict the loss of a configuration."""
+def proxies_command(
+    job_file: Annotated[
+        Path | None, typer.Argument(metavar="[JOB.yaml]", help="Judge the proxies on this job.  [default: list them]")
+    ] = None,
+    names: Annotated[
+        str | None,
+        typer.Option("--proxies", metavar="A,B,C", help="Which; `all` or `auto`.  [default: those of the job]"),
+    ] = None,
+    evaluations: Annotated[int | None, typer.Option(help="Configurations of the bench.  [default: 64]")] = None,
+    executor: Annotated[str, typer.Option(help="local (this process) or ray (workers in parallel).")] = "local",
+    store: StoreUrl = None,
+    as_json: Json = False,
+) -> None:
+    """List the proxies, or judge them on a job by really measured configurations.
+
+    The bench is random and spread over the sizes; what the store knows is not measured again.
+
+        bitfront proxies examples/minilm_l6.yaml --proxies hessian_trace,weight_mse --evaluations 64
+    """
+    if job_file is None:
+        if names is not None or evaluations is not None:
+            raise InvalidInput("--proxies and --evaluations need a job: bitfront proxies JOB.yaml --proxies A,B")
+        _list_proxies(as_json)
+        return
+    from .front_document import Trust
+    from .job import read_job
+    from .run_bench import bench_job
+    from .terminal import TerminalProgress, show
+    from .trust_table import terminal_table, told
+
+    job, folder = read_job(job_file)
+    found = bench_job(
+        job,
+        folder,
+        proxies=names,
+        evaluations=64 if evaluations is None else evaluations,
+        store=store,
+        executor=executor,
+        progress=TerminalProgress(quiet=as_json),
+    )
+    if as_json:
+        print(json.dumps(found, allow_nan=False))  # noqa: T201
+        return
+    trust = Trust.model_validate(found["trust"])
+    show(
+        terminal_table(trust, f"{found['name']}: how far the predictions of {found['metric']} can be trusted"),
+        told(trust),
+        *([f"choice    {trust.choice.reason}"] if trust.choice else []),
+        *(f"left out  {name}: {reason}" for name, reason in found["left_out"].items()),
+        *(f"failed    {digest}: {reason}" for digest, reason in found["failed"].items()),
+    )
+
+
+def _list_proxies(as_json: bool) -> None:
     import pandas as pd
 
     from ..proxies import proxies

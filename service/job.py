@@ -148,10 +148,10 @@ class Job(_Part):
         description="quality and at least one of size_mb, latency_ms, avg_bits, effective_bits, bops",
     )
     constraints: dict[str, float] = Field(default_factory=dict, description="price: largest value allowed")
-    proxies: list[str] = Field(
+    proxies: Annotated[list[str], Field(min_length=1)] | Literal["auto"] = Field(
         default_factory=lambda: ["hessian_trace", "weight_mse"],
-        min_length=1,
-        description="predict the loss; the first evaluations are shared between them, the rest go to the best",
+        description="predict the loss; the first evaluations are shared between them, the rest go to the best; auto: a "
+        "cheap set, from which the first measurements choose one or weight them",
     )
     search: Search = Search()
     workers: Workers = Workers()

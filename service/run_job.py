@@ -50,7 +50,7 @@ def run_job(
         raise InvalidInput(f"--out {out} is a file; give a folder")
     if job.export is not None:
         get_exporter(job.export.target)  # refuse an unknown target before the search, not after it
-    made = _assemble(job, folder, watch)
+    made = load(job, folder, watch)
     knowledge = Store(store)
     result = run(
         made.task,
@@ -62,7 +62,7 @@ def run_job(
         evaluations=job.search.evaluations,
         seconds=job.search.seconds,
         seed=job.search.seed,
-        executor=_executor(executor, job),
+        executor=executor_of(executor, job),
         proxies=job.proxies,
         recipe=job.quantization.recipe,
         store=knowledge,
@@ -173,7 +173,7 @@ def export_point(out: Path, point: str, target: str, progress: Progress | None =
     content = dict(document["job"])
     folder = Path(content.pop("folder", "."))
     job = parse_job(content, "front.json")
-    made = _assemble(job, folder, watch)
+    made = load(job, folder, watch)
     with watch.stage(f"export {chosen['id']} to {target} and check back", STEPS) as advance:
         configuration = Configuration.from_dict(chosen["config"])
         calibration = calibrate(made.task, made.space, job.quantization.recipe)
@@ -194,7 +194,8 @@ def export_point(out: Path, point: str, target: str, progress: Progress | None =
     return report
 
 
-def _assemble(job: Job, folder: Path, watch: Progress) -> Assembled:
+def load(job: Job, folder: Path, watch: Progress) -> Assembled:
+    """Model, data and space of a job, with a progress bar."""
     trained = 0
     with watch.stage("load model and data", 100) as advance:
 
@@ -250,7 +251,12 @@ def _summary(report: ExportReport, out: Path) -> dict[str, Any]:
     return found
 
 
-def _executor(name: str, job: Job) -> str | Executor:
+def executor_of(name: str, job: Job) -> Executor:
+    """The executor that the command line names, with the workers that the job asks for.
+
+    Raises:
+        InvalidInput: no such executor.
+    """
     if name == "local":
         return LocalExecutor()
     if name == "ray":

@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 
 from .canvas import add_note, base_figure, error_bars
 from .front_document import Trust
-from .palette import DOMINATED, MEASURED, PREDICTED
+from .palette import DOMINATED, INK, PREDICTED
 
 
 def trust_figure(trust: Trust) -> go.Figure:
@@ -38,7 +38,7 @@ def trust_figure(trust: Trust) -> go.Figure:
         )
     if not any(len(trace.x) for trace in figure.data):
         add_note(figure, "too few measurements to tell")
-    figure.add_vline(x=0, line={"color": MEASURED, "dash": "dot", "width": 1.5})
+    figure.add_vline(x=0, line={"color": INK, "dash": "dot", "width": 1.5})
     figure.update_xaxes(title="Kendall τ (0: chance, 1: the right order)", range=[-1.05, 1.05])
     figure.update_yaxes(autorange="reversed", categoryorder="array", categoryarray=list(trust.rows), type="category")
     return figure

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from typing import TYPE_CHECKING
 
 from .front_document import CalibratedMap, Interval, Trust, TrustRow
 from .labels import number
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 HEADS = (
     "proxy",
@@ -62,6 +66,21 @@ def trust_section(trust: Trust) -> str:
         f"{choice}<div class='scroll'><table class='trust'><thead><tr>{head}</tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div><p class='soft'>{escape(told(trust))}</p>"
     )
+
+
+def terminal_table(trust: Trust, title: str) -> Table:
+    """The table for a terminal; intervals stand below their values."""
+    from rich.markup import escape as plain
+    from rich.table import Table
+
+    table = Table(title=plain(title), title_justify="left")
+    for position, head in enumerate(heads(trust)):
+        table.add_column(head, justify="right" if position else "left", no_wrap=not position, min_width=6)
+    chosen = trust.choice.proxy if trust.choice else None
+    for name, row in trust.rows.items():
+        texts = [plain("\n".join(part for part in pair if part)) for pair in cells(name, row)]
+        table.add_row(*texts, style="bold" if name == chosen else "dim" if row.baseline else "")
+    return table
 
 
 def _html_row(texts: Sequence[tuple[str, str]], chosen: bool) -> str:

@@ -242,3 +242,12 @@ def test_few_points_give_no_statement_instead_of_a_wrong_one():
     flat = trust_report({"p": measured}, np.ones(3), measured, measured, draws=50)
     assert flat.rows["random"].spearman is None
     json.dumps(flat.to_dict(), allow_nan=False)
+
+
+def test_a_proxy_with_the_name_of_a_baseline():
+    values = np.array([1.0, 2.0, 4.0])
+    with pytest.raises(InvalidInput, match="called 'size'"):
+        trust_report({"size": values}, values, values, values, draws=10)
+    rows = trust_report({"p": values, "bops": -values}, values, values, values, draws=10).rows
+    assert list(rows) == ["p", "bops", "size", "random"]
+    assert rows["bops"].baseline

@@ -1,0 +1,153 @@
+"""The trust report of every proxy on zoo models, against at least 200 really evaluated configurations each.
+
+``python benchmarks/proxies.py`` measures a bench for each model (random configurations, and others stratified by size),
+scores the space with every proxy, and prints a table for each model. Everything is kept in a store, so a stopped run
+goes on where it was, and more evaluations or another proxy cost only what is new. ``--seconds`` bounds the time for
+each model: half of it for the bench, then proxies are scored, those without gradients first, as long as there is time;
+what was not reached is named. JSON goes to ``out/proxies.json``, Markdown for the docs to ``out/proxies.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import bitfront as bf
+import torch
+from bitfront import zoo
+from bitfront.errors import BitfrontError
+from bitfront.proxies import proxies as known_proxies
+from bitfront.search import Silent, calibrated, run_bench
+from bitfront.search.stages import scored
+from bitfront.service.front_document import Trust
+from bitfront.service.terminal import show
+from bitfront.service.trust_table import cells, heads, terminal_table, told
+from bitfront.store import Store
+
+MODELS = ("digits_resnet20", "char_gpt", "minilm_l6", "efficientnet_lite0")
+FORMATS = ("w2", "w3", "w4", "w5", "w6", "w8", "w8a8", "bf16")
+CHUNK = 20  # configurations measured between looks at the clock
+
+
+def main() -> None:
+    """Measure, score, judge."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--proxies", nargs="+", default=None, help="default: all")
+    parser.add_argument("--formats", nargs="+", default=list(FORMATS))
+    parser.add_argument("--evaluations", type=int, default=200, help="configurations of each bench")
+    parser.add_argument("--samples", type=int, default=64, help="of each split")
+    parser.add_argument("--seconds", type=float, default=1800.0, help="for each model")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--store", default="sqlite:///out/proxies.db")
+    parser.add_argument("--out", type=Path, default=Path("out/proxies.json"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    found: dict[str, Any] = {
+        "machine": platform.processor() or platform.machine(),
+        "torch": torch.__version__,
+        "threads": 1,
+        "date": datetime.now(UTC).date().isoformat(),
+        "formats": arguments.formats,
+        "samples": arguments.samples,
+        "models": {},
+    }
+    pages = []
+    for name in arguments.models:
+        result = judge(name, arguments)
+        found["models"][name] = result
+        pages.append(markdown(name, result))
+        arguments.out.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
+        arguments.out.with_suffix(".md").write_text("\n".join(pages))
+
+
+def judge(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The report of one model, as far as the time allows."""
+    started = time.perf_counter()
+    samples = arguments.samples
+    entry = zoo.load(name, calibration=samples, validation=samples, holdout=samples)
+    task = bf.Task(
+        entry.model,
+        calibration=entry.calibration,
+        validation=entry.validation,
+        holdout=entry.holdout,
+        loss=entry.loss,
+        quality=entry.quality,
+        name=name,
+    )
+    space = bf.SearchSpace.from_model(entry.model, entry.example_inputs, formats=arguments.formats)
+    store = Store(arguments.store)
+    calibration = calibrated(task, space, bf.Recipe(), store, Silent())
+
+    measured = 0
+    while measured < arguments.evaluations:
+        measured = min(measured + CHUNK, arguments.evaluations)
+        run_bench(task, space, ["weight_mse"], evaluations=measured, seed=arguments.seed, store=store)
+        if time.perf_counter() - started > arguments.seconds / 2:
+            break
+    told_bench = f"{name}: {measured} of {arguments.evaluations} configurations"
+    print(f"{told_bench} after {time.perf_counter() - started:.0f} s", flush=True)
+
+    usable, unusable, unreached = [], {}, []
+    for proxy in in_order(arguments.proxies):
+        if time.perf_counter() - started > arguments.seconds:
+            unreached.append(proxy)
+            continue
+        try:
+            scores = scored(task, space, calibration, proxy, arguments.seed, store, Silent())
+        except BitfrontError as cause:
+            unusable[proxy] = str(cause)
+            print(f"  {proxy:24} cannot score this model: {cause}", flush=True)
+        else:
+            usable.append(proxy)
+            print(f"  {proxy:24} {scores.seconds:8.2f} s", flush=True)
+    bench = run_bench(task, space, usable, evaluations=measured, seed=arguments.seed, store=store)
+    choice = {"proxy": bench.choice.proxy, "reason": bench.choice.reason} if bench.choice else None
+    report = {**bench.trust.to_dict(), "choice": choice}
+    trust = Trust.model_validate(report)
+    show(terminal_table(trust, f"{name} ({task.metric})"), told(trust), "")
+    return {
+        "metric": task.metric,
+        "sites": len(space.sites),
+        "measured": len(bench.measurements),
+        "trust": report,
+        "unusable": unusable,
+        "unreached": unreached,
+        "failed": len(bench.failures),
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def in_order(names: Sequence[str] | None) -> list[str]:
+    """The proxies with fewest derivatives first."""
+    known = known_proxies()
+    return sorted(names or known, key=lambda name: known[name].gradients if name in known else 0)
+
+
+def markdown(name: str, result: dict[str, Any]) -> str:
+    """The table of one model for the docs, the best at fixed size first, baselines last."""
+    trust = Trust.model_validate(result["trust"])
+
+    def rank(item: Any) -> tuple[bool, float]:
+        row = item[1]
+        return row.baseline, -(row.kendall_fixed.value if row.kendall_fixed else -1.0)
+
+    lines = [f"### {name}, {result['metric']}, {result['measured']} configurations", ""]
+    lines += ["| " + " | ".join(heads(trust)) + " |", "|" + "---|" * len(heads(trust))]
+    for proxy, row in sorted(trust.rows.items(), key=rank):
+        lines.append("| " + " | ".join(" ".join(part for part in pair if part) for pair in cells(proxy, row)) + " |")
+    lines += ["", *(f"`{proxy}` cannot score this model: {reason}." for proxy, reason in result["unusable"].items())]
+    if result["unreached"]:
+        lines.append(f"Not reached in the time given: {', '.join(result['unreached'])}.")
+    return "\n".join([*lines, ""])
+
+
+if __name__ == "__main__":
+    main()
