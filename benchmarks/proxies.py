@@ -112,7 +112,12 @@ def judge(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     choice = {"proxy": bench.choice.proxy, "reason": bench.choice.reason} if bench.choice else None
     report = {**bench.trust.to_dict(), "choice": choice}
     trust = Trust.model_validate(report)
-    show(terminal_table(trust, f"{name} ({task.metric})"), told(trust), "")
+    show(
+        terminal_table(trust, f"{name} ({task.metric})"),
+        told(trust),
+        f"choice    {bench.choice.reason}" if bench.choice else "",
+        "",
+    )
     return {
         "metric": task.metric,
         "sites": len(space.sites),

@@ -26,7 +26,7 @@ def judged(
 
     Args:
         space: sites and formats; its exact sizes and bit operations are the baselines.
-        sensitivities: by proxy.
+        sensitivities: by proxy; interactions of pairs count where a proxy gives them.
         configurations: what was measured.
         measured: their quality, lower is better.
         float_quality: quality of the float model.
@@ -40,7 +40,7 @@ def judged(
     totals = [exact.of(each) for each in configurations]
     return trust_report(
         {
-            name: np.array([scores.of(each) for each in configurations], dtype=np.float64)
+            name: np.array([scores.joint(each) for each in configurations], dtype=np.float64)
             for name, scores in sensitivities.items()
         },
         np.asarray(measured, dtype=np.float64),

@@ -130,6 +130,7 @@ def _weighted(
         proxy=WEIGHTED,
         values=values,
         error=None,
+        pairs=None,
         seconds=sum(scores.seconds for scores, _ in used),
         forward_passes=sum(scores.forward_passes for scores, _ in used),
         backward_passes=sum(scores.backward_passes for scores, _ in used),

@@ -18,6 +18,8 @@ from ..store import Store
 from ..task import Task
 from .progress import Progress
 
+_SCORES = "scores-2"  # what is stored of a score: values, error, passes, pairs
+
 
 def calibrated(task: Task, space: SearchSpace, recipe: Recipe, store: Store, progress: Progress) -> Calibration:
     """Scales, codes and ranges, from the store if weights, calibration data, space and recipe are the same."""
@@ -53,7 +55,15 @@ def scored(
     """Scores of one proxy, from the store if everything that they depend on is the same."""
     chosen = get_proxy(proxy)
     content = "|".join(
-        [proxy, repr(vars(chosen)), task.digest("calibration"), space.digest, calibration.digest, f"{seed}"]
+        [
+            _SCORES,
+            proxy,
+            repr(vars(chosen)),
+            task.digest("calibration"),
+            space.digest,
+            calibration.digest,
+            f"{seed}",
+        ]
     )
     key = hashlib.sha256(content.encode()).hexdigest()[:32]
     stored = store.score(key)
@@ -63,12 +73,17 @@ def scored(
         error = arrays["error"] if arrays["error"].size else None
         forward, backward = (int(count) for count in arrays["passes"])
         names = tuple(space.names)
+        sites = [(int(one), int(other)) for one, other in arrays["pair_sites"]]
+        pairs = dict(zip(sites, arrays["pair_losses"], strict=True)) or None
         return Sensitivity(
-            proxy, arrays["values"], error, names, space.formats, seconds, forward, backward, chosen.additive
+            proxy, arrays["values"], error, names, space.formats, seconds, forward, backward, chosen.additive, pairs
         )
     with progress.stage(f"score {proxy}", chosen.steps(task, space)) as advance, in_eval(task.model):
         found = chosen.score(task, space, calibration, seed=seed, advance=advance)
+    pairs = found.pairs or {}
     arrays = {
+        "pair_sites": np.array(list(pairs), dtype=np.int64).reshape(len(pairs), 2),
+        "pair_losses": np.array(list(pairs.values())),
         "values": found.values,
         "error": found.error if found.error is not None else np.zeros(0),
         "passes": np.array([found.forward_passes, found.backward_passes]),

@@ -7,6 +7,10 @@ import torch
 from bitfront.errors import InvalidInput, UnsupportedModel
 from bitfront.search import LocalExecutor, bench_configurations, run_bench
 from bitfront.search.bench import _van_der_corput
+from bitfront.search.judged import judged
+from bitfront.search.progress import Silent
+from bitfront.search.stages import scored
+from bitfront.store import Store
 from torch import nn
 
 FORMATS = ["w2", "w3", "w4", "w8", "bf16"]
@@ -109,6 +113,20 @@ def test_the_bench_judges_and_chooses(task, space, tmp_path):
     assert rows["measured_quality"].kendall_fixed.value > rows["random"].kendall_fixed.high
     assert found.trust.points == 40
     assert found.float_quality == 0
+
+
+def test_interactions_of_pairs_are_stored_and_judged(task, space, tmp_path):
+    store = Store(f"sqlite:///{tmp_path}/store.db")
+    calibration = bf.calibrate(task, space)
+    fresh, stored = (scored(task, space, calibration, "pairwise", 0, store, Silent()) for _ in range(2))
+    assert fresh.pairs
+    assert set(stored.pairs) == set(fresh.pairs)
+    assert all(np.array_equal(stored.pairs[pair], fresh.pairs[pair]) for pair in fresh.pairs)
+    bench = bench_configurations(space, 30)
+    joint = [fresh.joint(each) for each in bench]
+    assert joint != [fresh.of(each) for each in bench]
+    row = judged(space, {"pairwise": stored}, bench, joint, draws=0).rows["pairwise"]
+    assert row.kendall.value == pytest.approx(1)
 
 
 def test_bad_arguments_are_refused(task, space, tmp_path):
