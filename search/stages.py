@@ -80,10 +80,10 @@ def scored(
         )
     with progress.stage(f"score {proxy}", chosen.steps(task, space)) as advance, in_eval(task.model):
         found = chosen.score(task, space, calibration, seed=seed, advance=advance)
-    pairs = found.pairs or {}
+    paired = dict(found.pairs or {})
     arrays = {
-        "pair_sites": np.array(list(pairs), dtype=np.int64).reshape(len(pairs), 2),
-        "pair_losses": np.array(list(pairs.values())),
+        "pair_sites": np.array(list(paired), dtype=np.int64).reshape(len(paired), 2),
+        "pair_losses": np.array(list(paired.values())),
         "values": found.values,
         "error": found.error if found.error is not None else np.zeros(0),
         "passes": np.array([found.forward_passes, found.backward_passes]),
