@@ -1,13 +1,14 @@
 r"""``proxies: auto``: the measurements choose, or weight, the proxies that the rest of the search goes by.
 
-A cheap set scores the space and shares the first rounds. What was measured then gives every proxy its Kendall tau at
-fixed size, :math:`\tau_p` (over all pairs as long as too few have the same size). Candidates are every proxy alone and
-their weighted sum
+A cheap set scores the space and shares the first rounds. What was measured then gives every proxy its Spearman
+correlation at fixed size, :math:`\rho_p` (``rank_statistics.partial``: unlike tau over the pairs of the same size it
+uses all measurements, and there are few; the correlation overall while there are fewer than eight). Candidates are
+every proxy alone and their weighted sum
 
-.. math:: s[l, f] = \sum_p w_p \, \frac{s_p[l, f]}{g_p}, \qquad w_p = \frac{\max(0, \tau_p)}{\sum_q \max(0, \tau_q)}
+.. math:: s[l, f] = \sum_p w_p \, \frac{s_p[l, f]}{g_p}, \qquad w_p = \frac{\max(0, \rho_p)}{\sum_q \max(0, \rho_q)}
 
 with :math:`g_p` the geometric mean of the proxy's predictions for what was measured, so that no unit outweighs another.
-A sum of additive scores is additive: the allocator solves it exactly. The candidate with the largest tau is chosen; at
+A sum of additive scores is additive: the allocator solves it exactly. The candidate with the largest rho is chosen; at
 a tie a single proxy goes before the sum, and an earlier one before a later one.
 """
 
@@ -31,6 +32,7 @@ WEIGHTED = "weighted"
 """Name of the weighted sum among the sensitivities of a search."""
 
 _TINY = 1e-300
+_LEAST = 8  # measurements, for a correlation at fixed size
 
 
 @dataclass(frozen=True)
@@ -41,28 +43,28 @@ class ProxyChoice:
         proxy: name of the chosen proxy, or ``weighted``.
         weights: of every proxy in the weighted sum; they add up to 1, or all are 0 if no proxy ranked better than
             chance.
-        kendall: the tau that decided, of every candidate that has one.
-        fixed_size: whether that tau is the one at fixed size.
+        spearman: the rho that decided, of every candidate that has one.
+        fixed_size: whether that rho is the one at fixed size.
         points: measured configurations that it rests on.
     """
 
     proxy: str
     weights: dict[str, float]
-    kendall: dict[str, float]
+    spearman: dict[str, float]
     fixed_size: bool
     points: int
 
     @property
     def reason(self) -> str:
         """In words."""
-        where = "at fixed size" if self.fixed_size else "over all pairs"
-        if not self.kendall:
+        where = "at fixed size" if self.fixed_size else "overall"
+        if not self.spearman:
             return f"{self.proxy}: the first, nothing could be ranked with {self.points} measurements"
-        told = ", ".join(f"{name} {tau:.2f}" for name, tau in self.kendall.items())
+        told = ", ".join(f"{name} {rho:.2f}" for name, rho in self.spearman.items())
         how = ""
         if self.proxy == WEIGHTED:
             how = " (" + " + ".join(f"{w:.2f} {name}" for name, w in self.weights.items() if w > 0) + ")"
-        return f"{self.proxy}{how}: Kendall's tau {where} over {self.points} measurements: {told}"
+        return f"{self.proxy}{how}: Spearman's rho {where} over {self.points} measurements: {told}"
 
 
 def choose_proxy(
@@ -92,27 +94,28 @@ def choose_proxy(
         first = next(iter(sensitivities))
         return ProxyChoice(first, dict.fromkeys(sensitivities, 0.0), {}, False, len(measured)), dict(sensitivities)
     singles = judged(space, sensitivities, configurations, measured, draws=0)
-    fixed = all(singles.rows[name].kendall_fixed is not None for name in sensitivities)
-    taus = _taus(singles, sensitivities, fixed)
-    weights = _weights(sensitivities, taus)
+    known = any(singles.rows[name].spearman_fixed is not None for name in sensitivities)
+    fixed = known and len(measured) >= _LEAST
+    rhos = _rhos(singles, sensitivities, fixed)
+    weights = _weights(sensitivities, rhos)
     candidates = dict(sensitivities)
     if sum(weight > 0 for weight in weights.values()) > 1:
         candidates[WEIGHTED] = _weighted(sensitivities, weights, configurations)
-        taus |= _taus(judged(space, candidates, configurations, measured, draws=0), [WEIGHTED], fixed)
-    chosen = max(candidates, key=lambda name: taus.get(name, -1.0))
-    choice = ProxyChoice(chosen, weights, taus, fixed, len(measured))
+        rhos |= _rhos(judged(space, candidates, configurations, measured, draws=0), [WEIGHTED], fixed)
+    chosen = max(candidates, key=lambda name: rhos.get(name, -1.0))
+    choice = ProxyChoice(chosen, weights, rhos, fixed, len(measured))
     return choice, {chosen: candidates[chosen], **candidates}
 
 
-def _taus(report: TrustReport, names: Sequence[str] | Mapping[str, Sensitivity], fixed: bool) -> dict[str, float]:
-    found = {name: report.rows[name].kendall_fixed if fixed else report.rows[name].kendall for name in names}
+def _rhos(report: TrustReport, names: Sequence[str] | Mapping[str, Sensitivity], fixed: bool) -> dict[str, float]:
+    found = {name: report.rows[name].spearman_fixed if fixed else report.rows[name].spearman for name in names}
     return {name: estimate.value for name, estimate in found.items() if estimate is not None}
 
 
-def _weights(names: Mapping[str, Sensitivity], taus: Mapping[str, float]) -> dict[str, float]:
-    positive = {name: max(0.0, taus.get(name, 0.0)) for name in names}
+def _weights(names: Mapping[str, Sensitivity], rhos: Mapping[str, float]) -> dict[str, float]:
+    positive = {name: max(0.0, rhos.get(name, 0.0)) for name in names}
     total = sum(positive.values())
-    return {name: tau / total if total > 0 else 0.0 for name, tau in positive.items()}
+    return {name: rho / total if total > 0 else 0.0 for name, rho in positive.items()}
 
 
 def _weighted(

@@ -60,7 +60,7 @@ def test_the_truth_is_chosen_and_comes_first(space, tables, configurations):
     choice, ranked = chosen(space, tables, ["noise", "first", "truth"], configurations)
     assert choice.proxy == "truth"
     assert choice.fixed_size
-    assert choice.kendall["truth"] == pytest.approx(1)
+    assert choice.spearman["truth"] == pytest.approx(1)
     assert next(iter(ranked)) == "truth"
     assert set(ranked) >= {"noise", "first", "truth"}
     assert sum(choice.weights.values()) == pytest.approx(1)
@@ -69,7 +69,7 @@ def test_the_truth_is_chosen_and_comes_first(space, tables, configurations):
 def test_two_halves_are_weighted_whatever_their_units(space, tables, configurations):
     choice, ranked = chosen(space, tables, ["first", "second"], configurations)
     assert choice.proxy == WEIGHTED
-    assert choice.kendall[WEIGHTED] > max(choice.kendall["first"], choice.kendall["second"])
+    assert choice.spearman[WEIGHTED] > max(choice.spearman["first"], choice.spearman["second"])
     assert WEIGHTED in choice.reason
     assert "first" in choice.reason
     scaled = {name: tables[name].of(configurations[0]) for name in ("first", "second")}
