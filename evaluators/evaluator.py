@@ -63,8 +63,8 @@ class FakeQuantEvaluator:
         task: model, data and metric.
         space: the sites.
         calibration: scales and ranges; computed here if not given.
-        cache_bytes: what quantized weights (half of it) and kept activations (the other half) may take. The float
-            outputs of the splits that were evaluated come on top.
+        cache_bytes: what quantized weights and kept activations may take: 45 % each, and a tenth for what is needed
+            while a weight is quantized. The float outputs of the splits that were evaluated come on top.
         cache_folder: shared by the processes of one machine for quantized weights and float outputs.
         reestimate_batch_norm: whether the statistics of batch normalization are estimated again, on the calibration
             data, for every configuration; only the difference to those of the float model there is taken on. Nothing
@@ -96,10 +96,11 @@ class FakeQuantEvaluator:
         self.reestimate_batch_norm = reestimate_batch_norm and bool(batch_norms(task.model))
         self._before: Statistics | None = None  # the float model's statistics on the calibration data
         calibration = calibration or calibrate(task, space)
-        self.quantized = QuantizedModel(task.model, space, calibration, cache_bytes // 2, cache_folder)
+        share = int(0.45 * cache_bytes)
+        self.quantized = QuantizedModel(task.model, space, calibration, share, cache_folder)
         self.reference = FloatReference(task, cache_folder)
         mode: Mode = "never" if self.reestimate_batch_norm else replay
-        self.replayer = Replayer(self.quantized, self.reference, cache_bytes // 2, mode)
+        self.replayer = Replayer(self.quantized, self.reference, share, mode)
 
     @property
     def not_replayed(self) -> dict[str, str]:
