@@ -13,14 +13,18 @@ rounded reciprocal of its two scales instead of dividing, as its kernels do.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ...formats import TensorFormat
 from .block_scales import reciprocal
 from .grid import decode, encode, nearest
 from .layout import Layout
+
+_BLOCK = 1 << 20  # elements
 
 
 @dataclass(frozen=True)
@@ -75,9 +79,13 @@ class QuantizedWeight:
     def dequantize(self) -> Tensor:
         """The float32 weight that the codes stand for."""
         matrix, layout = self.layout.matrix(self.codes), self.layout
-        zero_point = 0.0 if self.scales.zero_point is None else layout.expand(self.scales.zero_point)
-        elements = decode(matrix, self.target, zero_point)
-        return layout.tensor(elements * layout.expand(self.scales.factor)).contiguous()
+        zero_point = None if self.scales.zero_point is None else layout.expand(self.scales.zero_point)
+        factor = layout.expand(self.scales.factor)
+        found = torch.empty(matrix.shape, device=matrix.device)
+        for rows in _row_blocks(matrix):
+            elements = decode(matrix[rows], self.target, _of(zero_point, rows))
+            torch.mul(elements, _of(factor, rows), out=found[rows])
+        return layout.tensor(found).contiguous()
 
 
 def quantize_weight(weight: Tensor, target: TensorFormat, scales: WeightScale, channel_axis: int) -> QuantizedWeight:
@@ -93,11 +101,30 @@ def quantize_weight(weight: Tensor, target: TensorFormat, scales: WeightScale, c
         Codes, scales and layout.
     """
     layout = Layout.of(weight, target, channel_axis)
-    zero_point = 0.0 if scales.zero_point is None else layout.expand(scales.zero_point)
-    matrix = layout.matrix(weight.detach().float())
-    if scales.tensor_scale is None:
-        ratio = matrix / layout.expand(scales.scale)
-    else:
-        ratio = matrix * layout.expand(reciprocal(scales.scale, scales.tensor_scale))
-    codes = encode(nearest(ratio, target, zero_point), target, zero_point)
+    zero_point = None if scales.zero_point is None else layout.expand(scales.zero_point)
+    matrix = layout.matrix(weight.detach())
+    divides = scales.tensor_scale is None
+    factor = layout.expand(
+        scales.scale if scales.tensor_scale is None else reciprocal(scales.scale, scales.tensor_scale)
+    )
+    signed = target.number == "int" and target.symmetric
+    codes = torch.empty(matrix.shape, dtype=torch.int8 if signed else torch.uint8, device=matrix.device)
+    for rows in _row_blocks(matrix):
+        value, by, shift = matrix[rows].float(), _of(factor, rows), _of(zero_point, rows)
+        ratio = value / by if divides else value * by
+        codes[rows] = encode(nearest(ratio, target, shift), target, shift)
     return QuantizedWeight(layout.tensor(codes).contiguous(), scales, layout)
+
+
+def _row_blocks(matrix: Tensor) -> Iterator[slice]:
+    """Blocks of rows, so that what is computed on the way stays small beside a large weight."""
+    step = max(1, _BLOCK // max(1, matrix.shape[1]))
+    for start in range(0, matrix.shape[0], step):
+        yield slice(start, start + step)
+
+
+def _of(expanded: Tensor | None, rows: slice) -> Tensor | float:
+    """The rows of expanded scales or zero-points; those of a whole tensor are the same for all rows."""
+    if expanded is None:
+        return 0.0
+    return expanded if expanded.shape[0] == 1 else expanded[rows]

@@ -316,3 +316,17 @@ def test_given_scales_are_kept():
     quantized = quantize_weight(torch.tensor([[0.26, 9.0], [0.9, -3.1]]), target_of("w3"), scales, 0)
     assert quantized.codes.tolist() == [[1, 3], [0, -2]]
     assert quantized.dequantize().tolist() == [[0.5, 1.5], [0.0, -4.0]]
+
+
+@pytest.mark.parametrize("name", ["w4", "w4t", "w3g32z", "w4b128", "we4m3", "wnvfp4", "wmxfp4", "nf4"])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_large_weights_are_taken_in_blocks_of_rows(name, axis, monkeypatch):
+    target = Format.parse(name).weight
+    weight = torch.randn(96, 192, generator=torch.Generator().manual_seed(0))
+    scales = choose_scales(weight, target, axis, "minmax")
+    whole = quantize_weight(weight, target, scales, axis)
+    expected = whole.dequantize()
+    monkeypatch.setattr("bitfront.evaluators.quantizers.weight._BLOCK", 500)
+    made = quantize_weight(weight, target, scales, axis)
+    assert torch.equal(made.codes, whole.codes)
+    assert torch.equal(made.dequantize(), expected)
