@@ -21,10 +21,9 @@ move. ``labels`` forces one or the other.
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
-from .gradient_errors import Setting, mean_and_error, passes, products
+from .gradient_errors import Setting, averaged, passes
 from .likelihood import Labels, labels_of
 from .sensitivity import Advance, Sensitivity
 
@@ -67,9 +66,5 @@ class DeltaLoss:
             UnsupportedModel: the model cannot be differentiated.
             NonFiniteOutput: a gradient is not finite.
         """
-        started = time.perf_counter()
         setting = Setting(self.name, labels_of(task, self.labels, self.name), self.samples, power=1)
-        values, error = mean_and_error(products(task, space, calibration, setting, seed, advance))
-        count = passes(task, space, self.samples)
-        seconds = time.perf_counter() - started
-        return Sensitivity(self.name, values, error, tuple(space.names), space.formats, seconds, count, count)
+        return averaged(task, space, calibration, setting, seed, advance)

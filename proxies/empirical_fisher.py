@@ -20,11 +20,10 @@ weights. With labelled calibration data the loss at the labels is taken there; w
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidInput
-from .gradient_errors import Setting, mean_and_error, passes, products
+from .gradient_errors import Setting, averaged, passes
 from .likelihood import has_labels
 from .sensitivity import Advance, Sensitivity
 
@@ -64,14 +63,10 @@ class EmpiricalFisher:
             UnsupportedModel: the model cannot be differentiated.
             NonFiniteOutput: a gradient is not finite.
         """
-        started = time.perf_counter()
         if not has_labels(task):
             raise InvalidInput(
                 "empirical_fisher needs labelled calibration batches (inputs, targets): the distance to the model's "
                 "own outputs has no gradient at the float weights; choose sampled_fisher or gauss_newton_diagonal"
             )
         setting = Setting(self.name, "data", self.samples)
-        values, error = mean_and_error(0.5 * products(task, space, calibration, setting, seed, advance))
-        count = passes(task, space, self.samples)
-        seconds = time.perf_counter() - started
-        return Sensitivity(self.name, values, error, tuple(space.names), space.formats, seconds, count, count)
+        return averaged(task, space, calibration, setting, seed, advance, factor=0.5)

@@ -19,10 +19,9 @@ the mean curvature of the site.
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
-from .gradient_errors import Setting, mean_and_error, passes, products
+from .gradient_errors import Setting, averaged, passes
 from .sensitivity import Advance, Sensitivity
 
 if TYPE_CHECKING:
@@ -63,10 +62,5 @@ class GaussNewtonDiagonal:
             UnsupportedModel: the model cannot be differentiated.
             NonFiniteOutput: a gradient is not finite.
         """
-        started = time.perf_counter()
         setting = Setting(self.name, "signs", self.samples, self.probes)
-        values, error = mean_and_error(0.5 * products(task, space, calibration, setting, seed, advance))
-        count = passes(task, space, self.samples)
-        seconds = time.perf_counter() - started
-        backward = count * self.probes
-        return Sensitivity(self.name, values, error, tuple(space.names), space.formats, seconds, count, backward)
+        return averaged(task, space, calibration, setting, seed, advance, factor=0.5)

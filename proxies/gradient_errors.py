@@ -11,6 +11,7 @@ batch is not the sum of the squares.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from ..evaluators.metrics import output_tensor
 from ..formats import Format, TensorFormat, weight_name
 from .likelihood import Source, check_softmax, score
 from .recording import Recorder, not_differentiable, single_samples
+from .sensitivity import Sensitivity
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -104,6 +106,38 @@ def products(
         row = int(np.argwhere((~np.isfinite(values) & space.allowed).any(axis=(0, 2)))[0][0])
         raise NonFiniteOutput(f"proxy {setting.proxy}: the gradient at site {space.sites[row].name} is NaN or infinite")
     return values
+
+
+def averaged(
+    task: Task,
+    space: SearchSpace,
+    calibration: Calibration,
+    setting: Setting,
+    seed: int,
+    advance: Advance | None,
+    factor: float = 1.0,
+) -> Sensitivity:
+    """The scores of a proxy: the mean of ``products`` over the samples, times a factor, with its standard error.
+
+    Args:
+        task: model, calibration data and objective.
+        space: sites and formats.
+        calibration: scales and ranges.
+        setting: see there.
+        seed: of the draws.
+        advance: called after every pass.
+        factor: 1/2 for a second-order Taylor term.
+
+    Raises:
+        UnsupportedModel: the model cannot be differentiated.
+        NonFiniteOutput: a gradient is not finite; the message names the site.
+        InvalidInput: the task's loss does not suit the source.
+    """
+    started = time.perf_counter()
+    values, error = mean_and_error(factor * products(task, space, calibration, setting, seed, advance))
+    count, seconds = passes(task, space, setting.samples), time.perf_counter() - started
+    names, backward = tuple(space.names), count * setting.draws
+    return Sensitivity(setting.proxy, values, error, names, space.formats, seconds, count, backward)
 
 
 def mean_and_error(values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:

@@ -26,6 +26,7 @@ Interactions between sites are not seen; ``pairwise`` measures them. The standar
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from ..task import Batch, Task
 
 
-class _Measured:
+class _Measured(ABC):
     """What the three have in common.
 
     Args:
@@ -62,9 +63,9 @@ class _Measured:
         self.samples = samples
         self.batch = batch
 
+    @abstractmethod
     def quality(self, task: Task, example: Batch) -> Any:
         """The metric that is measured."""
-        raise NotImplementedError
 
     def steps(self, task: Task, space: SearchSpace) -> int:
         """One for every (site, format) that is offered."""
