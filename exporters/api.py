@@ -170,14 +170,9 @@ def _statistics(request: ExportRequest, batches: Iterable[Any] | None) -> Statis
     if batches is None:
         return {}
     data = [Batch.of(batch) for batch in batches]
-    training = [module for module in request.model.modules() if module.training]
-    try:
-        before = batch_norm_statistics(request.model.eval(), data)
-        with request.quantized.applied(request.configuration) as model:
-            return batch_norm_statistics(model, data, before)
-    finally:
-        for module in training:
-            module.training = True
+    before = batch_norm_statistics(request.model, data)
+    with request.quantized.applied(request.configuration) as model:
+        return batch_norm_statistics(model, data, before)
 
 
 def _own_version() -> str:
