@@ -1,4 +1,4 @@
-"""The trust report of every proxy on zoo models, against at least 200 really evaluated configurations each.
+"""The trust report of every proxy on zoo models, against 440 really evaluated configurations each.
 
 ``python benchmarks/proxies.py`` measures a bench for each model (random configurations, and others stratified by size),
 scores the space with every proxy, and prints a table for each model. Everything is kept in a store, so a stopped run
@@ -31,7 +31,9 @@ from bitfront.service.trust_table import cells, heads, terminal_table, told
 from bitfront.store import Store
 
 MODELS = ("digits_resnet20", "char_gpt", "minilm_l6", "efficientnet_lite0")
-FORMATS = ("w2", "w3", "w4", "w5", "w6", "w8", "w8a8", "bf16")
+FORMATS = ("w2", "w3", "w4", "w8", "w2a8", "w3a8", "w4a8", "w8a8")
+SAMPLES = {"digits_resnet20": 256, "char_gpt": 128}  # of each split; others 64
+RECIPE = bf.Recipe(bias_correction=True)  # without it every EfficientNet with 2-bit layers is equally useless
 CHUNK = 20  # configurations measured between looks at the clock
 
 
@@ -41,9 +43,9 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--proxies", nargs="+", default=None, help="default: all")
     parser.add_argument("--formats", nargs="+", default=list(FORMATS))
-    parser.add_argument("--evaluations", type=int, default=200, help="configurations of each bench")
-    parser.add_argument("--samples", type=int, default=64, help="of each split")
-    parser.add_argument("--seconds", type=float, default=1800.0, help="for each model")
+    parser.add_argument("--evaluations", type=int, default=440, help="configurations of each bench")
+    parser.add_argument("--samples", type=int, default=None, help="of each split; default: 64 to 256 by model")
+    parser.add_argument("--seconds", type=float, default=3600.0, help="for each model")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--store", default="sqlite:///out/proxies.db")
     parser.add_argument("--out", type=Path, default=Path("out/proxies.json"))
@@ -56,7 +58,7 @@ def main() -> None:
         "threads": 1,
         "date": datetime.now(UTC).date().isoformat(),
         "formats": arguments.formats,
-        "samples": arguments.samples,
+        "recipe": str(RECIPE),
         "models": {},
     }
     pages = []
@@ -71,7 +73,7 @@ def main() -> None:
 def judge(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """The report of one model, as far as the time allows."""
     started = time.perf_counter()
-    samples = arguments.samples
+    samples = arguments.samples or SAMPLES.get(name, 64)
     entry = zoo.load(name, calibration=samples, validation=samples, holdout=samples)
     task = bf.Task(
         entry.model,
@@ -84,12 +86,12 @@ def judge(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     )
     space = bf.SearchSpace.from_model(entry.model, entry.example_inputs, formats=arguments.formats)
     store = Store(arguments.store)
-    calibration = calibrated(task, space, bf.Recipe(), store, Silent())
+    calibration = calibrated(task, space, RECIPE, store, Silent())
 
     measured = 0
     while measured < arguments.evaluations:
         measured = min(measured + CHUNK, arguments.evaluations)
-        run_bench(task, space, ["weight_mse"], evaluations=measured, seed=arguments.seed, store=store)
+        run_bench(task, space, ["weight_mse"], evaluations=measured, seed=arguments.seed, recipe=RECIPE, store=store)
         if time.perf_counter() - started > arguments.seconds / 2:
             break
     told_bench = f"{name}: {measured} of {arguments.evaluations} configurations"
@@ -108,7 +110,7 @@ def judge(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         else:
             usable.append(proxy)
             print(f"  {proxy:24} {scores.seconds:8.2f} s", flush=True)
-    bench = run_bench(task, space, usable, evaluations=measured, seed=arguments.seed, store=store)
+    bench = run_bench(task, space, usable, evaluations=measured, seed=arguments.seed, recipe=RECIPE, store=store)
     choice = {"proxy": bench.choice.proxy, "reason": bench.choice.reason} if bench.choice else None
     report = {**bench.trust.to_dict(), "choice": choice}
     trust = Trust.model_validate(report)
@@ -120,6 +122,7 @@ def judge(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     )
     return {
         "metric": task.metric,
+        "samples": samples,
         "sites": len(space.sites),
         "measured": len(bench.measurements),
         "trust": report,

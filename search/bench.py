@@ -28,6 +28,7 @@ from ..space import Configuration, SearchSpace
 from ..store import Store
 from ..task import Task
 from .executor import EvaluatorRecipe, Executor, LocalExecutor, Outcome, Rounds, Work
+from .groups import Groups
 from .judged import judged
 from .progress import Progress, Silent
 from .proxy_choice import ProxyChoice, choose_proxy
@@ -75,18 +76,15 @@ def bench_configurations(space: SearchSpace, count: int, seed: int = 0) -> list[
     Returns:
         Random ones (even places) and those at size targets (odd places); a larger bench begins with a smaller one.
     """
-    groups, sizes = _groups(space)
+    groups = Groups.of(space)
+    sizes = _sizes(space, groups)
     found: dict[Configuration, None] = {}
     index = 0
     while len(found) < count and index < count * _ATTEMPTS:
         generator = np.random.default_rng([seed, index])
         noise = generator.gumbel(size=sizes.shape)
         target = _van_der_corput(index // 2 + 1) if index % 2 else None
-        columns = _drawn(sizes, noise, target)
-        choice = np.zeros(len(space.sites), dtype=np.int64)
-        for sites, column in zip(groups, columns, strict=True):
-            choice[list(sites)] = column
-        found.setdefault(space.configuration(choice))
+        found.setdefault(space.configuration(groups.expand(_drawn(sizes, noise, target))))
         index += 1
     return list(found)
 
@@ -186,12 +184,10 @@ def _one_round(works: list[Work]) -> Rounds:
     yield works
 
 
-def _groups(space: SearchSpace) -> tuple[list[tuple[int, ...]], FloatArray]:
-    """Sites that choose together, and their size in every format: [groups, formats], infinite where not offered."""
-    tied = {site for group in space.tie_indices for site in group}
-    groups = [*space.tie_indices, *((site,) for site in range(len(space.sites)) if site not in tied)]
-    table = np.where(space.allowed, price(space, metrics=("size_mb",))["size_mb"].values, np.inf)
-    return groups, np.stack([table[list(group)].sum(axis=0) for group in groups])
+def _sizes(space: SearchSpace, groups: Groups) -> FloatArray:
+    """Size of every group in every format: [groups, formats], infinite where not offered."""
+    sizes = groups.sums(price(space, metrics=("size_mb",))["size_mb"].values)
+    return np.where(groups.allowed, sizes, np.inf)
 
 
 def _drawn(sizes: FloatArray, noise: FloatArray, target: float | None) -> np.ndarray:

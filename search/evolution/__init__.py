@@ -1,0 +1,1 @@
+"""Evolution of formulas: proxies found by genetic programming on measured benches."""
