@@ -1,7 +1,7 @@
-"""What is known: jobs, candidates, evaluations, scores, measured kernels."""
+"""What is known: jobs, candidates, evaluations, scores, formulas, measured kernels."""
 
 from .database import default_url, open_engine
-from .models import Candidate, Evaluation, Job, Kernel, Score
+from .models import Candidate, Evaluation, Job, Kernel, Score, ScoredFormula
 from .store import JOB_STATES, Store
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Job",
     "Kernel",
     "Score",
+    "ScoredFormula",
     "Store",
     "default_url",
     "open_engine",

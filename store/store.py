@@ -16,6 +16,7 @@ from ..errors import InvalidInput
 from ..measurement import Measurement
 from ..space import Configuration
 from .database import default_url, open_engine, writing
+from .formulas import read_formulas, write_formulas
 from .models import Base, Candidate, Evaluation, Job, Kernel, Score
 
 JOB_STATES = ("queued", "running", "succeeded", "failed", "cancelled", "interrupted")
@@ -162,6 +163,23 @@ class Store:
             return None
         with np.load(io.BytesIO(row.payload), allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}, row.seconds
+
+    # -- formulas -----------------------------------------------------------------------------------------------------
+
+    def save_formulas(self, context: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Commit scored formulas; one that was only screened so far is completed, a complete one stays.
+
+        Args:
+            context: digest of everything that the fitness depends on.
+            rows: digest, expression, size, signature, fitness (or ``None``), details, reason, seconds.
+        """
+        with self._writes.begin() as session:
+            write_formulas(session, context, rows)
+
+    def formulas(self, context: str) -> list[dict[str, Any]]:
+        """All formulas of a context, by digest, with the columns of ``save_formulas``."""
+        with self._sessions() as session:
+            return read_formulas(session, context)
 
     # -- kernels ------------------------------------------------------------------------------------------------------
 
