@@ -1,25 +1,56 @@
 """Who chooses: exact allocation, fronts, the loop of a search, its workers."""
 
-from .allocation import (
-    Allocation,
-    allocate,
-    cheapest,
-    diverse,
-    exact_front,
-    hull_front,
-    hypervolume,
-    knee,
-)
-from .bench import Bench, bench_configurations, run_bench
-from .executor import Executor, LocalExecutor, Outcome, Work
-from .pareto import non_dominated
-from .pipeline import run
-from .progress import Progress, Silent
-from .proxy_choice import ProxyChoice
-from .ray_executor import RayExecutor
-from .result import Choice, Point, Result
-from .stages import calibrated
-from .trust import Trust, TrustReport, trust_report
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .allocation import (
+        Allocation,
+        allocate,
+        cheapest,
+        diverse,
+        exact_front,
+        hull_front,
+        hypervolume,
+        knee,
+    )
+    from .bench import Bench, bench_configurations, run_bench
+    from .executor import Executor, LocalExecutor, Outcome, Work
+    from .pareto import non_dominated
+    from .pipeline import run
+    from .progress import Progress, Silent
+    from .proxy_choice import ProxyChoice
+    from .ray_executor import RayExecutor
+    from .result import Choice, Point, Result
+    from .stages import calibrated
+    from .trust import Trust, TrustReport, trust_report
+
+#: Loaded on first use, because half of them bring in torch, which a stored front is asked without: file -> names.
+_LAZY = {
+    "allocation": (
+        "Allocation",
+        "allocate",
+        "cheapest",
+        "diverse",
+        "exact_front",
+        "hull_front",
+        "hypervolume",
+        "knee",
+    ),
+    "bench": ("Bench", "bench_configurations", "run_bench"),
+    "executor": ("Executor", "LocalExecutor", "Outcome", "Work"),
+    "pareto": ("non_dominated",),
+    "pipeline": ("run",),
+    "progress": ("Progress", "Silent"),
+    "proxy_choice": ("ProxyChoice",),
+    "ray_executor": ("RayExecutor",),
+    "result": ("Choice", "Point", "Result"),
+    "stages": ("calibrated",),
+    "trust": ("Trust", "TrustReport", "trust_report"),
+}
+_FILE = {name: file for file, names in _LAZY.items() for name in names}
 
 __all__ = [
     "Allocation",
@@ -51,3 +82,13 @@ __all__ = [
     "run_bench",
     "trust_report",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _FILE:
+        return getattr(import_module(f".{_FILE[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

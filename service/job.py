@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..errors import InvalidInput
-from ..evaluators import Recipe
 from ..formats import Format
+
+if TYPE_CHECKING:
+    from ..evaluators import Recipe
 
 
 class _Part(BaseModel):
@@ -89,6 +91,8 @@ class Quantization(_Part):
     @property
     def recipe(self) -> Recipe:
         """What the evaluators are told."""
+        from ..evaluators import Recipe  # brings in torch, which reading a job does not need
+
         return Recipe(**self.model_dump())
 
 
