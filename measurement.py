@@ -23,7 +23,8 @@ class Measurement:
 
     Attributes:
         metric: name of the metric (``kl``, ``error``, …).
-        split: which data: ``validation`` or ``holdout``.
+        split: which data: ``validation`` or ``holdout``; ``validation[:16]`` when only its first 16 samples were seen
+            (``part_of``), so that a partial measurement is never taken for a full one.
         value: aggregate over the samples.
         low: lower end of the 95 % bootstrap interval.
         high: upper end.
@@ -48,6 +49,40 @@ class Measurement:
         return Measurement(
             metric, split, aggregate(metric, values), low, high, seconds, len(values), tuple(float(v) for v in values)
         )
+
+    @property
+    def partial(self) -> bool:
+        """Whether it covers only the first samples of the split."""
+        return self.split != whole(self.split)
+
+    def beginning(self, samples: int) -> Measurement:
+        """What a measurement of only the first samples would have found; the seconds are shared out by samples.
+
+        Args:
+            samples: at least 1; as many as there are, or more, give the measurement itself.
+
+        Raises:
+            InvalidInput: no samples are asked for, or the values of the samples are not known.
+        """
+        if samples >= self.samples:
+            return self
+        if samples < 1 or len(self.values) != self.samples:
+            raise InvalidInput(
+                f"the first {samples} of {self.samples} samples with {len(self.values)} known values; ask for at "
+                "least 1 sample of a measurement that has the value of every sample"
+            )
+        values, name = np.array(self.values[:samples]), part_of(whole(self.split), samples)
+        return Measurement.of(self.metric, name, values, self.seconds * samples / self.samples)
+
+
+def part_of(split: str, samples: int) -> str:
+    """Name of the first samples of a split: ``validation[:16]``; evaluations of them are stored under it."""
+    return f"{split}[:{samples}]"
+
+
+def whole(split: str) -> str:
+    """The split that a name belongs to: ``validation`` of ``validation[:16]`` and of ``validation``."""
+    return split.partition("[")[0]
 
 
 @dataclass(frozen=True)

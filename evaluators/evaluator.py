@@ -108,27 +108,47 @@ class FakeQuantEvaluator:
         return dict(self.replayer.reasons)
 
     def evaluate(
-        self, configuration: Mapping[str, str], split: Split = "validation", race: Race | None = None
+        self,
+        configuration: Mapping[str, str],
+        split: Split = "validation",
+        race: Race | None = None,
+        *,
+        known: Measurement | None = None,
+        batches: int | None = None,
     ) -> Measurement:
         """Measure one configuration.
 
         Args:
             configuration: ``{site name: format name}``; sites left out stay in float, so ``{}`` is the float model.
             split: which data.
-            race: asked after every batch; when it is lost the measurement covers the samples seen so far. It then has
-                fewer ``samples`` than the split, which is how to tell; do not store it as a measurement of the split.
+            race: asked after every batch; when it is lost the measurement covers the samples seen so far.
+            known: an earlier measurement of the configuration on the first batches of the split: only the others are
+                run, and the result covers both, the same to the bit as if all had been run at once.
+            batches: measure only on the first so many; ``None``: all.
 
         Returns:
-            The metric over the split, with its bootstrap interval and the value of every sample. Without a race it
-            always covers all samples.
+            The metric over the split, with its bootstrap interval and the value of every sample. Where it covers only
+            the first samples (a lost race, ``batches``) its ``split`` says so: ``validation[:16]``.
 
         Raises:
             NonFiniteOutput: the float or the quantized model gives NaN or infinity; the message names the first site.
-            InvalidInput: the configuration does not fit the space, there is no such split, or the weights were changed
-                since the evaluator was made.
+            InvalidInput: the configuration does not fit the space, there is no such split, it has fewer batches, the
+                known measurement does not end with a batch, or the weights were changed since the evaluator was made.
         """
-        batches = len(self.references(split))
-        run = Run(configuration, race)
+        self.references(split)
+        run = Run.of(self.task, configuration, split, race, known, batches)
+        return run.measured(self.task.metric) if run.ended else self.finish(run)
+
+    def finish(self, run: Run) -> Measurement:
+        """Take a run to its end, on its own.
+
+        Args:
+            run: not ended.
+
+        Raises:
+            NonFiniteOutput: as ``evaluate``.
+        """
+        configuration, split, metric = run.configuration, run.split, self.task.metric
         before = self._float_statistics()
         found: Statistics = {}
         started, failure = time.perf_counter(), None
@@ -139,19 +159,17 @@ class FakeQuantEvaluator:
             if self.reestimate_batch_norm:
                 found = batch_norm_statistics(model, self.task.calibration, before)
                 stack.enter_context(taken_on(model, found))
-            for position, batch in enumerate(self.task.split(split)):
-                output = output_tensor(on_device(batch, model)(model))
+            while not run.ended:
+                output = output_tensor(on_device(self.task.split(split)[run.position], model)(model))
                 try:
-                    run.values.append(self.judged(output, split, position))
+                    run.take(self.judged(output, split, run.position))
                 except NonFiniteOutput as cause:
-                    failure = position, cause
-                    break
-                if run.ended(batches):
+                    failure = cause
                     break
         if failure is not None:
-            raise self.located(failure[1], configuration, split, failure[0], found)
-        run.seconds = time.perf_counter() - started
-        return run.measured(self.task.metric, split)
+            raise self.located(failure, configuration, split, run.position, found)
+        run.seconds += time.perf_counter() - started
+        return run.measured(metric)
 
     def evaluate_many(
         self,
@@ -159,6 +177,9 @@ class FakeQuantEvaluator:
         split: Split = "validation",
         races: Sequence[Race | None] | None = None,
         done: Done | None = None,
+        *,
+        known: Sequence[Measurement | None] | None = None,
+        batches: int | None = None,
     ) -> list[Evaluation]:
         """Measure a shard of configurations, batch by batch.
 
@@ -166,8 +187,10 @@ class FakeQuantEvaluator:
             configurations: as for ``evaluate``, in any order.
             split: which data.
             races: one for each configuration, or ``None``; only those with a race may get a measurement of fewer
-                samples than the split has.
+                samples than were asked for.
             done: called with the index and the result of each configuration when it is known.
+            known: for each configuration an earlier measurement of the first batches, or ``None``.
+            batches: measure only on the first so many; ``None``: all.
 
         Returns:
             A result for each configuration, in the order given: the measurement that ``evaluate`` gives (its
@@ -175,21 +198,26 @@ class FakeQuantEvaluator:
 
         Raises:
             NonFiniteOutput: the float model gives NaN or infinity.
-            InvalidInput: as ``evaluate``; or there are not as many races as configurations.
+            InvalidInput: as ``evaluate``; or there are not as many races, or known measurements, as configurations.
         """
-        races = [None] * len(configurations) if races is None else races
-        if len(races) != len(configurations):
-            raise InvalidInput(
-                f"{len(races)} races for {len(configurations)} configurations; give one, or None, for each"
-            )
+        count = len(configurations)
+        races = [None] * count if races is None else races
+        known = [None] * count if known is None else known
+        for name, given in (("races", races), ("known measurements", known)):
+            if len(given) != count:
+                raise InvalidInput(f"{len(given)} {name} for {count} configurations; give one, or None, for each")
         with freed_memory_kept():
             self.references(split)
             self._float_statistics()
-            shard = Shard(self, configurations, split, races, done)
-            if self.replayer.worthwhile(len(configurations), split):
+            runs = [
+                Run.of(self.task, each, split, race, before, batches)
+                for each, race, before in zip(configurations, races, known, strict=True)
+            ]
+            shard = Shard(self, runs, done)
+            if self.replayer.worthwhile(sum(not run.ended for run in runs), split):
                 shard.run_by_batch()
             shard.run_alone()
-        return [shard.results[index] for index in range(len(configurations))]
+        return [shard.results[index] for index in range(count)]
 
     def order(self, configurations: Sequence[Mapping[str, str]]) -> list[int]:
         """Indices of configurations, sorted so that neighbours agree on the first executed sites for long.

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..errors import NonFiniteOutput
-from ..measurement import Measurement
-from ..task import Split
+from ..errors import InvalidInput, NonFiniteOutput
+from ..measurement import Measurement, part_of, whole
+from ..task import Split, Task
 from .float_run import on_device
 from .metrics import output_tensor
 from .replay import PrefixRunner, Signature
@@ -40,29 +40,83 @@ def execution_key(configuration: Mapping[str, str], names: Sequence[str]) -> tup
 
 @dataclass
 class Run:
-    """One configuration on its way through a split.
+    """One configuration on its way through the batches of a split.
 
     Attributes:
         configuration: what is measured.
+        split: which data.
         race: asked after every batch.
-        values: the metric of every sample, by batch.
-        seconds: what it took so far.
+        position: the next batch.
+        last: the first batch that is not wanted.
+        samples: how many the whole split has.
+        values: the metric of every sample so far, in pieces.
+        seconds: what it took so far, what was known before included.
     """
 
     configuration: Mapping[str, str]
+    split: Split
     race: Race | None
+    position: int
+    last: int
+    samples: int
     values: list[NDArray[np.float64]] = field(default_factory=list)
     seconds: float = 0.0
 
-    def ended(self, batches: int) -> bool:
-        """Whether it has seen all batches, or has lost its race."""
-        if len(self.values) == batches:
-            return True
-        return self.race is not None and self.race.lost(np.concatenate(self.values))
+    @staticmethod
+    def of(
+        task: Task,
+        configuration: Mapping[str, str],
+        split: Split,
+        race: Race | None = None,
+        known: Measurement | None = None,
+        batches: int | None = None,
+    ) -> Run:
+        """A run that continues where an earlier measurement ended.
 
-    def measured(self, metric: str, split: Split) -> Measurement:
-        """The measurement over the samples seen."""
-        return Measurement.of(metric, split, np.concatenate(self.values), self.seconds)
+        Args:
+            task: whose batches.
+            configuration: what is measured.
+            split: which data.
+            race: asked after every batch.
+            known: an earlier measurement of the first samples of the same split.
+            batches: end after so many; ``None``: all.
+
+        Raises:
+            InvalidInput: the split has fewer batches, or the known measurement does not end with one of them.
+        """
+        ends = np.cumsum([len(batch) for batch in task.split(split)])
+        last = len(ends) if batches is None else batches
+        if not 1 <= last <= len(ends):
+            raise InvalidInput(f"batches={batches}; the {split} data has {len(ends)}, so give 1 to {len(ends)}")
+        run = Run(configuration, split, race, 0, last, int(ends[-1]))
+        if known is not None:
+            known = known.beginning(int(ends[last - 1]))
+            if (whole(known.split), known.metric) != (split, task.metric) or known.samples not in ends:
+                raise InvalidInput(
+                    f"{known.metric} on {known.split} ({known.samples} samples) cannot be continued as {task.metric} "
+                    f"on {split}, whose batches end after {', '.join(map(str, ends))} samples"
+                )
+            run.values, run.seconds = [np.array(known.values)], known.seconds
+            run.position = int(np.searchsorted(ends, known.samples)) + 1
+        return run
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has seen all batches that are wanted, or has lost its race."""
+        if self.position >= self.last:
+            return True
+        return self.race is not None and bool(self.values) and self.race.lost(np.concatenate(self.values))
+
+    def take(self, values: NDArray[np.float64]) -> None:
+        """The metric of every sample of the next batch."""
+        self.values.append(values)
+        self.position += 1
+
+    def measured(self, metric: str) -> Measurement:
+        """The measurement over the samples seen; it is named a part where these are not all."""
+        values = np.concatenate(self.values)
+        name = self.split if len(values) == self.samples else part_of(self.split, len(values))
+        return Measurement.of(metric, name, values, self.seconds)
 
 
 class Shard:
@@ -70,28 +124,25 @@ class Shard:
 
     Args:
         evaluator: whose task, model and captured programs are used.
-        configurations: in any order.
-        split: which data.
-        races: one for each configuration, or ``None``.
+        runs: the configurations, in any order, all on one split; those that have ended need nothing more.
         done: called with the index and the result of each configuration when it is known.
     """
 
     def __init__(
         self,
         evaluator: FakeQuantEvaluator,
-        configurations: Sequence[Mapping[str, str]],
-        split: Split,
-        races: Sequence[Race | None],
+        runs: Sequence[Run],
         done: Done | None,
     ) -> None:
         self.evaluator = evaluator
-        self.split = split
         self.results: dict[int, Evaluation] = {}
-        self._runs = [Run(each, race) for each, race in zip(configurations, races, strict=True)]
-        self._changes = [evaluator.quantized.changes(each) for each in configurations]
+        self._runs = runs
+        self._changes = [evaluator.quantized.changes(run.configuration) for run in runs]
         self._done = done
-        self._batches = len(evaluator.task.split(split))
         self._signatures: dict[tuple[PrefixRunner, int], Signature] = {}
+        for index, run in enumerate(runs):
+            if run.ended:
+                self._finish(index, run.measured(evaluator.task.metric))
 
     def run_alone(self) -> None:
         """Evaluate what has no result yet, one configuration after the other."""
@@ -99,41 +150,48 @@ class Shard:
             if index in self.results:
                 continue
             try:
-                self._finish(index, self.evaluator.evaluate(run.configuration, self.split, run.race))
+                self._finish(index, self.evaluator.finish(run))
             except NonFiniteOutput as cause:
                 self._finish(index, cause)
 
     def run_by_batch(self) -> None:
         """Evaluate on one batch after the other, where the model can be replayed."""
-        replayer = self.evaluator.replayer
-        for position in range(self._batches):
-            replayer.runner(self.split, position)  # all are checked first: a later one may discredit a program
-        runners = [replayer.runner(self.split, position) for position in range(self._batches)]
-        if not any(runners):
+        replayer, open_runs = self.evaluator.replayer, [run for each, run in enumerate(self._runs) if self._open(each)]
+        if not open_runs:
             return
-        unreachable = frozenset().union(*(runner.program.unreachable for runner in runners if runner))
+        split = open_runs[0].split
+        positions = range(min(run.position for run in open_runs), max(run.last for run in open_runs))
+        for position in positions:
+            replayer.runner(split, position)  # all are checked first: a later one may discredit a program
+        runners = {position: replayer.runner(split, position) for position in positions}
+        if not any(runners.values()):
+            return
+        unreachable = frozenset().union(*(runner.program.unreachable for runner in runners.values() if runner))
         together = [index for index, each in enumerate(self._changes) if not unreachable & each.rounding.keys()]
-        for position, runner in enumerate(runners):
-            together = [index for index in together if index not in self.results]
+        for position, runner in runners.items():
+            here = [index for index in together if self._open(index) and self._runs[index].position == position]
             if runner is None:
-                self._module_runs(position, together)
+                self._module_runs(split, position, here)
             else:
-                self._replay(runner, position, together)
+                self._replay(split, runner, position, here)
 
-    def _replay(self, runner: PrefixRunner, position: int, indices: Sequence[int]) -> None:
+    def _open(self, index: int) -> bool:
+        return index not in self.results
+
+    def _replay(self, split: Split, runner: PrefixRunner, position: int, indices: Sequence[int]) -> None:
         for index in indices:
             if (runner, index) not in self._signatures:
                 self._signatures[runner, index] = runner.signature(self._changes[index])
-        batch = on_device(self.evaluator.task.split(self.split)[position], self.evaluator.task.model)
+        batch = on_device(self.evaluator.task.split(split)[position], self.evaluator.task.model)
         changes = [self._changes[index] for index in indices]
         signatures = [self._signatures[runner, index] for index in indices]
         with torch.no_grad():
             for output in runner.outputs(list(batch.tensors.values()), changes, signatures):
                 self._take(indices[output.index], output.value, position, output.seconds)
 
-    def _module_runs(self, position: int, indices: Sequence[int]) -> None:
+    def _module_runs(self, split: Split, position: int, indices: Sequence[int]) -> None:
         evaluator = self.evaluator
-        batch = on_device(evaluator.task.split(self.split)[position], evaluator.task.model)
+        batch = on_device(evaluator.task.split(split)[position], evaluator.task.model)
         for index in indices:
             started = time.perf_counter()
             with evaluator.quantized.applied(self._runs[index].configuration) as model, torch.no_grad():
@@ -144,13 +202,13 @@ class Shard:
         """Judge what a configuration gave on a batch."""
         run, started = self._runs[index], time.perf_counter()
         try:
-            run.values.append(self.evaluator.judged(output_tensor(value), self.split, position))
+            run.take(self.evaluator.judged(output_tensor(value), run.split, position))
         except NonFiniteOutput as cause:
-            self._finish(index, self.evaluator.located(cause, run.configuration, self.split, position))
+            self._finish(index, self.evaluator.located(cause, run.configuration, run.split, position))
             return
         run.seconds += seconds + time.perf_counter() - started
-        if run.ended(self._batches):
-            self._finish(index, run.measured(self.evaluator.task.metric, self.split))
+        if run.ended:
+            self._finish(index, run.measured(self.evaluator.task.metric))
 
     def _finish(self, index: int, result: Evaluation) -> None:
         self.results[index] = result
