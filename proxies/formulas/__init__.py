@@ -1,5 +1,26 @@
 """Formulas: proxies that are written as expressions of the statistics of a site."""
 
+from .draw import STRUCTURES, Structure, crossover, mutate, random_formula
+from .evaluate import Scorer, Unusable, scores
+from .expression import Formula, Node
+from .primitives import PRIMITIVES, Primitive
 from .statistics import SiteStatistics
+from .validity import MAX_SIZE, fault
 
-__all__ = ["SiteStatistics"]
+__all__ = [
+    "MAX_SIZE",
+    "PRIMITIVES",
+    "STRUCTURES",
+    "Formula",
+    "Node",
+    "Primitive",
+    "Scorer",
+    "SiteStatistics",
+    "Structure",
+    "Unusable",
+    "crossover",
+    "fault",
+    "mutate",
+    "random_formula",
+    "scores",
+]

@@ -1,0 +1,277 @@
+r"""Scores of formulas from the statistics of sites.
+
+.. math:: s[l, f] = \mathrm{formula}(\text{statistics of site } l \text{ in format } f)
+
+The score of a configuration is the sum over the sites, so a formula is an additive table by construction.
+
+What does not depend on the format is computed once: a value holds its distinct rows and which of them each format
+takes. Formats that round weights alike (w4, w4a8) share a row until a value that tells them apart joins. Parts that many
+formulas of a population share are kept, least recently used first out, in a budget of bytes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import InvalidInput
+from .blockwise import AGGREGATES, NORMALISATIONS, Blocks, cosine, matrix_product, relative
+from .elementwise import BINARY, UNARY
+from .expression import Formula, Node
+from .primitives import PRIMITIVES
+from .statistics import SiteStatistics
+from .validity import Level, fault
+
+Float64 = NDArray[np.float64]
+_FLAT = 1e-9  # range over the formats relative to the largest size, below which a site does not depend on the format
+_PROBE = (4, 8)  # rows and columns of a block that the cheap check looks at
+
+
+class Unusable(InvalidInput):
+    """A formula that gives no score: it does not fit the statistics, or its values are not finite or all alike.
+
+    Attributes:
+        reason: in words.
+    """
+
+    def __init__(self, formula: Formula, reason: str) -> None:
+        super().__init__(f"formula {formula}: {reason}")
+        self.reason = reason
+
+
+def scores(formula: Formula, statistics: SiteStatistics) -> Float64:
+    """Score every (site, format); for many formulas on the same statistics use one ``Scorer``.
+
+    Args:
+        formula: the formula.
+        statistics: of the sites.
+
+    Returns:
+        float64 [sites, formats], NaN where a format is not offered.
+
+    Raises:
+        Unusable: it does not fit the statistics, a value is not finite, or every site has one value in all formats.
+    """
+    return Scorer(statistics, cache_bytes=0).scores(formula)
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """Values of a part of a formula.
+
+    Attributes:
+        rows: [distinct rows, n], n by the level.
+        columns: which row each format takes, [formats].
+        level: what the n are.
+    """
+
+    rows: NDArray[Any]
+    columns: tuple[int, ...]
+    level: Level
+
+
+class Scorer:
+    """Scores formulas on the statistics of one network, and keeps what they share.
+
+    Args:
+        statistics: of the sites.
+        cache_bytes: what kept parts may take.
+    """
+
+    def __init__(self, statistics: SiteStatistics, cache_bytes: int = 256 << 20) -> None:
+        self.statistics = statistics
+        self.cache_bytes = cache_bytes
+        self.kept: OrderedDict[str, Value] = OrderedDict()
+        self.kept_bytes = 0
+        self.names = statistics.names
+        whole = statistics.elements.astype(np.float64)
+        counts: dict[Level, NDArray[np.int64]] = {
+            "site": np.ones(len(whole), dtype=np.int64),
+            "element": statistics.shapes.prod(axis=1),
+            "product": statistics.shapes[:, 0] ** 2,
+        }
+        self.blocks = {level: Blocks(each, whole) for level, each in counts.items()}
+
+    def scores(self, formula: Formula) -> Float64:
+        """See the function ``scores``.
+
+        Raises:
+            Unusable: it does not fit the statistics, a value is not finite, or every site has one value in all
+                formats.
+        """
+        wrong = fault(formula, self.names)
+        if wrong is not None:
+            raise Unusable(formula, wrong)
+        value = self._value(formula)
+        allowed = self.statistics.allowed
+        table: Float64 = np.where(allowed, value.rows[list(value.columns)].T, np.nan)
+        if not np.isfinite(table[allowed]).all():
+            row, column = np.argwhere(allowed & ~np.isfinite(table))[0]
+            where = f"site {self.statistics.sites[row]} in {self.statistics.formats[column]}"
+            raise Unusable(formula, f"its value is not finite at {where}")
+        if not _varies(table, allowed):
+            raise Unusable(formula, "every site has one value in all formats")
+        return table
+
+    def screen(self, formula: Formula) -> None:
+        """The cheap check of a population: the same as ``scores`` on a corner of each block, a hundredth of the work.
+
+        It may let pass what fails on the whole blocks.
+
+        Raises:
+            Unusable: as ``scores``.
+        """
+        self._probe.scores(formula)
+
+    @cached_property
+    def _probe(self) -> Scorer:
+        return Scorer(_corner(self.statistics), cache_bytes=min(self.cache_bytes, 16 << 20))
+
+    def _value(self, formula: Formula) -> Value:
+        values: dict[Node, Value] = {}
+        with np.errstate(all="ignore"):  # what is not finite is found at the end
+            for node in _needed(formula, self.kept):
+                found = self.kept.get(node.digest)
+                if found is None:
+                    found = self._computed(node, values)
+                    self._keep(node, found)
+                else:
+                    self.kept.move_to_end(node.digest)
+                values[node] = found
+        return values[formula.root]
+
+    def _keep(self, node: Node, value: Value) -> None:
+        if value.rows.nbytes > self.cache_bytes:
+            return
+        self.kept[node.digest] = value
+        self.kept_bytes += value.rows.nbytes
+        while self.kept_bytes > self.cache_bytes:
+            self.kept_bytes -= self.kept.popitem(last=False)[1].rows.nbytes
+
+    def _computed(self, node: Node, values: dict[Node, Value]) -> Value:
+        if node.is_input:
+            return self._input(node.name)
+        arguments = [values[each] for each in node.arguments]
+        group = PRIMITIVES[node.name].group
+        if PRIMITIVES[node.name].arity == 2:
+            return self._of_two(node.name, *arguments)
+        (value,) = arguments
+        blocks = self.blocks[value.level]
+        if group == "aggregate":
+            return replace(value, rows=AGGREGATES[node.name](value.rows, blocks), level="site")
+        if group == "normalisation":
+            return replace(value, rows=NORMALISATIONS[node.name](value.rows, blocks))
+        if group == "relative":
+            return replace(value, rows=relative(value.rows, blocks, self._shares(value)))
+        return replace(value, rows=UNARY[node.name](value.rows))
+
+    def _of_two(self, name: str, one: Value, other: Value) -> Value:
+        level = one.level if one.level != "site" else other.level
+        if name == "matrix_product" and level == "site":
+            level = "element"
+        left, right, columns = _aligned(self._raised(one, level), self._raised(other, level))
+        if name == "matrix_product":
+            shapes = self.statistics.shapes
+            square = np.stack([shapes[:, 0]] * 2, axis=1)
+            product = matrix_product(left, right, shapes if level == "element" else square)
+            return Value(product, columns, "product")
+        if name == "cosine":
+            return Value(cosine(left, right, self.blocks[level]), columns, "site")
+        return Value(BINARY[name](left, right), columns, level)
+
+    def _raised(self, value: Value, level: Level) -> Value:
+        """A number per site repeated for every element of the level."""
+        if value.level == level:
+            return value
+        return replace(value, rows=self.blocks[level].spread(value.rows, np.dtype(np.float32)), level=level)
+
+    def _shares(self, value: Value) -> Float64:
+        """Of each row and site in the mean over all (site, format) that are offered: [rows, sites]."""
+        shares = np.zeros((len(value.rows), len(self.statistics.sites)))
+        np.add.at(shares, list(value.columns), self.statistics.allowed.T)
+        return shares / shares.sum()
+
+    def _input(self, name: str) -> Value:
+        kind = self.names[name]
+        given: NDArray[Any] = getattr(self.statistics, kind)[name]
+        level: Level = "element" if kind.endswith("tensors") else "site"
+        if not kind.startswith("format_"):
+            return Value(given[None], (0,) * len(self.statistics.formats), level)
+        rows = given if kind == "format_tensors" else np.ascontiguousarray(given.T)
+        return _merged(rows, self.statistics.allowed, self.blocks[level], level)
+
+
+def _needed(formula: Formula, kept: OrderedDict[str, Value]) -> list[Node]:
+    """The nodes to compute or to fetch, arguments first; below what is kept nothing is needed."""
+    needed = {formula.root}
+    for node in reversed(formula.nodes):
+        if node in needed and node.digest not in kept:
+            needed.update(node.arguments)
+    return [node for node in formula.nodes if node in needed]
+
+
+def _merged(rows: NDArray[Any], allowed: NDArray[np.bool_], blocks: Blocks, level: Level) -> Value:
+    """Formats that agree wherever both are offered share a row."""
+    distinct: list[NDArray[Any]] = []
+    known: list[NDArray[np.bool_]] = []
+    columns = []
+    for column, row in enumerate(rows):
+        offered = allowed[:, column]
+        for index, (other, sites) in enumerate(zip(distinct, known, strict=True)):
+            both = blocks.spread(sites & offered, np.dtype(np.bool_))
+            if not ((row != other) & both).any():
+                fresh = blocks.spread(offered & ~sites, np.dtype(np.bool_))
+                distinct[index] = np.where(fresh, row, other)
+                known[index] = sites | offered
+                columns.append(index)
+                break
+        else:
+            distinct.append(row)
+            known.append(offered)
+            columns.append(len(distinct) - 1)
+    return Value(np.stack(distinct), tuple(columns), level)
+
+
+def _aligned(one: Value, other: Value) -> tuple[NDArray[Any], NDArray[Any], tuple[int, ...]]:
+    """Rows of two values that belong to each other, and which of them each format takes."""
+    if one.columns == other.columns or len(other.rows) == 1:
+        return one.rows, other.rows, one.columns
+    if len(one.rows) == 1:
+        return one.rows, other.rows, other.columns
+    pairs = list(zip(one.columns, other.columns, strict=True))
+    distinct = list(dict.fromkeys(pairs))
+    position = {pair: index for index, pair in enumerate(distinct)}
+    left, right = (list(side) for side in zip(*distinct, strict=True))
+    return one.rows[left], other.rows[right], tuple(position[pair] for pair in pairs)
+
+
+def _varies(table: Float64, allowed: NDArray[np.bool_]) -> bool:
+    """Whether some site has different values in different formats."""
+    high = np.where(allowed, table, -np.inf).max(axis=1)
+    low = np.where(allowed, table, np.inf).min(axis=1)
+    largest = np.where(allowed, np.abs(table), 0.0).max(axis=1)
+    return bool((high - low > _FLAT * largest).any())
+
+
+def _corner(statistics: SiteStatistics) -> SiteStatistics:
+    """The first rows and columns of each block."""
+    shapes = np.minimum(statistics.shapes, _PROBE)
+    taken = np.concatenate(
+        [
+            start + (np.arange(rows)[:, None] * width + np.arange(columns)).ravel()
+            for start, (rows, columns), width in zip(
+                statistics.offsets[:-1], shapes, statistics.shapes[:, 1], strict=True
+            )
+        ]
+    )
+    return replace(
+        statistics,
+        shapes=shapes,
+        tensors={name: each[taken] for name, each in statistics.tensors.items()},
+        format_tensors={name: each[:, taken] for name, each in statistics.format_tensors.items()},
+    )
