@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InvalidInput
-from ...hw_models import price
 from ...proxies import Sensitivity
 from ...proxies.formulas import SiteStatistics
 from ...space import Configuration, SearchSpace
+from ..bench_files import StoredBench
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -53,6 +53,15 @@ class BenchData:
             raise InvalidInput(f"bench {self.name}: a configuration takes a format that its site does not offer")
 
     @staticmethod
+    def stored(bench: StoredBench, sensitivities: Mapping[str, Sensitivity] | None = None) -> BenchData:
+        """From a bench that was read from files, and hand-made proxies that scored the same sites and formats."""
+        rivals = {
+            proxy: np.array([scores.joint(each) for each in bench.configurations], dtype=np.float64)
+            for proxy, scores in (sensitivities or {}).items()
+        }
+        return BenchData(bench.name, bench.choices, bench.measured, bench.sizes, bench.statistics, rivals)
+
+    @staticmethod
     def of(
         name: str,
         space: SearchSpace,
@@ -79,6 +88,8 @@ class BenchData:
             raise InvalidInput(f"bench {name}: the statistics were recorded for other sites or formats; record anew")
         if len(measured) < LEAST:
             raise InvalidInput(f"bench {name}: {len(measured)} configurations are too few; measure at least {LEAST}")
+        from ...hw_models import price
+
         exact = price(space, metrics=("size_mb",))
         return BenchData(
             name,

@@ -116,11 +116,16 @@ class FitnessFunction:
         self.penalty = penalty
         self.networks = [FixedSizeRanks(bench, folds) for bench in benches]
 
-    def __call__(self, correlations: Sequence[FloatArray]) -> Fitness:
-        """From the correlations of every network, see ``FixedSizeRanks.correlations``."""
+    def __call__(self, correlations: Sequence[FloatArray], orientation: int | None = None) -> Fitness:
+        """From the correlations of every network, see ``FixedSizeRanks.correlations``.
+
+        Args:
+            correlations: of every network.
+            orientation: given for what is known to predict a loss; ``None``: the sign of the mean.
+        """
         found = np.stack(list(correlations))
         whole, folds = found[:, 0], found[:, 1:]
-        orientation = -1 if whole.mean() < 0 else 1
+        orientation = orientation or (-1 if whole.mean() < 0 else 1)
         between = float(whole.var(ddof=1)) if len(whole) > 1 else 0.0
         within = float(folds.var(axis=1, ddof=1).mean()) if folds.shape[1] > 1 else 0.0
         value = orientation * float(whole.mean()) - self.penalty * float(np.sqrt(between + within))
@@ -131,9 +136,10 @@ class FitnessFunction:
             tuple(tuple(row) for row in (orientation * folds).tolist()),
         )
 
-    def of(self, predictions: Sequence[FloatArray]) -> Fitness:
-        """Of the predictions on every network, each [points]."""
-        return self([ranks.of(each) for ranks, each in zip(self.networks, predictions, strict=True)])
+    def of(self, predictions: Sequence[FloatArray], orientation: int | None = None) -> Fitness:
+        """Of the predictions on every network, each [points]; ``orientation`` as above."""
+        found = [ranks.of(each) for ranks, each in zip(self.networks, predictions, strict=True)]
+        return self(found, orientation)
 
 
 def dense_ranks(values: FloatArray) -> IntArray:
