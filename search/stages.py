@@ -1,4 +1,7 @@
-"""Stages whose outcome is stored by content: a stage whose inputs did not change is not run again."""
+"""The stages before a search: trace, calibrate, price, score. Each is kept by content and not run again.
+
+A stage whose inputs did not change is read from the store, whichever job or process computed it.
+"""
 
 from __future__ import annotations
 
@@ -6,90 +9,194 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-
-import numpy as np
+from typing import Any
 
 from ..errors import UnsupportedModel
 from ..evaluators import CALIBRATION_VERSION, Calibration, Recipe, calibrate, calibration_steps, in_eval
-from ..hw_models import KernelRow, MeasuredTable, Prices, planned, price
+from ..fingerprint import fingerprint
+from ..hw_models import KernelRow, MeasuredTable, Prices, cost_models, planned, price, site_kernel
+from ..hw_models import device as find_device
+from ..hw_models.kernels import float_fallback
+from ..hw_models.onnx_runner import OnnxRuntimeRunner
 from ..proxies import Sensitivity, get_proxy
 from ..space import SearchSpace
 from ..store import Store
 from ..task import Task
 from .progress import Progress
+from .records import price_arrays, prices_of, score_arrays, score_of, space_arrays, space_of
+from .stage import Ledger, Ran, key_of, outcome
 
+_TRACE = "trace-1"
+_PRICES = "prices-1"
 _SCORES = "scores-2"  # what is stored of a score: values, error, passes, pairs
 
 
-def calibrated(task: Task, space: SearchSpace, recipe: Recipe, store: Store, progress: Progress) -> Calibration:
+def traced(
+    task: Task,
+    formats: Sequence[str],
+    exclude: Sequence[str],
+    ties: str | Sequence[Sequence[str]],
+    store: Store,
+    *,
+    ledger: Ledger | None = None,
+) -> SearchSpace:
+    """The space of a task's model, found by one hooked forward pass; from the store if model and data are known.
+
+    Args:
+        task: the first two calibration samples are the example inputs.
+        formats: as in ``SearchSpace.from_model``, like the next two.
+        exclude: globs of sites that stay in float.
+        ties: how sites are tied.
+        store: where the space is kept.
+        ledger: is told what was reused.
+    """
+    return outcome(
+        "trace",
+        "",
+        key_of(_TRACE, task.digest("calibration"), list(formats), list(exclude), ties),
+        store,
+        ledger or Ledger(),
+        compute=lambda: SearchSpace.from_model(
+            task.model, task.calibration[0].piece(0, 2), list(formats), list(exclude), ties
+        ),
+        encode=space_arrays,
+        decode=lambda arrays, seconds: space_of(arrays),
+    )
+
+
+def calibrated(
+    task: Task,
+    space: SearchSpace,
+    recipe: Recipe,
+    store: Store,
+    progress: Progress,
+    *,
+    ledger: Ledger | None = None,
+) -> Calibration:
     """Scales, codes and ranges, from the store if weights, calibration data, space and recipe are the same."""
     content = ("calibration", CALIBRATION_VERSION, task.digest("calibration"), space.digest, str(recipe))
-    key = hashlib.sha256(repr(content).encode()).hexdigest()[:32]
-    stored = store.score(key)
-    if stored is not None:
-        progress.note("calibrate: already in the store")
-        return Calibration.from_arrays(stored[0])
-    started = time.perf_counter()
-    with progress.stage("calibrate", calibration_steps(task, space, recipe)) as advance:
-        found = calibrate(task, space, recipe, advance)
-    store.save_score(key, "calibration", found.to_arrays(), time.perf_counter() - started)
-    return found
+
+    def compute() -> Calibration:
+        with progress.stage("calibrate", calibration_steps(task, space, recipe)) as advance:
+            return calibrate(task, space, recipe, advance)
+
+    return outcome(
+        "calibrate",
+        "",
+        hashlib.sha256(repr(content).encode()).hexdigest()[:32],
+        store,
+        ledger or Ledger(),
+        compute=compute,
+        encode=lambda found: found.to_arrays(),
+        decode=lambda arrays, seconds: Calibration.from_arrays(arrays),
+        reused=lambda: progress.note("calibrate: already in the store"),
+    )
 
 
 def priced(
-    space: SearchSpace, device: str, batch: int, metrics: Sequence[str], store: Store, progress: Progress
+    space: SearchSpace,
+    device: str,
+    batch: int,
+    metrics: Sequence[str],
+    store: Store,
+    progress: Progress,
+    *,
+    ledger: Ledger | None = None,
 ) -> Prices:
-    """Prices of a space; kernels that the store knows are not timed again, new ones are stored."""
-    tables = [MeasuredTable(tuple(KernelRow(**row) for row in store.kernels(device)))]
-    steps = planned(space, device, batch, metrics, tables)
-    with progress.stage(f"measure latency on {device}", steps) as advance:
-        prices = price(space, device, batch, metrics, tables, advance)
-    if len(prices.measured):
-        store.save_kernels([asdict(row) for row in prices.measured])
-    return prices
+    """Prices of a space, from the store if the space, the metrics and the kernels of the device are the same.
+
+    Kernels that the store knows are not timed again, new ones are stored.
+    """
+    known = MeasuredTable(tuple(KernelRow(**row) for row in store.kernels(device)))
+
+    def compute() -> Prices:
+        steps = planned(space, device, batch, metrics, [known])
+        with progress.stage(f"measure latency on {device}", steps) as advance:
+            prices = price(space, device, batch, metrics, [known], advance)
+        if len(prices.measured):
+            store.save_kernels([asdict(row) for row in prices.measured])
+        return prices
+
+    def key(table: MeasuredTable) -> str:
+        return key_of(_PRICES, space.digest, batch, _models(metrics), _hardware(space, device, batch, metrics, table))
+
+    record = ledger or Ledger()
+    if planned(space, device, batch, metrics, [known]):  # what is timed now is an input of the next run's prices
+        started = time.perf_counter()
+        prices = compute()
+        after = key(MeasuredTable(tuple(KernelRow(**row) for row in store.kernels(device))))
+        seconds = time.perf_counter() - started
+        store.save_score(after, "price", price_arrays(prices), seconds)
+        record.add(Ran("price", device, after, 1, 0, seconds))
+        return prices
+    return outcome(
+        "price",
+        device,
+        key(known),
+        store,
+        record,
+        compute=compute,
+        encode=price_arrays,
+        decode=lambda arrays, seconds: prices_of(arrays, space),
+    )
+
+
+def _models(metrics: Sequence[str]) -> list[list[str]]:
+    """The metrics with the code of their cost models, which other packages can add."""
+    known = cost_models()
+    return [[metric, fingerprint(known[metric]) if metric in known else ""] for metric in dict.fromkeys(metrics)]
+
+
+def _hardware(space: SearchSpace, device: str, batch: int, metrics: Sequence[str], table: MeasuredTable) -> Any:
+    """What latency depends on beside the space: the measured kernels that it needs, or the data sheet."""
+    if "latency_ms" not in metrics:
+        return [device]
+    if device != "cpu":
+        return [str(find_device(device))]
+    runner = OnnxRuntimeRunner(1)
+    kernels = {site_kernel(site, name, batch) for site in space.sites for name in site.formats}
+    needed = kernels | {other for kernel in kernels if (other := float_fallback(kernel)) is not None}
+    digests = {runner.digest(kernel) for kernel in needed}
+    return sorted([row.digest, row.median_ms, row.sigma_ms, row.date] for row in table if row.digest in digests)
 
 
 def scored(
-    task: Task, space: SearchSpace, calibration: Calibration, proxy: str, seed: int, store: Store, progress: Progress
+    task: Task,
+    space: SearchSpace,
+    calibration: Calibration,
+    proxy: str,
+    seed: int,
+    store: Store,
+    progress: Progress,
+    *,
+    ledger: Ledger | None = None,
 ) -> Sensitivity:
     """Scores of one proxy, from the store if everything that they depend on is the same."""
     chosen = get_proxy(proxy)
-    content = "|".join(
-        [
-            _SCORES,
-            proxy,
-            repr(vars(chosen)),
-            task.digest("calibration"),
-            space.digest,
-            calibration.digest,
-            f"{seed}",
-        ]
+
+    def compute() -> Sensitivity:
+        with progress.stage(f"score {proxy}", chosen.steps(task, space)) as advance, in_eval(task.model):
+            found: Sensitivity = chosen.score(task, space, calibration, seed=seed, advance=advance)
+        return found
+
+    return outcome(
+        "score",
+        proxy,
+        score_key(task, space, calibration, proxy, seed),
+        store,
+        ledger or Ledger(),
+        compute=compute,
+        encode=score_arrays,
+        decode=lambda arrays, seconds: score_of(arrays, seconds, proxy, space.names, space.formats, chosen.additive),
+        reused=lambda: progress.note(f"score {proxy}: already in the store"),
     )
-    key = hashlib.sha256(content.encode()).hexdigest()[:32]
-    stored = store.score(key)
-    if stored is not None:
-        arrays, seconds = stored
-        progress.note(f"score {proxy}: already in the store")
-        error = arrays["error"] if arrays["error"].size else None
-        forward, backward = (int(count) for count in arrays["passes"])
-        names = tuple(space.names)
-        sites = [(int(one), int(other)) for one, other in arrays["pair_sites"]]
-        pairs = dict(zip(sites, arrays["pair_losses"], strict=True)) or None
-        return Sensitivity(
-            proxy, arrays["values"], error, names, space.formats, seconds, forward, backward, chosen.additive, pairs
-        )
-    with progress.stage(f"score {proxy}", chosen.steps(task, space)) as advance, in_eval(task.model):
-        found = chosen.score(task, space, calibration, seed=seed, advance=advance)
-    paired = dict(found.pairs or {})
-    arrays = {
-        "pair_sites": np.array(list(paired), dtype=np.int64).reshape(len(paired), 2),
-        "pair_losses": np.array(list(paired.values())),
-        "values": found.values,
-        "error": found.error if found.error is not None else np.zeros(0),
-        "passes": np.array([found.forward_passes, found.backward_passes]),
-    }
-    store.save_score(key, proxy, arrays, found.seconds)
-    return found
+
+
+def score_key(task: Task, space: SearchSpace, calibration: Calibration, proxy: str, seed: int) -> str:
+    """Key of the scores of one proxy: its settings, the model, the calibration data, the space and the seed."""
+    settings = repr(vars(get_proxy(proxy)))
+    content = [_SCORES, proxy, settings, task.digest("calibration"), space.digest, calibration.digest, f"{seed}"]
+    return hashlib.sha256("|".join(content).encode()).hexdigest()[:32]
 
 
 def scores_of(
@@ -101,6 +208,8 @@ def scores_of(
     store: Store,
     progress: Progress,
     leave_out: bool,
+    *,
+    ledger: Ledger | None = None,
 ) -> tuple[dict[str, Sensitivity], dict[str, str]]:
     """Scores by proxy, and the proxies that cannot score this model with the reason.
 
@@ -111,7 +220,7 @@ def scores_of(
     left_out: dict[str, str] = {}
     for name in dict.fromkeys(proxies):
         try:
-            found[name] = scored(task, space, calibration, name, seed, store, progress)
+            found[name] = scored(task, space, calibration, name, seed, store, progress, ledger=ledger)
         except UnsupportedModel as cause:
             if not leave_out:
                 raise
