@@ -114,7 +114,7 @@ def min_max(x: Array, blocks: Blocks) -> Array:
 
 
 def unit(x: Array, blocks: Blocks) -> Array:
-    """x / max(Frobenius norm, 1e-12)."""
+    """Divided by max(Frobenius norm, 1e-12)."""
     return x / blocks.spread(np.maximum(frobenius(x, blocks), EPSILON), x.dtype)
 
 
@@ -125,7 +125,7 @@ def softmax(x: Array, blocks: Blocks) -> Array:
 
 
 def log_softmax(x: Array, blocks: Blocks) -> Array:
-    """x less the logarithm of the sum of exp(x)."""
+    """Less the logarithm of the sum of exp(x)."""
     shifted = x - blocks.spread(blocks.largest(x), x.dtype)
     return shifted - blocks.spread(np.log(blocks.whole * blocks.mean(np.exp(shifted))), x.dtype)
 
@@ -141,7 +141,7 @@ NORMALISATIONS: dict[str, Callable[[Array, Blocks], Array]] = {
 
 
 def relative(x: Array, blocks: Blocks, shares: Float64) -> Array:
-    """x over the mean size in the model (at least 1e-12): a positive factor, the same for all sites and formats.
+    """Divided by the mean size in the model (at least 1e-12), a positive number, the same for all sites and formats.
 
     Args:
         x: [rows, n].

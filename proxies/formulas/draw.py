@@ -14,7 +14,7 @@ import numpy as np
 from ...errors import InvalidInput
 from .expression import Formula, Node
 from .primitives import PRIMITIVES, named
-from .validity import MAX_SIZE, fault, format_inputs
+from .validity import MAX_SIZE, fault, format_inputs, idle
 
 Structure = Literal["chain", "tree", "dag"]
 Weights = Mapping[str, float]
@@ -52,7 +52,7 @@ def random_formula(
     for _ in range(_ATTEMPTS):
         kind = structure or STRUCTURES[generator.integers(len(STRUCTURES))]
         formula = Formula({"chain": draw.chain, "tree": draw.tree, "dag": draw.graph}[kind]())
-        if fault(formula, inputs, max_size) is None:
+        if _good(formula, inputs, max_size):
             return formula
     raise InvalidInput(
         f"{_ATTEMPTS} draws gave no valid formula of at most {max_size} nodes; allow more, or weigh less"
@@ -90,7 +90,7 @@ def mutate(
         if change is None:
             continue
         child = formula.replaced({node: change})
-        if child != formula and fault(child, inputs, max_size) is None:
+        if child != formula and _good(child, inputs, max_size):
             return child
     raise InvalidInput(f"{_ATTEMPTS} changes of {formula} gave no valid formula of at most {max_size} nodes")
 
@@ -126,9 +126,14 @@ def crossover(
     for index in generator.permutation(len(pairs)):
         taken, given = pairs[index]
         child = one.replaced({taken: given})
-        if child not in (one, other) and fault(child, inputs, max_size) is None:
+        if child not in (one, other) and _good(child, inputs, max_size):
             return child
     return one
+
+
+def _good(formula: Formula, inputs: Mapping[str, str], max_size: int) -> bool:
+    """Whether it fits, and no operator in it is idle."""
+    return fault(formula, inputs, max_size) is None and not idle(formula, inputs)
 
 
 class _Draw:
@@ -157,9 +162,18 @@ class _Draw:
 
     def aggregated(self, node: Node) -> Node:
         """As a number per site, now and then with an operator behind."""
-        if PRIMITIVES.get(node.name) is None or not PRIMITIVES[node.name].aggregates:
+        if not self.per_site(node):
             node = Node.of(self.pick(_AGGREGATES), node)
         return self.wrapped(node, 1, 1) if self.generator.random() < 0.2 else node
+
+    def per_site(self, node: Node) -> bool:
+        """Whether it is a number per site, whatever it is made of."""
+        if node.is_input:
+            return not self.inputs[node.name].endswith("tensors")
+        primitive = PRIMITIVES[node.name]
+        if primitive.group == "matrix_product":
+            return False
+        return primitive.aggregates or all(self.per_site(each) for each in node.arguments)
 
     def joined(self, one: Node, other: Node) -> Node:
         pair = (one, other) if self.generator.random() < 0.5 else (other, one)

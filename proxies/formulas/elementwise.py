@@ -24,12 +24,12 @@ LARGEST_EXPONENT = 60.0
 
 
 def log(x: Array) -> Array:
-    r"""log max(x, 1e-12)."""
+    """Logarithm of max(x, 1e-12)."""
     return np.log(np.maximum(x, _epsilon(x)))
 
 
 def log_abs(x: Array) -> Array:
-    r"""log max(\|x\|, 1e-12)."""
+    r"""Logarithm of max(\|x\|, 1e-12)."""
     return np.log(np.maximum(np.abs(x), _epsilon(x)))
 
 
@@ -39,7 +39,7 @@ def sqrt(x: Array) -> Array:
 
 
 def exp(x: Array) -> Array:
-    """exp of x clipped to [-60, 60]."""
+    """Exponential of x clipped to [-60, 60]."""
     return np.exp(_clipped(x))
 
 
@@ -69,7 +69,7 @@ def sigmoid(x: Array) -> Array:
 
 
 def swish(x: Array) -> Array:
-    """x times its sigmoid."""
+    """The product of x and its sigmoid."""
     return x * sigmoid(x)
 
 
@@ -79,7 +79,7 @@ def softplus(x: Array) -> Array:
 
 
 def divide(x: Array, y: Array) -> Array:
-    """x times the protected inverse of y; 0 where y is 0."""
+    """The product of x and the protected inverse of y; 0 where y is 0."""
     return x * invert(y)
 
 

@@ -5,15 +5,14 @@ r"""Scores of formulas from the statistics of sites.
 The score of a configuration is the sum over the sites, so a formula is an additive table by construction.
 
 What does not depend on the format is computed once: a value holds its distinct rows and which of them each format
-takes. Formats that round weights alike (w4, w4a8) share a row until a value that tells them apart joins. Parts that many
-formulas of a population share are kept, least recently used first out, in a budget of bytes.
+takes. Formats that round weights alike (w4, w4a8) share a row until a value that tells them apart joins. Parts that
+many formulas of a population share are kept in a ``Memo``.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -44,22 +43,6 @@ class Unusable(InvalidInput):
         self.reason = reason
 
 
-def scores(formula: Formula, statistics: SiteStatistics) -> Float64:
-    """Score every (site, format); for many formulas on the same statistics use one ``Scorer``.
-
-    Args:
-        formula: the formula.
-        statistics: of the sites.
-
-    Returns:
-        float64 [sites, formats], NaN where a format is not offered.
-
-    Raises:
-        Unusable: it does not fit the statistics, a value is not finite, or every site has one value in all formats.
-    """
-    return Scorer(statistics, cache_bytes=0).scores(formula)
-
-
 @dataclass(frozen=True, eq=False)
 class Value:
     """Values of a part of a formula.
@@ -75,19 +58,102 @@ class Value:
     level: Level
 
 
-class Scorer:
-    """Scores formulas on the statistics of one network, and keeps what they share.
+class Memo:
+    """Values of parts of formulas on the statistics of one network, the least recently used ones out first.
 
     Args:
-        statistics: of the sites.
-        cache_bytes: what kept parts may take.
+        budget: bytes that the values may take.
     """
 
-    def __init__(self, statistics: SiteStatistics, cache_bytes: int = 256 << 20) -> None:
+    def __init__(self, budget: int) -> None:
+        self.budget = budget
+        self.bytes = 0
+        self._statistics: SiteStatistics | None = None
+        self._kept: OrderedDict[str, Value] = OrderedDict()
+
+    def bind(self, statistics: SiteStatistics) -> None:
+        """Say what the values are of.
+
+        Raises:
+            InvalidInput: they are of other statistics.
+        """
+        if self._statistics is None:
+            self._statistics = statistics
+        if self._statistics is not statistics:
+            raise InvalidInput("a memo of formulas holds values of other statistics; use one memo for each network")
+
+    def get(self, node: Node) -> Value | None:
+        """The value of a part, if it is kept."""
+        found = self._kept.get(node.digest)
+        if found is not None:
+            self._kept.move_to_end(node.digest)
+        return found
+
+    def put(self, node: Node, value: Value) -> None:
+        """Keep a value; one that is larger than the budget is not kept."""
+        if value.rows.nbytes > self.budget or node.digest in self._kept:
+            return
+        self._kept[node.digest] = value
+        self.bytes += value.rows.nbytes
+        while self.bytes > self.budget:
+            self.bytes -= self._kept.popitem(last=False)[1].rows.nbytes
+
+
+def scores(formula: Formula, statistics: SiteStatistics, memo: Memo | None = None) -> Float64:
+    """Score every (site, format).
+
+    Args:
+        formula: the formula.
+        statistics: of the sites.
+        memo: keeps parts for the next formula on the same statistics.
+
+    Returns:
+        float64 [sites, formats], NaN where a format is not offered.
+
+    Raises:
+        Unusable: it does not fit the statistics, a value is not finite, or every site has one value in all formats.
+        InvalidInput: the memo is of other statistics.
+    """
+    wrong = fault(formula, statistics.names)
+    if wrong is not None:
+        raise Unusable(formula, wrong)
+    if memo is not None:
+        memo.bind(statistics)
+    value = _Evaluation(statistics).value(formula, memo)
+    allowed = statistics.allowed
+    table: Float64 = np.where(allowed, value.rows[list(value.columns)].T, np.nan)
+    if not np.isfinite(table[allowed]).all():
+        row, column = np.argwhere(allowed & ~np.isfinite(table))[0]
+        where = f"site {statistics.sites[row]} in {statistics.formats[column]}"
+        raise Unusable(formula, f"its value is not finite at {where}")
+    if not _varies(table, allowed):
+        raise Unusable(formula, "every site has one value in all formats")
+    return table
+
+
+def probe(statistics: SiteStatistics) -> SiteStatistics:
+    """The first rows and columns of each block, for a cheap first look: what is unusable there is not worth more."""
+    shapes = np.minimum(statistics.shapes, _PROBE)
+    starts, widths = statistics.offsets[:-1], statistics.shapes[:, 1]
+    taken = np.concatenate(
+        [
+            start + (np.arange(rows)[:, None] * width + np.arange(columns)).ravel()
+            for start, (rows, columns), width in zip(starts, shapes, widths, strict=True)
+        ]
+    )
+    return replace(
+        statistics,
+        shapes=shapes,
+        tensors={name: each[taken] for name, each in statistics.tensors.items()},
+        format_tensors={name: each[:, taken] for name, each in statistics.format_tensors.items()},
+    )
+
+
+class _Evaluation:
+    """Values of the parts of a formula."""
+
+    def __init__(self, statistics: SiteStatistics) -> None:
         self.statistics = statistics
-        self.cache_bytes = cache_bytes
-        self.kept: OrderedDict[str, Value] = OrderedDict()
-        self.kept_bytes = 0
         self.names = statistics.names
         whole = statistics.elements.astype(np.float64)
         counts: dict[Level, NDArray[np.int64]] = {
@@ -97,61 +163,23 @@ class Scorer:
         }
         self.blocks = {level: Blocks(each, whole) for level, each in counts.items()}
 
-    def scores(self, formula: Formula) -> Float64:
-        """See the function ``scores``.
-
-        Raises:
-            Unusable: it does not fit the statistics, a value is not finite, or every site has one value in all
-                formats.
-        """
-        wrong = fault(formula, self.names)
-        if wrong is not None:
-            raise Unusable(formula, wrong)
-        value = self._value(formula)
-        allowed = self.statistics.allowed
-        table: Float64 = np.where(allowed, value.rows[list(value.columns)].T, np.nan)
-        if not np.isfinite(table[allowed]).all():
-            row, column = np.argwhere(allowed & ~np.isfinite(table))[0]
-            where = f"site {self.statistics.sites[row]} in {self.statistics.formats[column]}"
-            raise Unusable(formula, f"its value is not finite at {where}")
-        if not _varies(table, allowed):
-            raise Unusable(formula, "every site has one value in all formats")
-        return table
-
-    def screen(self, formula: Formula) -> None:
-        """The cheap check of a population: the same as ``scores`` on a corner of each block, a hundredth of the work.
-
-        It may let pass what fails on the whole blocks.
-
-        Raises:
-            Unusable: as ``scores``.
-        """
-        self._probe.scores(formula)
-
-    @cached_property
-    def _probe(self) -> Scorer:
-        return Scorer(_corner(self.statistics), cache_bytes=min(self.cache_bytes, 16 << 20))
-
-    def _value(self, formula: Formula) -> Value:
+    def value(self, formula: Formula, memo: Memo | None) -> Value:
+        """Of the root; what the memo holds is not computed, nor what it is made of."""
         values: dict[Node, Value] = {}
-        with np.errstate(all="ignore"):  # what is not finite is found at the end
-            for node in _needed(formula, self.kept):
-                found = self.kept.get(node.digest)
-                if found is None:
-                    found = self._computed(node, values)
-                    self._keep(node, found)
-                else:
-                    self.kept.move_to_end(node.digest)
+        needed = {formula.root}
+        for node in reversed(formula.nodes):
+            found = memo.get(node) if memo and node in needed else None
+            if found is not None:
                 values[node] = found
+            elif node in needed:
+                needed.update(node.arguments)
+        with np.errstate(all="ignore"):  # what is not finite is found at the end
+            for node in formula.nodes:
+                if node in needed and node not in values:
+                    values[node] = self._computed(node, values)
+                    if memo:
+                        memo.put(node, values[node])
         return values[formula.root]
-
-    def _keep(self, node: Node, value: Value) -> None:
-        if value.rows.nbytes > self.cache_bytes:
-            return
-        self.kept[node.digest] = value
-        self.kept_bytes += value.rows.nbytes
-        while self.kept_bytes > self.cache_bytes:
-            self.kept_bytes -= self.kept.popitem(last=False)[1].rows.nbytes
 
     def _computed(self, node: Node, values: dict[Node, Value]) -> Value:
         if node.is_input:
@@ -206,15 +234,6 @@ class Scorer:
         return _merged(rows, self.statistics.allowed, self.blocks[level], level)
 
 
-def _needed(formula: Formula, kept: OrderedDict[str, Value]) -> list[Node]:
-    """The nodes to compute or to fetch, arguments first; below what is kept nothing is needed."""
-    needed = {formula.root}
-    for node in reversed(formula.nodes):
-        if node in needed and node.digest not in kept:
-            needed.update(node.arguments)
-    return [node for node in formula.nodes if node in needed]
-
-
 def _merged(rows: NDArray[Any], allowed: NDArray[np.bool_], blocks: Blocks, level: Level) -> Value:
     """Formats that agree wherever both are offered share a row."""
     distinct: list[NDArray[Any]] = []
@@ -256,22 +275,3 @@ def _varies(table: Float64, allowed: NDArray[np.bool_]) -> bool:
     low = np.where(allowed, table, np.inf).min(axis=1)
     largest = np.where(allowed, np.abs(table), 0.0).max(axis=1)
     return bool((high - low > _FLAT * largest).any())
-
-
-def _corner(statistics: SiteStatistics) -> SiteStatistics:
-    """The first rows and columns of each block."""
-    shapes = np.minimum(statistics.shapes, _PROBE)
-    taken = np.concatenate(
-        [
-            start + (np.arange(rows)[:, None] * width + np.arange(columns)).ravel()
-            for start, (rows, columns), width in zip(
-                statistics.offsets[:-1], shapes, statistics.shapes[:, 1], strict=True
-            )
-        ]
-    )
-    return replace(
-        statistics,
-        shapes=shapes,
-        tensors={name: each[taken] for name, each in statistics.tensors.items()},
-        format_tensors={name: each[:, taken] for name, each in statistics.format_tensors.items()},
-    )

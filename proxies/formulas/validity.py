@@ -17,6 +17,9 @@ Level = Literal["site", "element", "product"]
 MAX_SIZE = 20
 """Nodes of the largest formula that is drawn."""
 
+_OF_ELEMENTS = ("normalisation", "aggregate", "cosine", "matrix_product")
+_OF_TWO = ("subtract", "divide", "minimum", "maximum", "cosine")
+
 
 def fault(formula: Formula, inputs: Mapping[str, str], max_size: int | None = None) -> str | None:
     """Why statistics with these inputs cannot give the formula a score per site and format.
@@ -31,20 +34,28 @@ def fault(formula: Formula, inputs: Mapping[str, str], max_size: int | None = No
     """
     if max_size is not None and formula.size > max_size:
         return f"it has {formula.size} nodes, at most {max_size} are allowed"
-    levels: dict[Node, Level] = {}
-    for node in formula.nodes:
-        if node.is_input and node.name not in inputs:
-            near = difflib.get_close_matches(node.name, inputs, n=1, cutoff=0.0)
-            return f"unknown input {node.name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-        found = _level(node, levels, inputs)
-        if found is None:
-            return f"{node.name} of elements of the weight and of a matrix product, which do not belong to each other"
-        levels[node] = found
+    levels = _levels(formula, inputs)
+    if isinstance(levels, str):
+        return levels
     if levels[formula.root] != "site":
         return "it gives a number per element; aggregate it, as in mean(…) or sum(…)"
     if not depends_on_format(formula, inputs):
         return f"it does not depend on the format; use one of {', '.join(format_inputs(inputs)) or 'no input does'}"
     return None
+
+
+def idle(formula: Formula, inputs: Mapping[str, str]) -> bool:
+    """Whether an operator of a valid formula says nothing: a norm of a number per site, a value less or by itself."""
+    levels = _levels(formula, inputs)
+    if isinstance(levels, str):
+        return True
+    for node in formula.nodes:
+        if not node.is_input and PRIMITIVES[node.name].group in _OF_ELEMENTS:
+            if all(levels[each] == "site" for each in node.arguments):
+                return True
+        if node.name in _OF_TWO and node.arguments[0] == node.arguments[1]:
+            return True
+    return False
 
 
 def depends_on_format(formula: Formula, inputs: Mapping[str, str]) -> bool:
@@ -55,6 +66,20 @@ def depends_on_format(formula: Formula, inputs: Mapping[str, str]) -> bool:
 def format_inputs(inputs: Mapping[str, str]) -> tuple[str, ...]:
     """The inputs that differ from format to format."""
     return tuple(name for name, kind in inputs.items() if kind.startswith("format_"))
+
+
+def _levels(formula: Formula, inputs: Mapping[str, str]) -> dict[Node, Level] | str:
+    """The level of every node, or why it has none."""
+    levels: dict[Node, Level] = {}
+    for node in formula.nodes:
+        if node.is_input and node.name not in inputs:
+            near = difflib.get_close_matches(node.name, inputs, n=1, cutoff=0.0)
+            return f"unknown input {node.name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+        found = _level(node, levels, inputs)
+        if found is None:
+            return f"{node.name} of elements of the weight and of a matrix product, which do not belong to each other"
+        levels[node] = found
+    return levels
 
 
 def _level(node: Node, levels: Mapping[Node, Level], inputs: Mapping[str, str]) -> Level | None:
