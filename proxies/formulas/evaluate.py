@@ -6,13 +6,14 @@ The score of a configuration is the sum over the sites, so a formula is an addit
 
 What does not depend on the format is computed once: a value holds its distinct rows and which of them each format
 takes. Formats that round weights alike (w4, w4a8) share a row until a value that tells them apart joins. Parts that
-many formulas of a population share are kept in a ``Memo``.
+many formulas of a population share are kept by a ``Scorer``.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -58,77 +59,69 @@ class Value:
     level: Level
 
 
-class Memo:
-    """Values of parts of formulas on the statistics of one network, the least recently used ones out first.
-
-    Args:
-        budget: bytes that the values may take.
-    """
-
-    def __init__(self, budget: int) -> None:
-        self.budget = budget
-        self.bytes = 0
-        self._statistics: SiteStatistics | None = None
-        self._kept: OrderedDict[str, Value] = OrderedDict()
-
-    def bind(self, statistics: SiteStatistics) -> None:
-        """Say what the values are of.
-
-        Raises:
-            InvalidInput: they are of other statistics.
-        """
-        if self._statistics is None:
-            self._statistics = statistics
-        if self._statistics is not statistics:
-            raise InvalidInput("a memo of formulas holds values of other statistics; use one memo for each network")
-
-    def get(self, node: Node) -> Value | None:
-        """The value of a part, if it is kept."""
-        found = self._kept.get(node.digest)
-        if found is not None:
-            self._kept.move_to_end(node.digest)
-        return found
-
-    def put(self, node: Node, value: Value) -> None:
-        """Keep a value; one that is larger than the budget is not kept."""
-        if value.rows.nbytes > self.budget or node.digest in self._kept:
-            return
-        self._kept[node.digest] = value
-        self.bytes += value.rows.nbytes
-        while self.bytes > self.budget:
-            self.bytes -= self._kept.popitem(last=False)[1].rows.nbytes
-
-
-def scores(formula: Formula, statistics: SiteStatistics, memo: Memo | None = None) -> Float64:
-    """Score every (site, format).
+def scores(formula: Formula, statistics: SiteStatistics) -> Float64:
+    """Score every (site, format); for many formulas on the same statistics use one ``Scorer``.
 
     Args:
         formula: the formula.
         statistics: of the sites.
-        memo: keeps parts for the next formula on the same statistics.
 
     Returns:
         float64 [sites, formats], NaN where a format is not offered.
 
     Raises:
         Unusable: it does not fit the statistics, a value is not finite, or every site has one value in all formats.
-        InvalidInput: the memo is of other statistics.
     """
-    wrong = fault(formula, statistics.names)
-    if wrong is not None:
-        raise Unusable(formula, wrong)
-    if memo is not None:
-        memo.bind(statistics)
-    value = _Evaluation(statistics).value(formula, memo)
-    allowed = statistics.allowed
-    table: Float64 = np.where(allowed, value.rows[list(value.columns)].T, np.nan)
-    if not np.isfinite(table[allowed]).all():
-        row, column = np.argwhere(allowed & ~np.isfinite(table))[0]
-        where = f"site {statistics.sites[row]} in {statistics.formats[column]}"
-        raise Unusable(formula, f"its value is not finite at {where}")
-    if not _varies(table, allowed):
-        raise Unusable(formula, "every site has one value in all formats")
-    return table
+    return Scorer(statistics, cache_bytes=0).scores(formula)
+
+
+class Scorer:
+    """Scores formulas on the statistics of one network, and keeps the values of parts that they share.
+
+    Args:
+        statistics: of the sites.
+        cache_bytes: what kept values may take; the least recently used ones leave first.
+    """
+
+    def __init__(self, statistics: SiteStatistics, cache_bytes: int = 256 << 20) -> None:
+        self.statistics = statistics
+        self._evaluation = _Evaluation(statistics, _Memo(cache_bytes))
+
+    def scores(self, formula: Formula) -> Float64:
+        """Score every (site, format): float64 [sites, formats], NaN where a format is not offered.
+
+        Raises:
+            Unusable: it does not fit the statistics, a value is not finite, or every site has one value in all
+                formats.
+        """
+        statistics = self.statistics
+        wrong = fault(formula, statistics.names)
+        if wrong is not None:
+            raise Unusable(formula, wrong)
+        value = self._evaluation.value(formula)
+        allowed = statistics.allowed
+        table: Float64 = np.where(allowed, value.rows[list(value.columns)].T, np.nan)
+        if not np.isfinite(table[allowed]).all():
+            row, column = np.argwhere(allowed & ~np.isfinite(table))[0]
+            where = f"site {statistics.sites[row]} in {statistics.formats[column]}"
+            raise Unusable(formula, f"its value is not finite at {where}")
+        if not _varies(table, allowed):
+            raise Unusable(formula, "every site has one value in all formats")
+        return table
+
+    def screen(self, formula: Formula) -> None:
+        """The cheap check of a population: ``scores`` on the ``probe`` alone, a tenth of the work or less.
+
+        What fails on the whole blocks may pass it.
+
+        Raises:
+            Unusable: as ``scores``.
+        """
+        self._probe.scores(formula)
+
+    @cached_property
+    def _probe(self) -> Scorer:
+        return Scorer(probe(self.statistics), cache_bytes=16 << 20)
 
 
 def probe(statistics: SiteStatistics) -> SiteStatistics:
@@ -149,11 +142,37 @@ def probe(statistics: SiteStatistics) -> SiteStatistics:
     )
 
 
-class _Evaluation:
-    """Values of the parts of a formula."""
+class _Memo:
+    """Values of parts of formulas, the least recently used ones out first."""
 
-    def __init__(self, statistics: SiteStatistics) -> None:
+    def __init__(self, budget: int) -> None:
+        self.budget = budget
+        self.bytes = 0
+        self._kept: OrderedDict[str, Value] = OrderedDict()
+
+    def get(self, node: Node) -> Value | None:
+        """The value of a part, if it is kept."""
+        found = self._kept.get(node.digest)
+        if found is not None:
+            self._kept.move_to_end(node.digest)
+        return found
+
+    def put(self, node: Node, value: Value) -> None:
+        """Keep a value; one that is larger than the budget is not kept."""
+        if value.rows.nbytes > self.budget or node.digest in self._kept:
+            return
+        self._kept[node.digest] = value
+        self.bytes += value.rows.nbytes
+        while self.bytes > self.budget:
+            self.bytes -= self._kept.popitem(last=False)[1].rows.nbytes
+
+
+class _Evaluation:
+    """Values of formulas and their parts."""
+
+    def __init__(self, statistics: SiteStatistics, memo: _Memo) -> None:
         self.statistics = statistics
+        self.memo = memo
         self.names = statistics.names
         whole = statistics.elements.astype(np.float64)
         counts: dict[Level, NDArray[np.int64]] = {
@@ -163,12 +182,12 @@ class _Evaluation:
         }
         self.blocks = {level: Blocks(each, whole) for level, each in counts.items()}
 
-    def value(self, formula: Formula, memo: Memo | None) -> Value:
+    def value(self, formula: Formula) -> Value:
         """Of the root; what the memo holds is not computed, nor what it is made of."""
         values: dict[Node, Value] = {}
         needed = {formula.root}
         for node in reversed(formula.nodes):
-            found = memo.get(node) if memo and node in needed else None
+            found = self.memo.get(node) if node in needed else None
             if found is not None:
                 values[node] = found
             elif node in needed:
@@ -177,8 +196,7 @@ class _Evaluation:
             for node in formula.nodes:
                 if node in needed and node not in values:
                     values[node] = self._computed(node, values)
-                    if memo:
-                        memo.put(node, values[node])
+                    self.memo.put(node, values[node])
         return values[formula.root]
 
     def _computed(self, node: Node, values: dict[Node, Value]) -> Value:

@@ -50,9 +50,9 @@ def idle(formula: Formula, inputs: Mapping[str, str]) -> bool:
     if isinstance(levels, str):
         return True
     for node in formula.nodes:
-        if not node.is_input and PRIMITIVES[node.name].group in _OF_ELEMENTS:
-            if all(levels[each] == "site" for each in node.arguments):
-                return True
+        alone = all(levels[each] == "site" for each in node.arguments)
+        if not node.is_input and PRIMITIVES[node.name].group in _OF_ELEMENTS and alone:
+            return True
         if node.name in _OF_TWO and node.arguments[0] == node.arguments[1]:
             return True
     return False
