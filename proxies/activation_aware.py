@@ -33,7 +33,7 @@ from ..evaluators.reconstruction import Blocks
 from ..evaluators.reconstruction.rows import Rows, call_rows
 from ..formats import Format, TensorFormat
 from .layer_calls import LayerCall, activation_columns, pieces, visit
-from .sensitivity import Advance, Sensitivity
+from .sensitivity import Advance, Sensitivity, in_evaluation
 
 if TYPE_CHECKING:
     from ..evaluators import Calibration
@@ -65,6 +65,7 @@ class ActivationAware:
         """Batches."""
         return len(pieces(task, self.samples, self.batch, self.name))
 
+    @in_evaluation
     def score(
         self, task: Task, space: SearchSpace, calibration: Calibration, *, seed: int, advance: Advance | None
     ) -> Sensitivity:
@@ -126,7 +127,7 @@ class _Moments:
             width = blocks.split(self._matrix(self.weight)).shape[2]
             sums[blocks] = torch.zeros(blocks.count, width, dtype=torch.float64, device=self.weight.device)
         for rows in found:
-            sums[blocks][rows.first : rows.first + rows.blocks] += _squares(rows).reshape(rows.blocks, -1)
+            sums[blocks][rows.first : rows.first + rows.blocks] += sums_of_squares(rows).reshape(rows.blocks, -1)
         return len(found[0])
 
     def errors(self) -> np.ndarray:
@@ -161,8 +162,8 @@ class _Moments:
         return Layout(tuple(weight.shape), self.site.channel_axis, target).matrix(weight)
 
 
-def _squares(rows: Rows) -> Tensor:
-    """Sum of squares over all positions: float64 [elements]."""
+def sums_of_squares(rows: Rows) -> Tensor:
+    """Squares of the rows of a call, added up over all positions: float64 [elements]."""
     windows, total = rows.windows, torch.zeros(rows.elements, dtype=torch.float64, device=rows.windows.device)
     step = max(1, _CHUNK * windows.shape[0] // max(1, windows.numel()))
     for part in torch.split(windows, step):
