@@ -1,5 +1,24 @@
-"""The surrogate: what quality is expected of a configuration that was not measured."""
+"""The surrogate: what quality is expected of a configuration that was not measured, and what to measure next."""
 
+from .conformal import Coverage
+from .gap import FrontGap, front_gap
+from .improvement import choose_batch, expected_hypervolume_improvement
+from .latent import Latent
+from .monotone import MonotoneMap
 from .power_law import PowerLaw, spearman
+from .surrogate import Fitted, Prediction, Surrogate
 
-__all__ = ["PowerLaw", "spearman"]
+__all__ = [
+    "Coverage",
+    "Fitted",
+    "FrontGap",
+    "Latent",
+    "MonotoneMap",
+    "PowerLaw",
+    "Prediction",
+    "Surrogate",
+    "choose_batch",
+    "expected_hypervolume_improvement",
+    "front_gap",
+    "spearman",
+]

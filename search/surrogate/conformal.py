@@ -1,0 +1,106 @@
+r"""Intervals that cover: the jackknife+ with normalised residuals, and a level that learns from its errors.
+
+With the leave-one-out predictions :math:`\mu_{-i}`, :math:`r_i = |z_i - \mu_{-i}(x_i)| / s_{-i}(x_i)` and the standard
+deviation s(x) of a prediction, the interval at x is
+
+.. math:: \left[ q^-_\alpha \{ \mu_{-i}(x) - r_i s(x) \},\ q^+_\alpha \{ \mu_{-i}(x) + r_i s(x) \} \right]
+
+where :math:`q^-` is the :math:`\lfloor \alpha (n+1) \rfloor`-th smallest and :math:`q^+` the
+:math:`\lceil (1-\alpha)(n+1) \rceil`-th smallest value: Barber, Candès, Ramdas and Tibshirani 2021, Predictive
+inference with the jackknife+ (arXiv:1905.02928), equation 1.8, with residuals normalised as by Lei et al. 2018 (JASA
+113:1094). For exchangeable points it covers with probability 1 - 2 alpha at least, in practice 1 - alpha.
+
+A search measures where it expects to win, so its points are not exchangeable. :class:`Coverage` therefore raises or
+lowers alpha by how often intervals covered what was measured next (Gibbs and Candès 2021, Adaptive conformal inference,
+arXiv:2106.00170, equation 2).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student
+
+from ...errors import InvalidInput
+
+FloatArray = NDArray[np.float64]
+_RATE = 0.02  # of the adaptation
+_WIDEST = 0.01  # smallest and largest alpha
+_NARROWEST = 0.5
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How often intervals covered what was measured afterwards.
+
+    Attributes:
+        asked: coverage asked for.
+        alpha: miscoverage that intervals are made for now.
+        covered: how many were inside.
+        told: how many there were.
+    """
+
+    asked: float = 0.9
+    alpha: float = 0.1
+    covered: int = 0
+    told: int = 0
+
+    @staticmethod
+    def of(asked: float) -> Coverage:
+        """Before anything was measured.
+
+        Raises:
+            InvalidInput: no coverage.
+        """
+        if not 0 < asked < 1:
+            raise InvalidInput(f"coverage={asked}; it lies between 0 and 1, such as 0.9")
+        return Coverage(asked, 1 - asked)
+
+    @property
+    def share(self) -> float | None:
+        """Of the predictions that covered; ``None`` before any was tested."""
+        return self.covered / self.told if self.told else None
+
+    def after(self, inside: NDArray[np.bool_]) -> Coverage:
+        """With the outcome of further predictions, in order: boolean [n]."""
+        alpha = self.alpha
+        for hit in inside:
+            alpha = min(_NARROWEST, max(_WIDEST, alpha + _RATE * ((1 - self.asked) - (0.0 if hit else 1.0))))
+        return replace(self, alpha=alpha, covered=self.covered + int(inside.sum()), told=self.told + len(inside))
+
+
+def jackknife_plus(
+    without: FloatArray, deviation: FloatArray, residuals: FloatArray, alpha: float
+) -> tuple[FloatArray, FloatArray]:
+    """Intervals at m configurations.
+
+    Args:
+        without: predictions there by the n models that each left one point out: [m, n].
+        deviation: standard deviation of a prediction there: [m].
+        residuals: absolute residual of every point that was left out, in units of its standard deviation: [n].
+        alpha: miscoverage.
+
+    Returns:
+        Lower and upper ends [m]; infinite where n is too small for the level.
+    """
+    count = len(residuals)
+    width = deviation[:, None] * residuals
+    below, above = math.floor(alpha * (count + 1)), math.ceil((1 - alpha) * (count + 1))
+    low = np.full(len(deviation), -np.inf)
+    high = np.full(len(deviation), np.inf)
+    if below >= 1:
+        low = np.partition(without - width, below - 1, axis=1)[:, below - 1]
+    if above <= count:
+        high = np.partition(without + width, above - 1, axis=1)[:, above - 1]
+    return low, high
+
+
+def student_interval(
+    mean: FloatArray, deviation: FloatArray, points: int, alpha: float
+) -> tuple[FloatArray, FloatArray]:
+    """Intervals while there are too few points for :func:`jackknife_plus`: Student's t with ``points - 1`` degrees."""
+    width = float(student.ppf(1 - alpha / 2, max(1, points - 1))) * deviation
+    return mean - width, mean + width

@@ -1,0 +1,83 @@
+r"""Tables from the posterior of a fit: draws, and the repair that more precision is not predicted to be worse.
+
+A draw follows Matheron's rule (Journel and Huijbregts 1978, Mining Geostatistics; Wilson et al. 2020,
+arXiv:2002.09309): draw parameters and noise from the prior, then move them by what the measurements say of their
+error, :math:`\eta + \Sigma \Psi^T K^{-1} (y - \Psi \eta - e)`. It needs no factorisation beyond that of the fit.
+
+Repair: isotonic regression of the logs of each group along formats that are ordered in weights and activations, each
+entry weighted by its posterior precision, so an entry that was never measured follows those that were. Where the data
+say the opposite (the two entries differ by more than 2 posterior standard deviations) it is left.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
+
+from .table import TableFit, difference_variance, entry_covariances, increments, linear_values, prior_draw
+
+FloatArray = NDArray[np.float64]
+_SURE = 2.0  # standard deviations
+
+
+def drawn_log_table(fit: TableFit, generator: np.random.Generator) -> FloatArray:
+    """The log table of one draw from the posterior: [groups, formats]."""
+    model, gaussian = fit.model, fit.gaussian
+    drawn = prior_draw(fit, generator)
+    noise = np.sqrt(gaussian.noise) * generator.standard_normal(len(gaussian.noise))
+    wrong = linear_values(fit.features, drawn, model.slope) + noise
+    moved = increments(fit.features, -gaussian.inverse @ wrong, model.slope, fit.scales)
+    deviation = {name: drawn[name] + moved[name] for name in ("weights", "site", "format", "entry")}
+    table = np.tensordot(model.weights + deviation["weights"], model.prior.logs, 1) + model.corrections
+    if fit.corrected:
+        table = table + deviation["site"][:, None] + deviation["format"] + deviation["entry"]
+    drawn_table: FloatArray = table
+    return drawn_table
+
+
+def monotone_log_table(fit: TableFit, log_table: FloatArray) -> FloatArray:
+    """A log table [groups, formats] repaired: finer is not worse, unless the data say so."""
+    prior = fit.model.prior
+    if not _violated(log_table, prior.groups.allowed, prior.runs):
+        return log_table
+    covariances = entry_covariances(fit)
+    inverse = fit.gaussian.inverse
+    repaired = log_table.copy()
+    for group, allowed in enumerate(prior.groups.allowed):
+        for run in prior.runs:
+            columns = [column for column in run if allowed[column]]
+            if len(columns) < 2 or not (np.diff(log_table[group, columns]) > 0).any():
+                continue
+            rows = covariances[group, columns]
+            explained = np.einsum("fn,nm,fm->f", rows, inverse, rows, optimize=True)
+            for part in _parts(fit, log_table[group], columns, covariances[group], group):
+                weight = 1.0 + explained[[columns.index(column) for column in part]]
+                smooth = isotonic_regression(log_table[group, part], weights=weight, increasing=False).x
+                repaired[group, part] = smooth
+    return repaired
+
+
+def _parts(fit: TableFit, row: FloatArray, columns: list[int], covariances: FloatArray, group: int) -> list[list[int]]:
+    """The columns cut where the finer format is surely worse."""
+    parts = [[columns[0]]]
+    for coarse, fine in zip(columns, columns[1:], strict=False):
+        difference = covariances[fine] - covariances[coarse]
+        variance = difference_variance(fit, group, coarse, fine)
+        variance -= float(difference @ fit.gaussian.inverse @ difference)
+        if row[fine] - row[coarse] > _SURE * max(variance, 0.0) ** 0.5:
+            parts.append([fine])
+        else:
+            parts[-1].append(fine)
+    return parts
+
+
+def _violated(log_table: FloatArray, allowed: NDArray[np.bool_], runs: tuple[tuple[int, ...], ...]) -> bool:
+    for run in runs:
+        best = np.full(len(log_table), np.inf)
+        for column in run:
+            offered = allowed[:, column]
+            if (log_table[offered, column] > best[offered]).any():
+                return True
+            best = np.where(offered, np.minimum(best, log_table[:, column]), best)
+    return False
