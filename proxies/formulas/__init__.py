@@ -1,20 +1,21 @@
 """Formulas: proxies that are written as expressions of the statistics of a site."""
 
 from .draw import STRUCTURES, Structure, crossover, mutate, random_formula
-from .evaluate import Scorer, Unusable, probe, scores
+from .evaluate import Unusable, probe, scores
 from .expression import Formula, Node
 from .primitives import PRIMITIVES, Primitive
 from .statistics import SiteStatistics
 from .validity import MAX_SIZE, fault
+from .values import Memo
 
 __all__ = [
     "MAX_SIZE",
     "PRIMITIVES",
     "STRUCTURES",
     "Formula",
+    "Memo",
     "Node",
     "Primitive",
-    "Scorer",
     "SiteStatistics",
     "Structure",
     "Unusable",

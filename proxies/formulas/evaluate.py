@@ -4,14 +4,13 @@ r"""Scores of formulas from the statistics of sites.
 
 The score of a configuration is the sum over the sites, so a formula is an additive table by construction.
 
-Parts that many formulas of a population share are computed once (``Scorer``), and so is what does not depend on the
+Parts that many formulas of a population share are computed once (``Memo``), and so is what does not depend on the
 format (``values``).
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,7 @@ from ...errors import InvalidInput
 from .expression import Formula
 from .statistics import SiteStatistics
 from .validity import fault
-from .values import Evaluation, Memo
+from .values import Memo
 
 Float64 = NDArray[np.float64]
 _FLAT = 1e-9  # range over the formats relative to the largest size, below which a site does not depend on the format
@@ -39,69 +38,34 @@ class Unusable(InvalidInput):
         self.reason = reason
 
 
-def scores(formula: Formula, statistics: SiteStatistics) -> Float64:
-    """Score every (site, format); for many formulas on the same statistics use one ``Scorer``.
+def scores(formula: Formula, statistics: SiteStatistics, memo: Memo | None = None) -> Float64:
+    """Score every (site, format).
 
     Args:
         formula: the formula.
         statistics: of the sites.
+        memo: keeps the values of parts for the next formulas on the same statistics.
 
     Returns:
         float64 [sites, formats], NaN where a format is not offered.
 
     Raises:
         Unusable: it does not fit the statistics, a value is not finite, or every site has one value in all formats.
+        InvalidInput: the memo is of other statistics.
     """
-    return Scorer(statistics, cache_bytes=0).scores(formula)
-
-
-class Scorer:
-    """Scores formulas on the statistics of one network, and keeps the values of parts that they share.
-
-    Args:
-        statistics: of the sites.
-        cache_bytes: what kept values may take; the least recently used ones leave first.
-    """
-
-    def __init__(self, statistics: SiteStatistics, cache_bytes: int = 256 << 20) -> None:
-        self.statistics = statistics
-        self._evaluation = Evaluation(statistics, Memo(cache_bytes))
-
-    def scores(self, formula: Formula) -> Float64:
-        """Score every (site, format): float64 [sites, formats], NaN where a format is not offered.
-
-        Raises:
-            Unusable: it does not fit the statistics, a value is not finite, or every site has one value in all
-                formats.
-        """
-        statistics = self.statistics
-        wrong = fault(formula, statistics.names)
-        if wrong is not None:
-            raise Unusable(formula, wrong)
-        value = self._evaluation.value(formula)
-        allowed = statistics.allowed
-        table: Float64 = np.where(allowed, value.rows[list(value.columns)].T, np.nan)
-        if not np.isfinite(table[allowed]).all():
-            row, column = np.argwhere(allowed & ~np.isfinite(table))[0]
-            where = f"site {statistics.sites[row]} in {statistics.formats[column]}"
-            raise Unusable(formula, f"its value is not finite at {where}")
-        if not _varies(table, allowed):
-            raise Unusable(formula, "every site has one value in all formats")
-        return table
-
-    def screen(self, formula: Formula) -> None:
-        """The cheap check of a population: ``scores`` on the ``probe`` alone, a tenth of the work or less.
-
-        What fails on the whole blocks may pass it.
-
-        Raises:
-            Unusable: as ``scores``.
-        """
-        self._probe.scores(formula)
-
-    @cached_property
-    def _probe(self) -> Scorer:
-        return Scorer(probe(self.statistics), cache_bytes=16 << 20)
+    wrong = fault(formula, statistics.names)
+    if wrong is not None:
+        raise Unusable(formula, wrong)
+    value = (memo or Memo(0)).evaluation(statistics).value(formula)
+    allowed = statistics.allowed
+    table: Float64 = np.where(allowed, value.rows[list(value.columns)].T, np.nan)
+    if not np.isfinite(table[allowed]).all():
+        row, column = np.argwhere(allowed & ~np.isfinite(table))[0]
+        where = f"site {statistics.sites[row]} in {statistics.formats[column]}"
+        raise Unusable(formula, f"its value is not finite at {where}")
+    if not _varies(table, allowed):
+        raise Unusable(formula, "every site has one value in all formats")
+    return table
 
 
 def probe(statistics: SiteStatistics) -> SiteStatistics:

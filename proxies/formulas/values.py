@@ -1,8 +1,8 @@
 """Values of the parts of formulas: numbers per site or per element, with no row twice.
 
 A value holds its distinct rows and which of them each format takes, so that what does not depend on the format is
-computed once. Formats that agree wherever both are offered share a row (the weight errors of w4 and w4a8), until a value
-that tells them apart joins.
+computed once. Formats that agree wherever both are offered share a row (the weight errors of w4 and w4a8), until a
+value that tells them apart joins.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import InvalidInput
 from .blockwise import AGGREGATES, NORMALISATIONS, Blocks, cosine, matrix_product, relative
 from .elementwise import BINARY, UNARY
 from .expression import Formula, Node
@@ -40,12 +41,29 @@ class Value:
 
 
 class Memo:
-    """Values of parts of formulas, the least recently used ones out first."""
+    """Values of parts of formulas on the statistics of one network, the least recently used ones out first.
+
+    Args:
+        budget: bytes that the values may take.
+    """
 
     def __init__(self, budget: int) -> None:
         self.budget = budget
         self.bytes = 0
+        self._evaluation: Evaluation | None = None
         self._kept: OrderedDict[str, Value] = OrderedDict()
+
+    def evaluation(self, statistics: SiteStatistics) -> Evaluation:
+        """Of formulas on these statistics.
+
+        Raises:
+            InvalidInput: the values are of other statistics.
+        """
+        if self._evaluation is None:
+            self._evaluation = Evaluation(statistics, self)
+        if self._evaluation.statistics is not statistics:
+            raise InvalidInput("a memo of formulas holds values of other statistics; use one memo for each network")
+        return self._evaluation
 
     def get(self, node: Node) -> Value | None:
         """The value of a part, if it is kept."""
