@@ -35,7 +35,7 @@ from .gradient_errors import input_errors, mean_and_error, rounded_modules
 from .likelihood import objective_has_labels, score
 from .recording import Pass, Recorder, single_samples
 from .second_order import differentiated, differentiated_twice
-from .sensitivity import Advance, Sensitivity
+from .sensitivity import Advance, Sensitivity, in_evaluation
 
 if TYPE_CHECKING:
     from ..evaluators import Calibration
@@ -66,6 +66,7 @@ class ActivationTrace:
         """Samples."""
         return min(self.samples, task.samples("calibration"))
 
+    @in_evaluation
     def score(
         self, task: Task, space: SearchSpace, calibration: Calibration, *, seed: int, advance: Advance | None
     ) -> Sensitivity:

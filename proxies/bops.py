@@ -16,7 +16,7 @@ import numpy as np
 
 from ..formats import Format
 from .bit_weighted import FLOAT_BITS, share
-from .sensitivity import Advance, Sensitivity
+from .sensitivity import Advance, Sensitivity, in_evaluation
 
 if TYPE_CHECKING:
     from ..evaluators import Calibration
@@ -37,6 +37,7 @@ class BOPs:
         """One step."""
         return 1
 
+    @in_evaluation
     def score(
         self, task: Task, space: SearchSpace, calibration: Calibration, *, seed: int, advance: Advance | None
     ) -> Sensitivity:

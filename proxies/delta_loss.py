@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from .gradient_errors import Setting, averaged, passes
 from .likelihood import Labels, labels_of
-from .sensitivity import Advance, Sensitivity
+from .sensitivity import Advance, Sensitivity, in_evaluation
 
 if TYPE_CHECKING:
     from ..evaluators import Calibration
@@ -55,6 +55,7 @@ class DeltaLoss:
         """Samples, for every block of sites."""
         return passes(task, space, self.samples)
 
+    @in_evaluation
     def score(
         self, task: Task, space: SearchSpace, calibration: Calibration, *, seed: int, advance: Advance | None
     ) -> Sensitivity:

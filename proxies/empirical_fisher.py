@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from ..errors import InvalidInput
 from .gradient_errors import Setting, averaged, passes
 from .likelihood import has_labels
-from .sensitivity import Advance, Sensitivity
+from .sensitivity import Advance, Sensitivity, in_evaluation
 
 if TYPE_CHECKING:
     from ..evaluators import Calibration
@@ -53,6 +53,7 @@ class EmpiricalFisher:
         """Samples, for every block of sites."""
         return passes(task, space, self.samples)
 
+    @in_evaluation
     def score(
         self, task: Task, space: SearchSpace, calibration: Calibration, *, seed: int, advance: Advance | None
     ) -> Sensitivity:

@@ -31,7 +31,7 @@ from ..evaluators import QuantizedModel
 from ..evaluators.quantizers import Layout
 from ..formats import Format, TensorFormat
 from .layer_calls import LayerCall, activation_columns, pieces, visit
-from .sensitivity import Advance, Sensitivity
+from .sensitivity import Advance, Sensitivity, in_evaluation
 
 if TYPE_CHECKING:
     from ..evaluators import Calibration
@@ -64,6 +64,7 @@ class Entropy:
         """Sites, and batches twice."""
         return len(space.sites) + 2 * len(pieces(task, self.samples, self.batch, self.name))
 
+    @in_evaluation
     def score(
         self, task: Task, space: SearchSpace, calibration: Calibration, *, seed: int, advance: Advance | None
     ) -> Sensitivity:

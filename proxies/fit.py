@@ -30,7 +30,7 @@ from .gradient_errors import Setting, check_reached, input_errors, mean_and_erro
 from .likelihood import Labels, check_softmax, labels_of, score
 from .perturbation import weight_errors
 from .recording import Recorder, single_samples
-from .sensitivity import Advance, Sensitivity
+from .sensitivity import Advance, Sensitivity, in_evaluation
 
 if TYPE_CHECKING:
     from ..evaluators import Calibration
@@ -60,6 +60,7 @@ class FIT:
         """Samples."""
         return min(self.samples, task.samples("calibration"))
 
+    @in_evaluation
     def score(
         self, task: Task, space: SearchSpace, calibration: Calibration, *, seed: int, advance: Advance | None
     ) -> Sensitivity:

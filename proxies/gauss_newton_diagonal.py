@@ -22,7 +22,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .gradient_errors import Setting, averaged, passes
-from .sensitivity import Advance, Sensitivity
+from .sensitivity import Advance, Sensitivity, in_evaluation
 
 if TYPE_CHECKING:
     from ..evaluators import Calibration
@@ -52,6 +52,7 @@ class GaussNewtonDiagonal:
         """Samples, for every block of sites."""
         return passes(task, space, self.samples)
 
+    @in_evaluation
     def score(
         self, task: Task, space: SearchSpace, calibration: Calibration, *, seed: int, advance: Advance | None
     ) -> Sensitivity:

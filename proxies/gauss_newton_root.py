@@ -89,6 +89,28 @@ class Root:
         direction = (direction - unit * (unit * direction).sum(1, keepdim=True)) * (norm.min() / norm)
         return direction.view_as(u), 1 / (float(norm.min()) * math.sqrt(len(flat)))
 
+    def transposed(self, tangent: Tensor) -> Tensor:
+        r"""root(B)^T t, so that inner products of these are :math:`t^\top B t'`: as ``tangent``.
+
+        Args:
+            tangent: of the shape of the outputs.
+        """
+        tangent = tangent.to(self.output.dtype)
+        if self.kind == "softmax":
+            p = functional.softmax(self.output, -1)
+            found = p.sqrt() * (tangent - (p * tangent).sum(-1, keepdim=True))
+            positions = p.numel() // p.shape[-1]
+            if self.counted is not None:
+                found, positions = found * self.counted[..., None], int(self.counted.sum())
+            return found / math.sqrt(max(positions, 1))
+        if self.kind == "gaussian":
+            return tangent / math.sqrt(max(float(self.output.double().square().sum()), 1e-30))
+        flat, moved = self.output.flatten(1), tangent.flatten(1)
+        norm = flat.norm(dim=1, keepdim=True).clamp(min=1e-30)
+        unit = flat / norm
+        across = (moved - unit * (unit * moved).sum(1, keepdim=True)) / (norm * math.sqrt(len(flat)))
+        return across.view_as(tangent)
+
 
 def population(output: Tensor) -> int | None:
     """How many vectors make a sample's trace exact; ``None`` where its outputs are too many for that."""

@@ -32,7 +32,7 @@ from .layer_calls import pieces
 from .likelihood import Labels, Source, check_softmax, labels_of, score
 from .recording import Pass, Recorder
 from .second_order import differentiated, differentiated_twice
-from .sensitivity import Advance, Sensitivity
+from .sensitivity import Advance, Sensitivity, in_evaluation
 
 if TYPE_CHECKING:
     from ..evaluators import Calibration
@@ -64,6 +64,7 @@ class GraSP:
         """Mini-batches."""
         return len(pieces(task, self.samples, self.batch, self.name))
 
+    @in_evaluation
     def score(
         self, task: Task, space: SearchSpace, calibration: Calibration, *, seed: int, advance: Advance | None
     ) -> Sensitivity:

@@ -51,7 +51,7 @@ from ..formats import Format
 from .gradient_errors import check_reached, rounded_modules
 from .layer_calls import pieces
 from .perturbation import activation_errors, weight_errors
-from .sensitivity import Advance, Sensitivity
+from .sensitivity import Advance, Sensitivity, in_evaluation
 from .site_traces import Estimator, Setting, Traces, estimate
 from .stopping import relative_errors, undecided
 
@@ -108,6 +108,7 @@ class HessianTrace:
         batches = len(pieces(task, self.samples, self.batch, self.name))
         return 2 * batches * self.probes + len(space.sites)
 
+    @in_evaluation
     def score(
         self, task: Task, space: SearchSpace, calibration: Calibration, *, seed: int, advance: Advance | None
     ) -> Sensitivity:

@@ -33,7 +33,7 @@ from ..evaluators.metrics import output_tensor
 from .gradient_errors import mean_and_error
 from .measured_sample import seeded_sample
 from .measured_sites import one_by_one, sampled_task
-from .sensitivity import Advance, Sensitivity
+from .sensitivity import Advance, Sensitivity, in_evaluation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -77,6 +77,7 @@ class InterestPoints:
         """One for every (site, format) that is offered."""
         return int(space.allowed.sum())
 
+    @in_evaluation
     def score(
         self, task: Task, space: SearchSpace, calibration: Calibration, *, seed: int, advance: Advance | None
     ) -> Sensitivity:

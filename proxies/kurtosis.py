@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from .bit_weighted import bit_weighted
-from .sensitivity import Advance, Sensitivity
+from .sensitivity import Advance, Sensitivity, in_evaluation
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,6 +42,7 @@ class Kurtosis:
         """One step per site."""
         return len(space.sites)
 
+    @in_evaluation
     def score(
         self, task: Task, space: SearchSpace, calibration: Calibration, *, seed: int, advance: Advance | None
     ) -> Sensitivity:

@@ -39,7 +39,7 @@ from .gradient_errors import mean_and_error
 from .likelihood import objective_has_labels
 from .measured_sample import seeded_sample
 from .measured_sites import one_by_one, sampled_task
-from .sensitivity import Advance, Sensitivity
+from .sensitivity import Advance, Sensitivity, in_evaluation
 
 if TYPE_CHECKING:
     from ..evaluators import Calibration
@@ -71,6 +71,7 @@ class _Measured(ABC):
         """One for every (site, format) that is offered."""
         return int(space.allowed.sum())
 
+    @in_evaluation
     def score(
         self, task: Task, space: SearchSpace, calibration: Calibration, *, seed: int, advance: Advance | None
     ) -> Sensitivity:

@@ -35,7 +35,7 @@ from ..evaluators.float_run import first_tensor
 from ..task import Batch
 from .bit_weighted import bit_weighted
 from .layer_calls import LayerCall, visit
-from .sensitivity import Advance, Sensitivity
+from .sensitivity import Advance, Sensitivity, in_evaluation
 
 if TYPE_CHECKING:
     from ..evaluators import Calibration
@@ -66,6 +66,7 @@ class Orthogonality:
         """One forward pass."""
         return 1
 
+    @in_evaluation
     def score(
         self, task: Task, space: SearchSpace, calibration: Calibration, *, seed: int, advance: Advance | None
     ) -> Sensitivity:

@@ -36,7 +36,7 @@ from ..evaluators.quantized_model import rounding_hook
 from .gradient_errors import ERROR_BYTES, Setting, blocks, check_reached, mean_and_error, passes
 from .likelihood import Labels, check_softmax, labels_of, score
 from .recording import Recorder, single_samples
-from .sensitivity import Advance, Sensitivity
+from .sensitivity import Advance, Sensitivity, in_evaluation
 
 if TYPE_CHECKING:
     from ..evaluators import Calibration
@@ -67,6 +67,7 @@ class OutputFisher:
         """Samples, for every block of sites."""
         return passes(task, space, self.samples)
 
+    @in_evaluation
     def score(
         self, task: Task, space: SearchSpace, calibration: Calibration, *, seed: int, advance: Advance | None
     ) -> Sensitivity:

@@ -28,7 +28,7 @@ from .gradient_errors import mean_and_error
 from .measured import MeasuredLoss
 from .measured_sample import seeded_sample
 from .measured_sites import changes_something, increases, one_by_one, sampled_task
-from .sensitivity import Advance, Sensitivity
+from .sensitivity import Advance, Sensitivity, in_evaluation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -69,6 +69,7 @@ class Pairwise:
         pairs = sum(first * second for first, second in combinations(offered, 2))
         return int(space.allowed.sum()) + pairs
 
+    @in_evaluation
     def score(
         self, task: Task, space: SearchSpace, calibration: Calibration, *, seed: int, advance: Advance | None
     ) -> Sensitivity:

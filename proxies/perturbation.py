@@ -13,10 +13,11 @@ import numpy as np
 import torch
 
 from ..evaluators import QuantizedModel
+from ..evaluators.float_run import first_tensor, run_float
 from ..formats import Format
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from ..evaluators import Calibration
     from ..space import SearchSpace
@@ -68,8 +69,11 @@ def activation_errors(
         by_module.setdefault(module, []).append((row, column, rounding))
 
     def observer(name: str) -> Any:
-        def observe(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            value = args[0].detach()
+        def observe(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            value = first_tensor(args, kwargs)
+            if value is None or not value.is_floating_point():
+                return  # indices; a format that rounds this input is refused where the configuration is taken on
+            value = value.detach()
             for row, column, rounding in by_module[name]:
                 errors[row, column] += float((rounding(value) - value).double().square().sum())
             for row in {row for row, _, _ in by_module[name]}:
@@ -81,9 +85,9 @@ def activation_errors(
         return errors, elements
     with ExitStack() as stack, torch.no_grad():
         for name in by_module:
-            handle = task.model.get_submodule(name).register_forward_pre_hook(observer(name))
+            handle = task.model.get_submodule(name).register_forward_pre_hook(observer(name), with_kwargs=True)
             stack.callback(handle.remove)
         for batch in batches:
-            batch(task.model)
+            run_float(task.model, batch, "calibration")
             samples += len(batch)
     return errors / max(1, samples), elements / max(1, samples)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import BitfrontError, UnsupportedModel
-from ..evaluators import output_tensor
+from ..evaluators import in_eval, output_tensor
 from ..evaluators.float_run import first_tensor, on_device
 from ..tracing import without_attention_fast_path
 
@@ -55,12 +55,14 @@ class Pass:
         targets: of the batch.
         weights: of the sites, in the order of the rows.
         calls: in the order of execution.
+        parameters: further parameters, by name.
     """
 
     output: Tensor
     targets: Tensor | None
     weights: list[Tensor]
     calls: list[Call] = field(default_factory=list)
+    parameters: dict[str, Tensor] = field(default_factory=dict)
 
     def gradients(self, wanted: Sequence[Tensor], seed: Tensor, again: bool = False) -> list[Tensor | None]:
         """Gradients of (seed . output); ``None`` where the output does not depend on a tensor.
@@ -92,10 +94,19 @@ class Recorder:
         space: its sites, the rows.
         modules: paths of the modules whose calls are recorded.
         outputs: whether to record what leaves them, too.
+        parameters: names of parameters beside the weights of the sites of which derivatives are wanted.
     """
 
-    def __init__(self, model: nn.Module, space: SearchSpace, modules: Sequence[str], outputs: bool = False) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        space: SearchSpace,
+        modules: Sequence[str],
+        outputs: bool = False,
+        parameters: Sequence[str] = (),
+    ) -> None:
         self.model = model
+        self.parameters = {name: model.get_parameter(name) for name in parameters}
         self.weights = [model.get_parameter(site.parameter) for site in space.sites]
         wanted = set(modules)
         self.modules = [(row, name) for row, site in enumerate(space.sites) for name in site.modules if name in wanted]
@@ -116,13 +127,14 @@ class Recorder:
             for parameter in self.model.parameters():
                 stack.callback(parameter.requires_grad_, parameter.requires_grad)
                 parameter.requires_grad_(False)
-            for weight in self.weights:
+            for weight in (*self.weights, *self.parameters.values()):
                 weight.requires_grad_(True)
             for row, name in self.modules:
                 module = self.model.get_submodule(name)
                 stack.callback(module.register_forward_pre_hook(_entering(row, name, calls), with_kwargs=True).remove)
                 if self.outputs:
                     stack.callback(module.register_forward_hook(_leaving(name, calls)).remove)
+            stack.enter_context(in_eval(self.model))
             stack.enter_context(without_attention_fast_path())
             stack.enter_context(torch.enable_grad())
             batch = on_device(batch, self.model)
@@ -134,7 +146,7 @@ class Recorder:
                 raise not_differentiable(str(cause)) from cause
             if not output.requires_grad:
                 raise not_differentiable("its output does not depend on its weights by differentiable operations")
-            yield Pass(output, batch.targets, list(self.weights), calls)
+            yield Pass(output, batch.targets, list(self.weights), calls, dict(self.parameters))
 
 
 def single_samples(task: Task, samples: int) -> list[Batch]:

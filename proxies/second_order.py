@@ -23,19 +23,19 @@ def differentiated_twice() -> Iterator[None]:
 
 
 def differentiated(
-    value: Tensor,
+    value: Tensor | Sequence[Tensor],
     wanted: Sequence[Tensor],
     *,
-    direction: Tensor | None = None,
+    direction: Tensor | Sequence[Tensor] | None = None,
     again: bool = False,
     keep: bool = False,
 ) -> list[Tensor | None]:
-    """Derivatives of a scalar, or of (direction . value).
+    """Derivatives of a scalar, or of (direction . value), or of the sum of several such products.
 
     Args:
-        value: what is differentiated.
+        value: what is differentiated, or several.
         wanted: with respect to these.
-        direction: of the shape of ``value``; ``None`` for a scalar.
+        direction: of the shape of ``value``, or one for each; ``None`` for a scalar.
         again: whether the derivatives are to be differentiated themselves.
         keep: whether the graph is needed for another call.
 

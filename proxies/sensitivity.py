@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ..task import Task
 
 Advance = Callable[[int], None]
+_Score = TypeVar("_Score", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,22 @@ class Proxy(Protocol):
         ...
 
 
+def in_evaluation(score: _Score) -> _Score:
+    """A ``score`` method that runs with the task's model in evaluation mode, whatever mode it is in.
+
+    Every module has its own mode again afterwards.
+    """
+
+    @functools.wraps(score)
+    def evaluated(proxy: Proxy, task: Task, *args: Any, **kwargs: Any) -> Any:
+        from ..evaluators import in_eval
+
+        with in_eval(task.model):
+            return score(proxy, task, *args, **kwargs)
+
+    return evaluated  # type: ignore[return-value]
+
+
 def proxies() -> dict[str, type[Any]]:
     """All proxies by name: those of bitfront and those that installed packages register.
 
@@ -112,6 +130,7 @@ def proxies() -> dict[str, type[Any]]:
     """
     from .activation_aware import ActivationAware
     from .activation_trace import ActivationTrace
+    from .augmented_hessian import AugmentedHessian
     from .bops import BOPs
     from .bparams import BParams
     from .delta_loss import DeltaLoss
@@ -148,6 +167,7 @@ def proxies() -> dict[str, type[Any]]:
         MeasuredQuality,
         InterestPoints,
         Pairwise,
+        AugmentedHessian,
         TopEigenvalue,
         ActivationTrace,
         SQNR,
@@ -209,7 +229,9 @@ def sensitivity(
         InvalidInput: unknown proxy.
         NonFiniteOutput: the model or a score is not finite.
     """
-    from ..evaluators import calibrate
+    from ..evaluators import calibrate, in_eval
 
     chosen = get_proxy(proxy)
-    return chosen.score(task, space, calibration or calibrate(task, space), seed=seed, advance=advance)
+    calibration = calibration or calibrate(task, space)
+    with in_eval(task.model):
+        return chosen.score(task, space, calibration, seed=seed, advance=advance)

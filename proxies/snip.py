@@ -25,7 +25,7 @@ from .bit_weighted import weighted_mean
 from .gradient_errors import check_reached
 from .likelihood import Labels, check_softmax, labels_of, score
 from .recording import Recorder, single_samples
-from .sensitivity import Advance, Sensitivity
+from .sensitivity import Advance, Sensitivity, in_evaluation
 
 if TYPE_CHECKING:
     from ..evaluators import Calibration
@@ -55,6 +55,7 @@ class SNIP:
         """Samples."""
         return min(self.samples, task.samples("calibration"))
 
+    @in_evaluation
     def score(
         self, task: Task, space: SearchSpace, calibration: Calibration, *, seed: int, advance: Advance | None
     ) -> Sensitivity:

@@ -22,7 +22,7 @@ import numpy as np
 from ..evaluators import QuantizedModel
 from .layer_calls import LayerCall, activation_columns, pieces, visit
 from .perturbation import weight_errors
-from .sensitivity import Advance, Sensitivity
+from .sensitivity import Advance, Sensitivity, in_evaluation
 
 if TYPE_CHECKING:
     from ..evaluators import Calibration
@@ -52,6 +52,7 @@ class SQNR:
         """Batches."""
         return len(pieces(task, self.samples, self.batch, self.name))
 
+    @in_evaluation
     def score(
         self, task: Task, space: SearchSpace, calibration: Calibration, *, seed: int, advance: Advance | None
     ) -> Sensitivity:

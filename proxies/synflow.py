@@ -32,7 +32,7 @@ from ..evaluators.float_run import first_tensor, on_device
 from ..tracing import without_attention_fast_path
 from .bit_weighted import bit_weighted
 from .recording import not_differentiable
-from .sensitivity import Advance, Sensitivity
+from .sensitivity import Advance, Sensitivity, in_evaluation
 
 if TYPE_CHECKING:
     from ..evaluators import Calibration
@@ -53,6 +53,7 @@ class SynFlow:
         """One forward and one backward pass."""
         return 1
 
+    @in_evaluation
     def score(
         self, task: Task, space: SearchSpace, calibration: Calibration, *, seed: int, advance: Advance | None
     ) -> Sensitivity:

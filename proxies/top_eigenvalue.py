@@ -38,7 +38,7 @@ from .layer_calls import pieces
 from .perturbation import weight_errors
 from .recording import Recorder
 from .second_order import differentiated, differentiated_twice
-from .sensitivity import Advance, Sensitivity
+from .sensitivity import Advance, Sensitivity, in_evaluation
 
 if TYPE_CHECKING:
     from ..evaluators import Calibration
@@ -76,6 +76,7 @@ class TopEigenvalue:
         """Sites x iterations."""
         return len(space.sites) * self.iterations
 
+    @in_evaluation
     def score(
         self, task: Task, space: SearchSpace, calibration: Calibration, *, seed: int, advance: Advance | None
     ) -> Sensitivity:

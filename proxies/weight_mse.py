@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from .perturbation import weight_errors
-from .sensitivity import Advance, Sensitivity
+from .sensitivity import Advance, Sensitivity, in_evaluation
 
 if TYPE_CHECKING:
     from ..evaluators import Calibration
@@ -33,6 +33,7 @@ class WeightMSE:
         """One step."""
         return 1
 
+    @in_evaluation
     def score(
         self, task: Task, space: SearchSpace, calibration: Calibration, *, seed: int, advance: Advance | None
     ) -> Sensitivity:

@@ -54,3 +54,18 @@ def test_the_same_seed_gives_the_same_numbers_whatever_was_drawn_before(name):
 def test_settings_are_plain_and_identify_the_proxy(name):
     settings = vars(proxies()[name]())
     assert all(isinstance(value, int | float | str | bool | type(None)) for value in settings.values())
+
+
+@pytest.mark.parametrize("name", sorted(proxies()))
+def test_a_model_in_training_mode_is_scored_in_evaluation_mode_and_keeps_its_mode(name):
+    task, space, calibration = images("loss", ("w2", "w4a8", "fp32"))
+    task.model.relu = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Dropout(0.5))
+    task.model.eval()
+    wanted = proxies()[name]().score(task, space, calibration, seed=3, advance=None)
+    task.model.train()
+    task.model.fc.eval()
+    found = proxies()[name]().score(task, space, calibration, seed=3, advance=None)
+    assert np.array_equal(found.values, wanted.values, equal_nan=True)
+    assert task.model.training
+    assert task.model.relu.training
+    assert not task.model.fc.training
