@@ -1,7 +1,7 @@
 """Formulas: proxies that are written as expressions of the statistics of a site."""
 
 from .draw import STRUCTURES, Structure, crossover, mutate, random_formula
-from .evaluate import Unusable, probe, scores
+from .evaluate import Scorer, Unusable, probe, scores
 from .expression import Formula, Node
 from .primitives import PRIMITIVES, Primitive
 from .statistics import SiteStatistics
@@ -16,6 +16,7 @@ __all__ = [
     "Memo",
     "Node",
     "Primitive",
+    "Scorer",
     "SiteStatistics",
     "Structure",
     "Unusable",
