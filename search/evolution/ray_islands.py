@@ -1,17 +1,20 @@
-"""Islands on Ray workers: an actor holds the benches; the states of islands lie in Ray's object store between rounds.
+"""Islands on Ray workers: a round of an island is a task, its state lies in Ray's object store between rounds.
 
-Any actor can run any island, so there may be more islands than workers. A round is a pure function of the state, so one
-whose actor died is simply run again by Ray.
+A round is a pure function of the state and of who arrives, so any worker can run any island, there may be more islands
+than workers, and Ray simply runs again what a dead worker left. A worker process keeps benches and known formulas from
+its first round on.
 """
 
 from __future__ import annotations
 
+import os
+import secrets
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from ...errors import BitfrontError
-from ..ray_executor import RayExecutor
 from .bench_data import BenchData
 from .islands import Report, report_of
 from .population import Individual, Island
@@ -19,18 +22,19 @@ from .record import Record
 from .scoring import Scorer
 from .settings import EvolutionSettings
 
-_RETRIES = 2  # of a round whose actor died
+_RETRIES = 2  # of a round whose worker died
+_scorers: dict[str, Scorer] = {}  # of this worker process, by evolution
 
 
 class RayIslands:
-    """Islands on Ray actors.
+    """Islands on Ray workers.
 
     Args:
         benches: the configurations that formulas are chosen on.
         settings: of the evolution.
         known: formulas that were tried before.
-        workers: actors, one CPU each.
-        address: of a running Ray cluster; default: a local one.
+        workers: rounds that run at once, one CPU each.
+        address: of a running Ray cluster; default: the one that is connected, else a local one for the evolution.
     """
 
     def __init__(
@@ -41,15 +45,15 @@ class RayIslands:
         workers: int,
         address: str | None = None,
     ) -> None:
-        workers = min(workers, settings.islands)
+        self._workers = min(workers, settings.islands)
         self._stack = ExitStack()
-        self._stack.enter_context(RayExecutor(workers, address=address)._cluster())
+        self._stack.enter_context(_cluster(self._workers, address))
         try:
             import ray
 
-            actor = ray.remote(num_cpus=1, max_restarts=_RETRIES, max_task_retries=_RETRIES)(_Worker)
-            data, past = ray.put(list(benches)), ray.put(list(known))
-            self._workers = [actor.remote(data, settings, past) for _ in range(workers)]
+            self._task = ray.remote(num_cpus=1, num_returns=2, max_retries=_RETRIES)(_round)
+            self._token = secrets.token_hex(8)
+            self._data = ray.put((list(benches), settings, list(known)))
             self._states: list[Any] = [ray.put(Island.first(settings, index)) for index in range(settings.islands)]
         except BaseException:
             self._stack.close()
@@ -62,52 +66,81 @@ class RayIslands:
             BitfrontError: a worker failed; the message carries the cause.
         """
         import ray
-        from ray.exceptions import RayError, RayTaskError
 
         waiting = list(range(len(self._states)))[::-1]
-        running: dict[Any, tuple[int, Any]] = {}  # report -> island, actor
+        running: list[Any] = []
 
-        def start(actor: Any) -> None:
+        def start() -> None:
             island = waiting.pop()
-            state, report = actor.round.options(num_returns=2).remote(island, self._states[island], arrivals[island])
+            state, report = self._task.remote(self._token, [self._data], island, self._states[island], arrivals[island])
             self._states[island] = state
-            running[report] = island, actor
+            running.append(report)
 
-        for actor in self._workers:
-            if waiting:
-                start(actor)
+        while waiting and len(running) < self._workers:
+            start()
         while running:
-            done, _ = ray.wait(list(running), num_returns=1)
-            _, actor = running.pop(done[0])
+            done, running[:] = ray.wait(running, num_returns=1)
             if waiting:
-                start(actor)
-            try:
-                yield ray.get(done[0])
-            except RayTaskError as failed:
-                if isinstance(failed.cause, BitfrontError):
-                    raise failed.cause from None
-                raise BitfrontError(f"a worker of the evolution failed: {failed.cause!r}") from failed
-            except RayError as lost:
-                told = str(lost).strip().splitlines()[0]
-                raise BitfrontError(f"a worker of the evolution was lost: {told}; run again to go on") from lost
+                start()
+            yield _received(done[0])
 
     def close(self) -> None:
-        """Stop the actors, and the cluster if it was started here."""
-        import ray
-
-        self._states = []
-        for actor in self._workers:
-            ray.kill(actor)
+        """Let go of the states, and stop the cluster if it was started here."""
+        self._states, self._data = [], None
         self._stack.close()
 
 
-class _Worker:
-    """An actor: benches and known formulas are loaded once."""
+def _round(
+    token: str, data: list[Any], index: int, island: Island, arrivals: Sequence[Individual]
+) -> tuple[Island, Report]:
+    """A round of one island in a worker: its next state, and what came of it."""
+    if token not in _scorers:
+        import ray
 
-    def __init__(self, benches: list[BenchData], settings: EvolutionSettings, known: list[Record]) -> None:
-        self._scorer, self._settings = Scorer(benches, settings, known), settings
+        _scorers.clear()
+        _scorers[token] = Scorer(*ray.get(data[0]))
+    scorer = _scorers[token]
+    found = report_of(index, island, scorer, scorer.settings, arrivals)
+    return island, found
 
-    def round(self, index: int, island: Island, arrivals: Sequence[Individual]) -> tuple[Island, Report]:
-        """A round of one island: its next state, and what came of it."""
-        found = report_of(index, island, self._scorer, self._settings, arrivals)
-        return island, found
+
+def _received(reference: Any) -> Report:
+    import ray
+    from ray.exceptions import RayError, RayTaskError
+
+    try:
+        report: Report = ray.get(reference)
+        return report
+    except RayTaskError as failed:
+        if isinstance(failed.cause, BitfrontError):
+            raise failed.cause from None
+        raise BitfrontError(f"a worker of the evolution failed: {failed.cause!r}") from failed
+    except RayError as lost:
+        told = str(lost).strip().splitlines()[0]
+        raise BitfrontError(f"a worker of the evolution was lost: {told}; run again to go on") from lost
+
+
+@contextmanager
+def _cluster(workers: int, address: str | None) -> Iterator[None]:
+    """The Ray that is connected, the one at ``address``, or a local one on the loopback interface."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address is None and "ray" not in sys.modules:  # Ray reads these once, when it is imported
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(16))
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
+    if address is None:
+        options |= {
+            "_node_ip_address": "127.0.0.1",
+            "num_cpus": workers,
+            "object_store_memory": 512 * 1024 * 1024,
+        }
+    ray.init(address=address, **options)
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -30,6 +30,7 @@ class Scorer:
         known: formulas that were tried before.
 
     Attributes:
+        settings: as given.
         inputs: what formulas may use: name -> kind.
         known: all that was tried, by digest.
         context: digest of all that a fitness depends on.
@@ -39,6 +40,7 @@ class Scorer:
     def __init__(self, benches: Sequence[BenchData], settings: EvolutionSettings, known: Iterable[Record] = ()) -> None:
         self.inputs = common_inputs(benches)
         self.benches = list(benches)
+        self.settings = settings
         self.known = {record.digest: record for record in known}
         self.context = context_of(benches, settings)
         self.computed = 0
