@@ -16,7 +16,10 @@ if TYPE_CHECKING:
         hypervolume,
         knee,
     )
-    from .bench import Bench, bench_configurations, run_bench
+    from .bench import Bench, run_bench
+    from .bench_build import build_bench
+    from .bench_draws import bench_configurations
+    from .bench_files import StoredBench, load_bench
     from .executor import Executor, LocalExecutor, Outcome, Work
     from .pareto import non_dominated
     from .pipeline import run
@@ -39,7 +42,10 @@ _LAZY = {
         "hypervolume",
         "knee",
     ),
-    "bench": ("Bench", "bench_configurations", "run_bench"),
+    "bench": ("Bench", "run_bench"),
+    "bench_build": ("build_bench",),
+    "bench_draws": ("bench_configurations",),
+    "bench_files": ("StoredBench", "load_bench"),
     "executor": ("Executor", "LocalExecutor", "Outcome", "Work"),
     "pareto": ("non_dominated",),
     "pipeline": ("run",),
@@ -65,11 +71,13 @@ __all__ = [
     "RayExecutor",
     "Result",
     "Silent",
+    "StoredBench",
     "Trust",
     "TrustReport",
     "Work",
     "allocate",
     "bench_configurations",
+    "build_bench",
     "calibrated",
     "cheapest",
     "diverse",
@@ -77,6 +85,7 @@ __all__ = [
     "hull_front",
     "hypervolume",
     "knee",
+    "load_bench",
     "non_dominated",
     "run",
     "run_bench",

@@ -6,7 +6,7 @@ import pytest
 import torch
 from bitfront.errors import InvalidInput, UnsupportedModel
 from bitfront.search import LocalExecutor, bench_configurations, run_bench
-from bitfront.search.bench import _van_der_corput
+from bitfront.search.bench_draws import van_der_corput
 from bitfront.search.judged import judged
 from bitfront.search.progress import Silent
 from bitfront.search.stages import scored
@@ -72,7 +72,7 @@ def test_sizes_are_spread_evenly_and_random_ones_crowd(space):
 
 
 def test_targets_are_low_discrepancy():
-    assert [_van_der_corput(index) for index in range(1, 6)] == [0.5, 0.25, 0.75, 0.125, 0.625]
+    assert [van_der_corput(index) for index in range(1, 6)] == [0.5, 0.25, 0.75, 0.125, 0.625]
 
 
 def test_nothing_is_measured_twice_and_more_evaluations_measure_the_rest(task, space, tmp_path):
