@@ -14,7 +14,7 @@ from ..proxies import Sensitivity
 from ..space import Configuration, SearchSpace
 from .allocation import BudgetConflict, allocate, exact_front
 
-_LEVELS = 24  # budgets per price when other constraints bind
+_LEVELS = 24  # budgets per price when other constraints bind, or pairs interact
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,22 @@ class Problem:
         """Scores [sites, formats], 0 where a format is not offered."""
         return np.where(self.space.allowed, self.sensitivities[proxy].values, 0.0)
 
+    def pairs(self, proxy: str) -> dict[tuple[int, int], np.ndarray]:
+        """Interactions of two sites [formats, formats], 0 where a format is not offered; empty where there are none."""
+        allowed = self.space.allowed
+        return {
+            (one, other): np.where(allowed[one][:, None] & allowed[other], table, 0.0)
+            for (one, other), table in (self.sensitivities[proxy].pairs or {}).items()
+        }
+
     def cost(self, metric: str) -> np.ndarray:
         """Prices [sites, formats], 0 where a format is not offered."""
         return np.where(self.space.allowed, self.prices[metric].values, 0.0)
 
     def solve(self, proxy: str, budgets: Mapping[str, float]) -> Configuration:
-        """The exact optimum of the additive model within budgets (totals, the constant part included).
+        """The exact optimum of the scores within budgets (totals, the constant part included).
+
+        Interactions of pairs count where the proxy gives them.
 
         Raises:
             InfeasibleBudget: no configuration meets them.
@@ -75,6 +85,7 @@ class Problem:
                 {metric: limit - self.prices[metric].base for metric, limit in budgets.items()},
                 ties=self.space.tie_indices,
                 allowed=self.space.allowed,
+                pair_loss=self.pairs(proxy),
             )
         except BudgetConflict as cause:
             raise InfeasibleBudget(self._refusal(cause, budgets)) from None
@@ -105,8 +116,8 @@ class Problem:
     def front(self, proxy: str, metric: str) -> np.ndarray:
         """The exact front of score against one price that meets the constraints: int array [points, sites].
 
-        With constraints on other prices the front is sampled at evenly spaced budgets, each solved exactly. Each is
-        solved once.
+        With constraints on other prices, or interactions of pairs, the front is sampled at evenly spaced budgets, each
+        solved exactly. Each is solved once.
         """
         if (proxy, metric) not in self._fronts:
             self._fronts[proxy, metric] = self._solved_front(proxy, metric)
@@ -114,7 +125,7 @@ class Problem:
 
     def _solved_front(self, proxy: str, metric: str) -> np.ndarray:
         others = {name: limit for name, limit in self.constraints.items() if name != metric}
-        if not others:
+        if not others and not self.pairs(proxy):
             table = exact_front(
                 self.loss(proxy), self.cost(metric), ties=self.space.tie_indices, allowed=self.space.allowed
             )

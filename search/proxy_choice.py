@@ -8,8 +8,9 @@ every proxy alone and their weighted sum
 .. math:: s[l, f] = \sum_p w_p \, \frac{s_p[l, f]}{g_p}, \qquad w_p = \frac{\max(0, \rho_p)}{\sum_q \max(0, \rho_q)}
 
 with :math:`g_p` the geometric mean of the proxy's predictions for what was measured, so that no unit outweighs another.
-A sum of additive scores is additive: the allocator solves it exactly. The candidate with the largest rho is chosen; at
-a tie a single proxy goes before the sum, and an earlier one before a later one.
+A sum of additive scores is additive, and interactions of pairs add up alike: the allocator solves it exactly. The
+candidate with the largest rho is chosen; at a tie a single proxy goes before the sum, and an earlier one before a later
+one.
 """
 
 from __future__ import annotations
@@ -124,16 +125,19 @@ def _weighted(
     """The weighted sum of the tables, each divided by the geometric mean of its positive predictions."""
     used = [(sensitivities[name], weight) for name, weight in weights.items() if weight > 0]
     values = np.zeros_like(used[0][0].values)
+    pairs: dict[tuple[int, int], np.ndarray] = {}
     for scores, weight in used:
-        predicted = np.array([scores.of(each) for each in configurations])
+        predicted = np.array([scores.joint(each) for each in configurations])
         usual = float(np.exp(np.mean(np.log(predicted[predicted > _TINY]))))
         values = values + weight / usual * scores.values
+        for sites, table in (scores.pairs or {}).items():
+            pairs[sites] = pairs.get(sites, 0.0) + weight / usual * np.asarray(table)
     return replace(
         used[0][0],
         proxy=WEIGHTED,
         values=values,
         error=None,
-        pairs=None,
+        pairs=pairs or None,
         seconds=sum(scores.seconds for scores, _ in used),
         forward_passes=sum(scores.forward_passes for scores, _ in used),
         backward_passes=sum(scores.backward_passes for scores, _ in used),
