@@ -138,6 +138,7 @@ def proxies() -> dict[str, type[Any]]:
     from .entropy import Entropy
     from .fisher_pruning import FisherPruning
     from .fit import FIT
+    from .formulas.proxy import EMQ, Evolved
     from .gauss_newton_diagonal import GaussNewtonDiagonal
     from .grasp import GraSP
     from .hessian_trace import HessianTrace
@@ -182,6 +183,8 @@ def proxies() -> dict[str, type[Any]]:
         FisherPruning,
         BParams,
         BOPs,
+        EMQ,
+        Evolved,
     ]
     found = {each.name: each for each in built_in}
     for entry in entry_points(group="bitfront.proxies"):

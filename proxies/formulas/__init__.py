@@ -3,6 +3,7 @@
 from .draw import STRUCTURES, Structure, crossover, mutate, random_formula
 from .evaluate import Scorer, Unusable, probe, scores
 from .expression import Formula, Node
+from .library import Entry, best_evolved, read_library, write_library
 from .primitives import PRIMITIVES, Primitive
 from .statistics import SiteStatistics
 from .validity import MAX_SIZE, fault
@@ -12,6 +13,7 @@ __all__ = [
     "MAX_SIZE",
     "PRIMITIVES",
     "STRUCTURES",
+    "Entry",
     "Formula",
     "Memo",
     "Node",
@@ -20,10 +22,13 @@ __all__ = [
     "SiteStatistics",
     "Structure",
     "Unusable",
+    "best_evolved",
     "crossover",
     "fault",
     "mutate",
     "probe",
     "random_formula",
+    "read_library",
     "scores",
+    "write_library",
 ]
