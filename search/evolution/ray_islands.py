@@ -7,14 +7,13 @@ its first round on.
 
 from __future__ import annotations
 
-import os
 import secrets
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 from ...errors import BitfrontError
+from ..ray_cluster import ray_cluster
 from .bench_data import BenchData
 from .islands import Report, report_of
 from .population import Individual, Island
@@ -47,7 +46,7 @@ class RayIslands:
     ) -> None:
         self._workers = min(workers, settings.islands)
         self._stack = ExitStack()
-        self._stack.enter_context(_cluster(self._workers, address))
+        self._stack.enter_context(ray_cluster(self._workers, address))
         try:
             import ray
 
@@ -118,29 +117,3 @@ def _received(reference: Any) -> Report:
     except RayError as lost:
         told = str(lost).strip().splitlines()[0]
         raise BitfrontError(f"a worker of the evolution was lost: {told}; run again to go on") from lost
-
-
-@contextmanager
-def _cluster(workers: int, address: str | None) -> Iterator[None]:
-    """The Ray that is connected, the one at ``address``, or a local one on the loopback interface."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if address is None and "ray" not in sys.modules:  # Ray reads these once, when it is imported
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(16))
-    import ray
-
-    if ray.is_initialized():
-        yield
-        return
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
-    if address is None:
-        options |= {
-            "_node_ip_address": "127.0.0.1",
-            "num_cpus": workers,
-            "object_store_memory": 512 * 1024 * 1024,
-        }
-    ray.init(address=address, **options)
-    try:
-        yield
-    finally:
-        ray.shutdown()
