@@ -76,18 +76,18 @@ def read_library(path: str | Path | None = None) -> dict[str, Entry]:
     Raises:
         InvalidInput: no such file, or not a library of formulas.
     """
+    where = path or "library.json of bitfront.proxies.formulas"
     try:
-        shipped = files(__package__).joinpath("library.json")
-        text = shipped.read_text("utf-8") if path is None else Path(path).read_text("utf-8")
+        text = Path(path).read_text("utf-8") if path else files(__package__).joinpath("library.json").read_text("utf-8")
         content = json.loads(text)
     except (OSError, ValueError) as cause:
-        raise InvalidInput(f"{path} is no library of formulas: {cause}") from None
+        raise InvalidInput(f"{where} is no library of formulas: {cause}") from None
     if not isinstance(content, dict) or content.get("version") != _VERSION or "formulas" not in content:
-        raise InvalidInput(f'{path} is no library of formulas: expected {{"version": {_VERSION}, "formulas": […]}}')
+        raise InvalidInput(f'{where} is no library of formulas: expected {{"version": {_VERSION}, "formulas": […]}}')
     entries = [_entry(each) for each in content["formulas"]]
     found = {entry.name: entry for entry in entries}
     if len(found) < len(entries):
-        raise InvalidInput(f"{path} names a formula twice; give each a name of its own")
+        raise InvalidInput(f"{where} names a formula twice; give each a name of its own")
     return found
 
 
