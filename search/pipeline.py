@@ -6,29 +6,27 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
+from typing import Any, Literal
 
 from ..errors import InvalidInput, UnsupportedModel
 from ..evaluators import Calibration, Recipe, evaluation_context
 from ..hw_models import cost_models
-from ..measurement import Measurement
 from ..proxies import Sensitivity
 from ..space import SearchSpace
 from ..store import Store
 from ..task import SPLITS, Split, Task
 from .executor import EvaluatorRecipe, Executor, LocalExecutor, Outcome
-from .loop import FLOAT, Loop, numbered
+from .knowledge import Knowledge, remember
+from .loop import Loop
 from .problem import Problem, check_names
 from .progress import Progress, Silent
 from .proxy_choice import AUTO
-from .result import Point, Result
+from .result import Result
+from .rounds_record import RoundsRecord
+from .stage import Ledger, key_of
 from .stages import calibrated, priced, scores_of
-from .surrogate import PowerLaw
-
-if TYPE_CHECKING:
-    from .executor import Rounds
+from .stored_problem import StoredProblem
+from .summary import summarize
 
 ALWAYS_PRICED = ("size_mb", "avg_bits")
 
@@ -52,6 +50,8 @@ def run(
     progress: Progress | None = None,
     job: Mapping[str, Any] | None = None,
     out: str = "",
+    key: str | None = None,
+    ledger: Ledger | None = None,
 ) -> Result:
     """Search: score, price, allocate exactly, really evaluate, validate on held-out data.
 
@@ -76,6 +76,9 @@ def run(
         progress: who watches.
         job: the job as written, for the record.
         out: output folder, for the record.
+        key: under which the store keeps what ``resolve`` answers new budgets from; default: a digest of the task, the
+            space, the device and the recipe (``result.key``).
+        ledger: the stages that ran before this search, such as the trace; those of the search are added.
 
     Returns:
         The result: ``.front``, ``.best()``, ``.report``.
@@ -109,6 +112,8 @@ def run(
         auto=proxies == "auto",
         recipe=recipe or Recipe(),
         job=dict(job or {}),
+        key=key or key_of("task", task.digest(*SPLITS), space.digest, device, batch, str(recipe or Recipe()), seed),
+        ledger=ledger or Ledger(),
     )
     job_id = search.store.open_job(task.name, search.job, out)
     try:
@@ -120,6 +125,7 @@ def run(
         search.store.set_job_state(job_id, "failed", str(cause))
         raise
     search.store.set_job_state(job_id, "succeeded")
+    result.key = search.key
     result.seconds["total"] = time.perf_counter() - started
     return result
 
@@ -144,18 +150,21 @@ class _Search:
     auto: bool
     recipe: Recipe
     job: dict[str, Any]
+    key: str
+    ledger: Ledger
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
     def go(self, job_id: str) -> Result:
         """Calibrate, price, score, allocate, evaluate."""
         with self._timed("calibrate"):
-            calibration = calibrated(self.task, self.space, self.recipe, self.store, self.progress)
+            calibration = calibrated(self.task, self.space, self.recipe, self.store, self.progress, ledger=self.ledger)
         problem = self._problem(calibration)
         contexts: dict[Split, str] = {
             split: evaluation_context(self.task, calibration, split, reestimate_batch_norm=self.recipe.batch_norm)
             for split in SPLITS[1:]
         }
+        self._remember(problem, contexts)
         known = {
             (digest, split): found
             for split, context in contexts.items()
@@ -163,36 +172,84 @@ class _Search:
         }
         workers = getattr(self.executor, "workers", 1)
         loop = Loop(problem, self.evaluations, self.deadline, workers, known, self.progress, self.auto)
+        record = RoundsRecord(loop, self.store, job_id)
 
         def commit(outcome: Outcome) -> None:
             if outcome.measurement is not None:
                 work = outcome.work
                 context = contexts[work.split]
                 self.store.save_evaluation(context, work.configuration, outcome.measurement, outcome.worker)
+            record.count(outcome)
             loop.advance(1)
 
         with self._timed("evaluate"):
             recipe = EvaluatorRecipe(self.task, self.space, calibration, self.recipe.batch_norm)
-            self.executor.drive(_recorded(loop, self.store, job_id), recipe, commit)
-        return _result(self.task, loop, self.seconds, self.job, self.notes)
+            self.executor.drive(record.rounds(), recipe, commit)
+        record.enter(self.ledger)
+        return summarize(
+            loop.problem,
+            loop.proposals,
+            loop.known,
+            failures=loop.failures,
+            seconds=self.seconds,
+            job=self.job,
+            model=self.task.name,
+            metric=self.task.metric,
+            notes=self.notes,
+            choice=loop.choice,
+            ledger=self.ledger,
+        )
+
+    def _remember(self, problem: Problem, contexts: dict[Split, str]) -> None:
+        """Keep what a new budget is answered from without the model."""
+        remember(
+            self.store,
+            self.key,
+            Knowledge(
+                self.task.name,
+                self.task.metric,
+                self.space,
+                problem.prices,
+                dict(problem.sensitivities),
+                self.objectives,
+                self.constraints,
+                contexts,
+            ),
+        )
 
     def _problem(self, calibration: Calibration) -> Problem:
         """Prices and scores; an impossible budget is refused here, before any evaluation."""
         asked = dict.fromkeys([*self.objectives, *self.constraints, *ALWAYS_PRICED])
         metrics = [name for name in asked if name != "quality"]
         with self._timed("price"):
-            prices = priced(self.space, self.device, self.batch, metrics, self.store, self.progress)
+            prices = priced(self.space, self.device, self.batch, metrics, self.store, self.progress, ledger=self.ledger)
         sensitivities: dict[str, Sensitivity] = {}
         for name in self.proxies:
             with self._timed(f"score {name}"):
                 found, left_out = scores_of(
-                    self.task, self.space, calibration, [name], self.seed, self.store, self.progress, self.auto
+                    self.task,
+                    self.space,
+                    calibration,
+                    [name],
+                    self.seed,
+                    self.store,
+                    self.progress,
+                    self.auto,
+                    ledger=self.ledger,
                 )
             sensitivities |= found
             self.notes += [f"proxy {each} is left out: {reason}" for each, reason in left_out.items()]
         if not sensitivities:
             raise UnsupportedModel(f"no proxy can score this model: {self.notes[0]}")
-        problem = Problem(self.space, sensitivities, prices, self.objectives, self.constraints)
+        problem = StoredProblem(
+            self.space,
+            sensitivities,
+            prices,
+            self.objectives,
+            self.constraints,
+            store=self.store,
+            ledger=self.ledger,
+        )
         if self.constraints:
             with self._timed("allocate"):
                 problem.solve(next(iter(sensitivities)), self.constraints)
@@ -207,25 +264,6 @@ class _Search:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
 
 
-def _recorded(loop: Loop, store: Store, job_id: str) -> Rounds:
-    """The rounds of a loop, each recorded as the candidates of a job before it is evaluated."""
-    rounds = loop.rounds()
-    first = next(iter(loop.problem.sensitivities.values()))
-    try:
-        work = next(rounds)
-        while True:
-            store.add_candidates(
-                job_id,
-                [
-                    (found, origin, first.of(found) if found != FLOAT else None)
-                    for found, origin in loop.proposals.items()
-                ],
-            )
-            work = rounds.send((yield work))
-    except StopIteration:
-        return
-
-
 def _executor(asked: str | Executor, workers: int | None) -> Executor:
     if not isinstance(asked, str):
         return asked
@@ -236,54 +274,3 @@ def _executor(asked: str | Executor, workers: int | None) -> Executor:
 
         return RayExecutor(workers)
     raise InvalidInput(f"executor={asked!r}; choose 'ray' or 'local'")
-
-
-def _result(task: Task, loop: Loop, seconds: dict[str, float], job: dict[str, Any], notes: list[str]) -> Result:
-    """Put together what the loop measured."""
-    problem, space = loop.problem, loop.problem.space
-    measured = loop.measured()
-    if not measured:
-        reason = next(iter(loop.failures.values()), "nothing was measured")
-        raise InvalidInput(f"no configuration could be evaluated: {reason}")
-    price_name = problem.price_objectives[0]
-    totals = {found: problem.prices.of(found) for found in measured}
-    measured.sort(key=lambda found: (totals[found][price_name].value, found.digest))
-    pareto = loop.pareto(measured)
-    first = next(iter(problem.sensitivities.values()))
-    scores = np.array([first.of(found) for found in measured])
-    validation = {found: loop.known[found.digest, "validation"] for found in measured}
-    float_model: dict[str, Measurement] = {split: loop.known[FLOAT.digest, split] for split in SPLITS[1:]}
-    law = PowerLaw.fit(
-        scores, np.array([validation[found].value for found in measured]), offset=float_model["validation"].value
-    )
-    uniforms = space.uniforms()
-    baseline = {configuration: name for name, configuration in reversed(uniforms.items())}
-    points = [
-        Point(
-            id=name,
-            configuration=found,
-            origin=loop.proposals[found],
-            baseline=baseline.get(found),
-            score=float(score),
-            predicted=law.predict(float(score)) if law else None,
-            validation=validation[found],
-            holdout=loop.measurement(found, "holdout"),
-            prices=totals[found],
-            pareto=bool(on_front),
-            feasible=loop.meets(found),
-        )
-        for name, found, score, on_front in zip(numbered(measured, uniforms), measured, scores, pareto, strict=True)
-    ]
-    return Result(
-        problem,
-        points,
-        float_model,
-        law,
-        seconds,
-        loop.failures,
-        job,
-        task.name,
-        task.metric,
-        notes,
-        loop.choice,
-    )

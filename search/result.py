@@ -12,12 +12,13 @@ import numpy as np
 
 from ..errors import InfeasibleBudget, InvalidInput
 from ..hw_models import Price
-from ..measurement import Measurement, difference
+from ..measurement import Difference, Measurement, difference
 from ..space import Configuration
 from .allocation import knee
 from .judged import judged
 from .problem import Problem
 from .proxy_choice import ProxyChoice
+from .stage import Ledger
 from .surrogate import PowerLaw, spearman
 from .trust import TrustReport
 
@@ -63,10 +64,30 @@ class Point:
 
 @dataclass(frozen=True)
 class Choice:
-    """A point, and why it."""
+    """A point, and why it.
+
+    Attributes:
+        point: what is to be shipped.
+        reason: in words.
+        rival: the best uniform configuration of the same budget that it was compared with; ``None`` where there is
+            none, or where the point is that configuration.
+        against: the paired difference to the rival on held-out data; negative: the point is better.
+    """
 
     point: Point
     reason: str
+    rival: Point | None = None
+    against: Difference | None = None
+
+    @property
+    def tie(self) -> bool:
+        """Whether the interval of the paired difference holds 0: the data does not tell the point from the rival."""
+        return self.against is not None and not self.against.better and not self.against.worse
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data, for ``front.json``."""
+        against = None if self.against is None else asdict(self.against)
+        return {"tie": self.tie, "rival": self.rival.id if self.rival else None, "difference": against}
 
 
 @dataclass
@@ -85,6 +106,8 @@ class Result:
         metric: quality metric.
         notes: what else is to be told.
         proxy_choice: which proxy ``proxies: auto`` decided for; ``None`` where the proxies were named.
+        ledger: the stages that ran and those that were reused.
+        key: under which the store keeps what ``resolve`` answers new budgets from.
     """
 
     problem: Problem
@@ -98,6 +121,8 @@ class Result:
     metric: str
     notes: list[str] = field(default_factory=list)
     proxy_choice: ProxyChoice | None = None
+    ledger: Ledger = field(default_factory=Ledger)
+    key: str = ""
 
     @cached_property
     def front(self) -> pd.DataFrame:
@@ -141,6 +166,7 @@ class Result:
             "proxies": trust,
             "trust": {**self.trust.to_dict(), "choice": self._choice_told()},
             "seconds": self.seconds,
+            "stages": self.ledger.plain(),
             "notes": self.notes,
         }
 
@@ -181,14 +207,18 @@ class Result:
                     f"no measured configuration drops less than {max_drop:g}; the least is {least:g}"
                 )
             chosen = min(kept, key=lambda point: (point.prices[price].value, point.validation.value))
-            return self._against_uniform(chosen, eligible, f"the cheapest in {price} within a drop of {max_drop:g}")
+            rivals = [point for point in eligible if self._no_dearer(point, chosen)]
+            return self._against_uniform(chosen, rivals, f"the cheapest in {price} within a drop of {max_drop:g}")
         if limits:
-            chosen = min(eligible, key=lambda point: point.validation.value)
+            validated = [point for point in eligible if point.holdout is not None]
+            chosen = min(validated or eligible, key=lambda point: point.validation.value)
             told = ", ".join(f"{name} <= {limit:g}" for name, limit in limits.items())
             return self._against_uniform(chosen, eligible, f"the best quality within {told}")
         chosen = self._knee([point for point in eligible if point.pareto])
         return self._against_uniform(
-            chosen, eligible, f"the knee of quality against {' and '.join(self.problem.price_objectives)}"
+            chosen,
+            [point for point in eligible if self._no_dearer(point, chosen)],
+            f"the knee of quality against {' and '.join(self.problem.price_objectives)}",
         )
 
     def _knee(self, front: list[Point]) -> Point:
@@ -200,32 +230,29 @@ class Result:
         decades = bool(quality.min() > 0 and quality.max() > 10 * quality.min())  # an error that falls exponentially
         return front[knee(cost, quality, log_loss=decades)]
 
-    def _against_uniform(self, chosen: Point, eligible: list[Point], reason: str) -> Choice:
-        """The chosen point, unless a uniform one that costs no more beats it on held-out data."""
-        rivals = [
-            point
-            for point in eligible
-            if point.baseline is not None and point is not chosen and self._no_dearer(point, chosen)
-        ]
+    def _against_uniform(self, chosen: Point, competitors: list[Point], reason: str) -> Choice:
+        """The chosen point, unless a uniform one among its competitors is at least as good on held-out data."""
+        rivals = [point for point in competitors if point.baseline is not None and point is not chosen]
         if chosen.baseline is not None:
             return Choice(chosen, f"{reason}; uniform {chosen.baseline} is it: nothing measured beats it there")
         if not rivals:
             return Choice(chosen, f"{reason}; no uniform configuration is as cheap")
         rival = min(rivals, key=lambda point: point.quality)
-        if rival.quality <= chosen.quality or chosen.holdout is None or rival.holdout is None:
+        if chosen.holdout is None or rival.holdout is None:
+            which = chosen if chosen.holdout is None else rival
+            return Choice(rival, f"uniform {rival.baseline} returned: {which.id} was not measured on held-out data")
+        if rival.quality <= chosen.quality:
             return Choice(rival, f"uniform {rival.baseline} returned: the search found nothing better on held-out data")
         gap = difference(chosen.holdout, rival.holdout)
-        verdict = "better" if gap.better else "not decided: the interval holds 0"
-        return Choice(
-            chosen,
+        verdict = "better" if gap.better else f"a tie with uniform {rival.baseline}: the interval holds 0"
+        told = (
             f"{reason}; on held-out data {self.metric} {chosen.quality:.4g} against {rival.quality:.4g} of uniform "
-            f"{rival.baseline} (paired difference {gap.value:.3g} [{gap.low:.3g}, {gap.high:.3g}], {verdict})",
+            f"{rival.baseline} (paired difference {gap.value:.3g} [{gap.low:.3g}, {gap.high:.3g}], {verdict})"
         )
+        return Choice(chosen, told, rival, gap)
 
     def _no_dearer(self, point: Point, than: Point) -> bool:
-        """Whether a point competes: it costs no more in every price objective, or only the constraints matter."""
-        if self.problem.constraints:
-            return True
+        """Whether a point costs no more than another in every price objective."""
         prices = self.problem.price_objectives
         return all(point.prices[name].value <= than.prices[name].value * (1 + 1e-9) for name in prices)
 

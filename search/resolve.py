@@ -1,0 +1,243 @@
+"""A new budget for a search that was made before, answered from the store: no model, no data, no torch.
+
+Two answers: the best configuration that was really measured within the budget, judged as the search judges it; and the
+exact optimum of the additive model for this budget, which may never have been measured. Then its quality is a
+prediction and is marked as one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..errors import InfeasibleBudget, InvalidInput
+from ..hw_models import Price
+from ..measurement import Measurement
+from ..space import Configuration
+from ..store import Store
+from .knowledge import Knowledge, measurements, recall
+from .problem import Problem
+from .result import Choice, Point, Result
+from .summary import FLOAT, summarize
+from .surrogate import PowerLaw, spearman
+
+_NORMAL_95 = 1.959964  # two-sided 95 % quantile of the normal distribution
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The exact optimum of the additive model within a budget.
+
+    Attributes:
+        configuration: what.
+        prices: by metric.
+        measured: its measurement, if there is one.
+        predicted: quality that the surrogate foretells; ``None`` where too little was measured to fit one.
+        low: lower end of the 95 % interval of the prediction.
+        high: upper end.
+    """
+
+    configuration: Configuration
+    prices: dict[str, Price]
+    measured: Measurement | None
+    predicted: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the store says to a budget.
+
+    Attributes:
+        budgets: price -> largest value, the constraints of the job included.
+        metric: of the quality.
+        choice: the best measured point within the budget; ``None`` where nothing measured meets it.
+        resolved: the exact optimum of the additive model.
+        proxy: whose scores were added up.
+        trust: Spearman correlation of that proxy with what was measured; ``None`` with too little measured.
+        points: how many configurations have been measured.
+        seconds: wall time of the answer.
+    """
+
+    budgets: dict[str, float]
+    metric: str
+    choice: Choice | None
+    resolved: Resolved
+    proxy: str
+    trust: float | None
+    points: int
+    seconds: float
+
+    @property
+    def settled(self) -> bool:
+        """Whether the exact optimum has been measured, so that nothing is left to run for this budget."""
+        return self.resolved.measured is not None
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data."""
+        found = self.resolved
+        return {
+            "budgets": self.budgets,
+            "metric": self.metric,
+            "best": None if self.choice is None else {**_point(self.choice.point), **_reason(self.choice)},
+            "resolved": {
+                "config": found.configuration.to_dict(),
+                "digest": found.configuration.digest,
+                "prices": {name: asdict(price) for name, price in found.prices.items()},
+                "is_measured": self.settled,
+                "measured": _quality(found.measured),
+                "predicted": {"value": found.predicted, "low": found.low, "high": found.high},
+            },
+            "proxy": self.proxy,
+            "trust": self.trust,
+            "points": self.points,
+            "seconds": self.seconds,
+        }
+
+
+def resolve(
+    store: Store | str | None,
+    key: str,
+    budgets: Mapping[str, float],
+    constraints: Mapping[str, float] | None = None,
+) -> Answer:
+    """Answer a budget from what the store holds of a job.
+
+    Args:
+        store: a ``Store`` or its URL.
+        key: of the job: ``result.key``, or ``service.job_key`` of a job file.
+        budgets: price -> largest value.
+        constraints: hold too, unless a budget on the same price replaces them; default: those of the stored search.
+
+    Returns:
+        The best measured point and the exact optimum of the additive model.
+
+    Raises:
+        InvalidInput: nothing is stored under this key, or a budget names a price that was not asked for.
+        InfeasibleBudget: no configuration meets the budget; the message names the smallest that can be.
+    """
+    started = time.perf_counter()
+    knowledge_store = store if isinstance(store, Store) else Store(store)
+    known = recall(knowledge_store, key)
+    if known is None:
+        raise InvalidInput(
+            f"the store {knowledge_store.url} holds nothing of this job with its present model, data, space and device "
+            f"(key {key}); run it once: bitfront run JOB.yaml --out DIR"
+        )
+    limits = {**(known.constraints if constraints is None else constraints), **budgets}
+    unknown = sorted(set(limits) - set(known.prices))
+    if unknown:
+        priced = ", ".join(known.prices)
+        raise InvalidInput(f"unknown budget {unknown[0]!r}; this job priced {priced}; add it to its constraints")
+    result = stored_result(knowledge_store, known, limits)
+    sensitivities, trust = _by_trust(known, result)
+    problem = replace(_problem(known, limits), sensitivities=sensitivities)
+    proxy = next(iter(sensitivities))
+    configuration = problem.solve(proxy, limits) if limits else _knee(result)
+    return Answer(
+        limits,
+        known.metric,
+        _choice(result),
+        _resolved(configuration, proxy, known, result),
+        proxy,
+        trust,
+        0 if result is None else len(result.points),
+        time.perf_counter() - started,
+    )
+
+
+def stored_result(store: Store, known: Knowledge, constraints: Mapping[str, float]) -> Result | None:
+    """Everything that was measured for a job as a result, under other constraints; ``None`` if nothing was."""
+    origins, found = measurements(store, known)
+    if not origins or any((FLOAT.digest, split) not in found for split in known.contexts):
+        return None
+    return summarize(
+        _problem(known, constraints),
+        origins,
+        found,
+        failures={},
+        seconds={},
+        job={},
+        model=known.model,
+        metric=known.metric,
+        notes=[],
+    )
+
+
+def _problem(known: Knowledge, constraints: Mapping[str, float]) -> Problem:
+    return Problem(known.space, known.sensitivities, known.prices, known.objectives, dict(constraints))
+
+
+def _choice(result: Result | None) -> Choice | None:
+    """The best measured point, judged as the search does; ``None`` where nothing measured meets the budget."""
+    if result is None or not any(point.feasible for point in result.points):
+        return None
+    return result.choose()
+
+
+def _knee(result: Result | None) -> Configuration:
+    if result is None:
+        raise InfeasibleBudget("nothing was measured yet and no budget was given; write --budget PRICE=MAX")
+    return result.choose().point.configuration
+
+
+def _by_trust(known: Knowledge, result: Result | None) -> tuple[dict[str, Any], float | None]:
+    """The proxies, the one first that ranked the measurements best, and its rank correlation."""
+    if result is None:
+        return known.sensitivities, None
+    measured = np.array([point.validation.value for point in result.points])
+
+    def correlation(name: str) -> float | None:
+        scores = known.sensitivities[name]
+        return spearman(np.array([scores.joint(point.configuration) for point in result.points]), measured)
+
+    trust = {name: correlation(name) for name in known.sensitivities}
+    order = sorted(trust, key=lambda name: -(trust[name] or 0.0))
+    return {name: known.sensitivities[name] for name in order}, trust[order[0]]
+
+
+def _resolved(configuration: Configuration, proxy: str, known: Knowledge, result: Result | None) -> Resolved:
+    prices = known.prices.of(configuration)
+    if result is None:
+        return Resolved(configuration, prices, None, None, None, None)
+    scores = known.sensitivities[proxy]
+    law = PowerLaw.fit(
+        np.array([scores.of(point.configuration) for point in result.points]),
+        np.array([point.validation.value for point in result.points]),
+        offset=result.float_model["validation"].value,
+    )
+    same = [point for point in result.points if point.configuration == configuration]
+    measured = (same[0].holdout or same[0].validation) if same else None
+    if law is None:
+        return Resolved(configuration, prices, measured, None, None, None)
+    value = law.predict(scores.of(configuration))
+    factor = math.exp(_NORMAL_95 * law.spread)
+    above = value - law.offset
+    return Resolved(configuration, prices, measured, value, law.offset + above / factor, law.offset + above * factor)
+
+
+def _quality(found: Measurement | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {name: getattr(found, name) for name in ("value", "low", "high", "samples", "split")}
+
+
+def _point(point: Point) -> dict[str, Any]:
+    return {
+        "id": point.id,
+        "config": point.configuration.to_dict(),
+        "digest": point.configuration.digest,
+        "baseline": point.baseline,
+        "prices": {name: asdict(price) for name, price in point.prices.items()},
+        "measured": {"validation": _quality(point.validation), "holdout": _quality(point.holdout)},
+    }
+
+
+def _reason(choice: Choice) -> dict[str, Any]:
+    return {"reason": choice.reason, **choice.plain()}
