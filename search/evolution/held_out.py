@@ -116,7 +116,8 @@ def evolve_held_out(
     first, second = [half[0] for half in halves], [half[1] for half in halves]
     evolution = evolve(first, settings=chosen_settings, **limits)
     chosen = evolution.chosen
-    rival = best_rival(first, FitnessFunction(first, chosen_settings.folds, chosen_settings.penalty))
+    fitness = FitnessFunction(first, chosen_settings.folds, chosen_settings.penalty)
+    rival = best_rival(first, fitness, None if left_out is None else left_out.rivals)
     assert chosen.fitness is not None  # what is archived has one
     formulas = {EVOLVED: (chosen.expression, chosen.fitness.orientation), **(released or {})}
     unusable: dict[str, str] = {}
@@ -148,7 +149,7 @@ def leave_one_out(benches: Sequence[BenchData], **arguments: Any) -> Iterator[He
 def _predictions(
     formulas: Mapping[str, tuple[str, int]], benches: Sequence[BenchData], unusable: dict[str, str]
 ) -> dict[str, list[FloatArray]]:
-    """Of the formulas, the size, and every rival that scored all these networks; a released formula needs its inputs."""
+    """Of the formulas, the size, and every rival that scored all networks; a released formula needs its inputs."""
     found: dict[str, list[FloatArray]] = {}
     for name, (expression, orientation) in formulas.items():
         formula = Formula.parse(expression)

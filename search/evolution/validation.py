@@ -14,7 +14,7 @@ judging data itself would be ahead by chance, just as the best of a thousand for
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ from ..trust import TOLERANCE, TOP
 from .bench_data import BenchData, FloatArray
 from .fitness import FitnessFunction
 
-DRAWS = 2000
+DRAWS = 1000
 _LEAST_PAIRS = 10  # of the same size, for a tau to be given
 
 
@@ -146,17 +146,24 @@ def judge(
     )
 
 
-def best_rival(benches: Sequence[BenchData], fitness: FitnessFunction) -> str | None:
+def best_rival(
+    benches: Sequence[BenchData], fitness: FitnessFunction, among: Container[str] | None = None
+) -> str | None:
     """The hand-made proxy that ranks the training configurations best, by the fitness that formulas are chosen by.
 
     Args:
         benches: the configurations that formulas were chosen on.
         fitness: prepared for them.
+        among: names that may be chosen, such as those that scored the judging network too; ``None``: all.
 
     Returns:
         Its name; ``None`` if no proxy scored all networks.
     """
-    shared = [name for name in benches[0].rivals if all(name in bench.rivals for bench in benches)]
+    shared = [
+        name
+        for name in benches[0].rivals
+        if all(name in bench.rivals for bench in benches) and (among is None or name in among)
+    ]
     if not shared:
         return None
     return max(shared, key=lambda name: fitness.of([bench.rivals[name] for bench in benches], orientation=1).value)
