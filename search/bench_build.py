@@ -30,6 +30,7 @@ from .stages import calibrated
 LEAST = 3  # configurations
 ELEMENTS, SAMPLES = 1024, 32  # of the statistics: drawn from a weight, and calibration samples
 _STATISTICS = "statistics-1"
+_COPIED = ("split", "value", "low", "high", "seconds", "samples")  # of a measurement
 _KINDS = ("tensors", "format_tensors", "scalars", "format_scalars")
 
 
@@ -70,6 +71,8 @@ def build_bench(
     draws = bench_draws(space, evaluations, seed, vary)
     watch, knowledge = progress or Silent(), store if isinstance(store, Store) else Store(store)
     chosen = recipe or Recipe()
+    if len(draws) < evaluations:
+        watch.note(f"bench: only {len(draws)} of {evaluations} different configurations were found to vary {vary}")
     calibration = calibrated(task, space, chosen, knowledge, watch)
     configurations = [each.configuration for each in draws]
     found = measured(task, space, calibration, chosen, configurations, knowledge, executor or LocalExecutor(), watch)
@@ -117,9 +120,6 @@ def build_bench(
     return StoredBench(
         task.name, task.metric, choices, pd.DataFrame(rows), statistics.statistics, found.float_quality, details
     )
-
-
-_COPIED = ("split", "value", "low", "high", "seconds", "samples")
 
 
 def bench_statistics(
