@@ -14,15 +14,19 @@ HAWQ uses power iteration. Lanczos with full reorthogonalization (``lanczos``) n
 and knows its error: it stops when that is estimated to be below ``tolerance`` times the eigenvalue, or after
 ``iterations``.
 The Hessian is that of the mean objective over all ``samples`` together, not of one mini-batch; ``batch`` only says how
-many are in memory at a time. Where the objective is a distance to the float model's own outputs, that Hessian is
-positive semi-definite. The products are exact, by double differentiation; sites run side by side, so that one first
-differentiation serves all.
+many are in memory at a time. The products are exact; sites run side by side, so that one graph serves all:
+
+- where the objective is a distance to the float model's own outputs (``kl``, ``relative_error``, ``cosine``), its
+  Hessian is the Gauss-Newton matrix :math:`J^\top B J`, positive semi-definite: a tangent of the outputs, their
+  curvature, one backward pass (``output_tangents``, ``gauss_newton_root``). No operation is differentiated twice, which
+  makes a product on a transformer 1.5 times as fast;
+- elsewhere by double differentiation of the objective.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
@@ -32,11 +36,14 @@ from torch import Tensor
 
 from ..errors import InvalidInput, NonFiniteOutput
 from ..evaluators import QuantizedModel, objective
+from .gauss_newton_root import Root
 from .gradient_errors import check_reached
 from .lanczos import Lanczos
 from .layer_calls import pieces
+from .output_tangents import OutputTangents
 from .perturbation import weight_errors
-from .recording import Recorder
+from .probing import labelled, wide
+from .recording import Pass, Recorder
 from .second_order import differentiated, differentiated_twice
 from .sensitivity import Advance, Sensitivity, in_evaluation
 
@@ -46,8 +53,6 @@ if TYPE_CHECKING:
     from ..task import Batch, Task
 
 _MEMORY = 1 << 30  # bytes of Lanczos vectors held at a time
-
-Gradients = tuple[list[Tensor], list[Tensor | None]]
 
 
 class TopEigenvalue:
@@ -140,12 +145,12 @@ class _Solver:
         found: dict[int, float] = {}
         with ExitStack() as stack:
             alone = len(self.batches) == 1
-            kept = stack.enter_context(self._gradients(self.batches[0], rows)) if alone else None
+            kept = stack.enter_context(self._graph(self.batches[0], rows)) if alone else None
             while running:
                 products = {row: torch.zeros_like(each.vector) for row, each in running.items()}
                 for batch in self.batches:
                     with ExitStack() as once:
-                        graph = kept or once.enter_context(self._gradients(batch, rows))
+                        graph = kept or once.enter_context(self._graph(batch, rows))
                         self._multiply(graph, rows, running, products, len(batch))
                 for row, each in list(running.items()):
                     each.add(products[row])
@@ -167,27 +172,79 @@ class _Solver:
         return Lanczos.start(vector.to(weight.device, type_), self.setting.iterations)
 
     @contextmanager
-    def _gradients(self, batch: Batch, rows: range) -> Iterator[Gradients]:
-        """Weights and differentiable gradients of the objective of a batch, for some sites."""
+    def _graph(self, batch: Batch, rows: range) -> Iterator[_Graph]:
+        """What multiplies with the Hessian blocks of some sites, for one batch."""
         with differentiated_twice(), self.recorder.run(batch) as run:
-            output = run.output
-            loss = objective(self.task, output, output.detach(), run.targets)
-            weights = [run.weights[row] for row in rows]
-            gradients = differentiated(loss, weights, again=True)
+            distance = not labelled(self.task, batch)
+            graph = (_GaussNewton if distance else _DoubleBackward)(self.task, run, [run.weights[row] for row in rows])
             self.forward += len(batch)
             self.backward += len(batch)
-            self.reached.update(row for row, gradient in zip(rows, gradients, strict=True) if gradient is not None)
-            yield weights, gradients
+            self.reached.update(row for row, reached in zip(rows, graph.reached, strict=True) if reached)
+            yield graph
 
     def _multiply(
-        self, graph: Gradients, rows: range, running: dict[int, Lanczos], products: dict[int, Tensor], samples: int
+        self, graph: _Graph, rows: range, running: dict[int, Lanczos], products: dict[int, Tensor], samples: int
     ) -> None:
         """Add the share of a batch in the products of the Hessian blocks with the current vectors."""
-        for row, weight, gradient in zip(rows, *graph, strict=True):
-            if row not in running or gradient is None or not gradient.requires_grad:
-                continue  # done, or the objective is linear in these weights
-            direction = running[row].vector.reshape(weight.shape).to(gradient.dtype)
-            (product,) = differentiated(gradient, [weight], direction=direction, keep=True)
-            self.backward += samples
+        for position, row in enumerate(rows):
+            if row not in running:
+                continue
+            product = graph.times(position, running[row].vector)
+            self.backward += samples * graph.passes
             if product is not None:
                 products[row] += product.flatten().to(products[row].dtype) * (samples / self.total)
+
+
+class _DoubleBackward:
+    """Blocks of the Hessian of the objective on one batch.
+
+    Args:
+        task: says which objective.
+        run: the pass.
+        weights: of the sites.
+
+    Attributes:
+        reached: which weights the outputs depend on.
+    """
+
+    passes = 1
+
+    def __init__(self, task: Task, run: Pass, weights: Sequence[Tensor]) -> None:
+        output = run.output
+        loss = objective(task, output, output.detach(), run.targets)
+        self.weights, self.gradients = weights, differentiated(loss, weights, again=True)
+        self.reached = [gradient is not None for gradient in self.gradients]
+
+    def times(self, position: int, vector: Tensor) -> Tensor | None:
+        """H v, of the shape of the weight; ``None`` where it is zero."""
+        weight, gradient = self.weights[position], self.gradients[position]
+        if gradient is None or not gradient.requires_grad:
+            return None  # the objective is linear in these weights
+        direction = vector.reshape(weight.shape).to(gradient.dtype)
+        return differentiated(gradient, [weight], direction=direction, keep=True)[0]
+
+
+class _GaussNewton:
+    """Blocks of the Gauss-Newton matrix of the objective on one batch; arguments as for ``_DoubleBackward``."""
+
+    passes = 2
+
+    def __init__(self, task: Task, run: Pass, weights: Sequence[Tensor]) -> None:
+        self.run, self.weights = run, weights
+        self.root = Root.of(task, run.output, None)
+        self.tangents = OutputTangents(run, weights)
+        self.reached = [image is not None for image in self.tangents.images]
+
+    def times(self, position: int, vector: Tensor) -> Tensor | None:
+        """G v, of the shape of the weight; ``None`` where it is zero."""
+        if not self.reached[position]:
+            return None
+        tangent = self.tangents.along({position: vector})
+        direction, factor = self.root.times(self.root.transposed(tangent))
+        largest = float(direction.abs().max()) or 1.0  # half precision holds entries of order one
+        seed = (direction / largest).to(self.run.output.dtype)
+        (product,) = self.run.gradients([self.weights[position]], seed, again=True)
+        return None if product is None else product.to(wide(product)) * (factor * largest)
+
+
+_Graph = _DoubleBackward | _GaussNewton
