@@ -193,11 +193,15 @@ def proxies() -> dict[str, type[Any]]:
 
 
 def get_proxy(name: str) -> Proxy:
-    """The proxy of that name.
+    """The proxy of that name; ``formula:`` and an expression (or a file that holds one) is a proxy too.
 
     Raises:
-        InvalidInput: no such proxy; the message names the nearest.
+        InvalidInput: no such proxy or formula; the message names the nearest.
     """
+    if name.startswith("formula:"):
+        from .formulas.reference import formula_proxy
+
+        return formula_proxy(name)
     known = proxies()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import BitfrontError, InvalidInput
+from .default_command import DefaultCommand
 
 app = typer.Typer(
     name="bitfront",
@@ -23,6 +24,12 @@ app = typer.Typer(
 
 bench_app = typer.Typer(help="Benches: measured configurations that proxies and formulas are judged by.")
 app.add_typer(bench_app, name="bench")
+
+proxies_app = typer.Typer(
+    cls=DefaultCommand,
+    help="List the proxies, judge them on a job (`bitfront proxies JOB.yaml`), or evolve formulas for a model.",
+)
+app.add_typer(proxies_app, name="proxies")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output instead of tables.")]
 StoreUrl = Annotated[
@@ -175,7 +182,7 @@ def formats_command(
     _print_frame(pd.DataFrame(format_rows(name, everything)), as_json, show)
 
 
-@app.command("proxies")
+@proxies_app.command("judge")
 def proxies_command(
     job_file: Annotated[
         Path | None, typer.Argument(metavar="[JOB.yaml]", help="Judge the proxies on this job.  [default: list them]")
@@ -226,6 +233,58 @@ def proxies_command(
         *([f"choice    {trust.choice.reason}"] if trust.choice else []),
         *(f"left out  {name}: {reason}" for name, reason in found["left_out"].items()),
         *(f"failed    {digest}: {reason}" for digest, reason in found["failed"].items()),
+    )
+
+
+@proxies_app.command("evolve")
+def proxies_evolve_command(
+    job_file: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job: model, data, space, metric.")],
+    seconds: Annotated[float, typer.Option(help="Of the evolution; the bench is measured before.")] = 300.0,
+    evaluations: Annotated[int, typer.Option(help="Configurations of the bench; half of them only judge.")] = 128,
+    names: Annotated[
+        str | None,
+        typer.Option("--proxies", metavar="A,B,C", help="To beat.  [default: the job's and the cheap ones]"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE.json", help="For the formula.  [default: JOB.formula.json]")
+    ] = None,
+    executor: Annotated[str, typer.Option(help="ray (workers in parallel) or local (this process).")] = "ray",
+    store: StoreUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Evolve a formula that predicts the loss of this model, and say whether it beats the hand-made proxies.
+
+    Both are chosen on one half of the measured configurations and judged on the other; the better one is kept. What the
+    store knows is neither measured nor scored again, so the same command goes on where it was.
+
+        bitfront proxies evolve examples/minilm_l6.yaml --seconds 600
+    """
+    from .evolve_job import evolve_job, evolved_table
+    from .job import read_job
+    from .terminal import TerminalProgress, show
+
+    job, folder = read_job(job_file)
+    found = evolve_job(
+        job,
+        folder,
+        out or Path(f"{job_file.stem}.formula.json"),
+        seconds=seconds,
+        evaluations=evaluations,
+        proxies=names,
+        store=store,
+        executor=executor,
+        progress=TerminalProgress(quiet=as_json),
+    )
+    if as_json:
+        print(json.dumps(found, allow_nan=False))  # noqa: T201
+        return
+    show(
+        evolved_table(found),
+        f"formula   {found['proxy']}",
+        f"tried     {found['tried']} formulas in {found['seconds']:.0f} s, {found['scored']} of them usable",
+        f"verdict   {found['verdict']}",
+        f'keep      proxies: ["{found["kept"]}"]',
+        *(f"left out  {name}: {reason}" for name, reason in found["left_out"].items()),
     )
 
 

@@ -155,7 +155,8 @@ class Job(_Part):
     proxies: Annotated[list[str], Field(min_length=1)] | Literal["auto"] = Field(
         default_factory=lambda: ["hessian_trace", "weight_mse"],
         description="predict the loss; the first evaluations are shared between them, the rest go to the best; auto: a "
-        "cheap set, from which the first measurements choose one or weight them",
+        "cheap set, from which the first measurements choose one or weight them; formula:FILE.json or "
+        "formula:EXPRESSION: a formula of your own (`bitfront proxies evolve`)",
     )
     search: Search = Search()
     workers: Workers = Workers()
@@ -198,7 +199,17 @@ def read_job(path: str | Path) -> tuple[Job, Path]:
         raise InvalidInput(f"{file} is not YAML{where}: {getattr(cause, 'problem', None) or cause}") from None
     if not isinstance(content, dict):
         raise InvalidInput(f"{file} must hold keys such as model, data, space; it holds {type(content).__name__}")
-    return parse_job(content, str(file)), file.resolve().parent
+    folder = file.resolve().parent
+    return _with_formulas(parse_job(content, str(file)), folder), folder
+
+
+def _with_formulas(job: Job, folder: Path) -> Job:
+    """Formula files are replaced by what they hold: the record of a job says what was computed."""
+    if job.proxies == "auto" or not any(name.startswith("formula:") for name in job.proxies):
+        return job
+    from ..proxies.formulas.reference import resolved
+
+    return job.model_copy(update={"proxies": [resolved(name, folder) for name in job.proxies]})
 
 
 def parse_job(content: dict[str, Any], origin: str = "job") -> Job:

@@ -28,10 +28,22 @@ def asked(job: Job, given: str | None) -> tuple[list[str], bool]:
         return list(known_proxies()), True
     if given == "auto" or (given is None and job.proxies == "auto"):
         return list(AUTO), True
-    names = list(job.proxies) if given is None else [name.strip() for name in given.split(",") if name.strip()]
+    names = list(job.proxies) if given is None else separated(given)
     if not names:
         raise InvalidInput("--proxies names no proxy; write --proxies hessian_trace,weight_mse, or all, or auto")
     return names, False
+
+
+def separated(given: str) -> list[str]:
+    """Names with commas between them; a comma in parentheses belongs to a formula."""
+    names, depth = [""], 0
+    for letter in given:
+        depth += (letter == "(") - (letter == ")")
+        if letter == "," and depth == 0:
+            names.append("")
+        else:
+            names[-1] += letter
+    return [name.strip() for name in names if name.strip()]
 
 
 def bench_job(
@@ -64,7 +76,7 @@ def bench_job(
     """
     watch = progress or Silent()
     names, leave_out = asked(job, proxies)
-    unknown = [name for name in names if name not in known_proxies()]
+    unknown = [name for name in names if name not in known_proxies() and not name.startswith("formula:")]
     if unknown:  # before the model is loaded
         raise InvalidInput(f"unknown proxy {unknown[0]!r}; known: {', '.join(sorted(known_proxies()))}, all, auto")
     made = load(job, folder, watch)
