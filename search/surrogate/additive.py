@@ -26,6 +26,7 @@ from .prior import Prior
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+RANGE = 0.25
 _LEAST = 0.1  # of the sum of t: what m is at least, however negative the correlations
 
 
@@ -77,7 +78,7 @@ class Additive:
         return self.site[:, None] + self.format + self.entry
 
     def log_table(self) -> FloatArray:
-        """log t: [groups, formats]."""
+        """Log t: [groups, formats]."""
         logs: FloatArray = np.tensordot(self.weights, self.prior.logs, 1) + self.corrections
         return logs
 
@@ -89,7 +90,7 @@ class Additive:
         return terms, products, np.maximum(total + products @ self.correlations, _LEAST * total)
 
     def log_sum(self, genes: IntArray) -> FloatArray:
-        """log m of columns by group [n, groups]: [n]."""
+        """Log m of columns by group [n, groups]: [n]."""
         logs: FloatArray = np.log(self.parts(genes)[2])
         return logs
 
@@ -97,6 +98,10 @@ class Additive:
         """Latent values of columns by group [n, groups]: [n]."""
         values: FloatArray = self.intercept + self.slope * self.log_sum(genes)
         return values
+
+    def with_pairs(self, pairs: IntArray) -> Additive:
+        """The same with other pairs [pairs, 2], not correlated."""
+        return replace(self, pairs=pairs, correlations=np.zeros(len(pairs)))
 
     def with_table(self, log_table: FloatArray) -> Additive:
         """The same with another table [groups, formats] in logs."""
@@ -143,20 +148,27 @@ class Features:
 
         ``site``: one factor for a group, ``format``: one for a format, ``entry``: one for every entry of the table.
         """
-        size = self.by_format.shape[1]
-        entry = np.zeros((len(self.logs), len(other.logs)))
-        for column in range(size):
-            entry += (
-                np.where(self.genes == column, self.shares, 0.0) @ np.where(other.genes == column, other.shares, 0.0).T
-            )
+        pairs = zip(self.split(), other.split(), strict=True)
+        entry = sum((one @ two.T for one, two in pairs), start=np.zeros((len(self.logs), len(other.logs))))
         return {
             "site": self.shares @ other.shares.T,
             "format": self.by_format @ other.by_format.T,
             "entry": entry,
         }
 
+    def similarity(self, other: Features) -> FloatArray:
+        """exp(-d / 0.25), d the share of groups in which two configurations differ: [n, m]."""
+        groups, formats = self.genes.shape[1], self.by_format.shape[1]
+        same = sum(
+            (self.genes == column).astype(np.float64) @ (other.genes == column).astype(np.float64).T
+            for column in range(formats)
+        )
+        return np.exp((same / groups - 1) / RANGE)
+
+    def split(self) -> list[FloatArray]:
+        """The shares by format: for every format [n, groups], 0 where a group has another."""
+        return [np.where(self.genes == column, self.shares, 0.0) for column in range(self.by_format.shape[1])]
+
     def entries(self) -> FloatArray:
         """Derivatives by entry of the table: [n, groups, formats]."""
-        found = np.zeros((*self.genes.shape, self.by_format.shape[1]))
-        np.put_along_axis(found, self.genes[:, :, None], self.shares[:, :, None], axis=2)
-        return found
+        return np.stack(self.split(), axis=2)

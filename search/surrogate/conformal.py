@@ -1,13 +1,13 @@
-r"""Intervals that cover: the jackknife+ with normalised residuals, and a level that learns from its errors.
+r"""Intervals that cover: CV+ (the jackknife+ by folds) with normalised residuals, and a level that learns.
 
-With the leave-one-out predictions :math:`\mu_{-i}`, :math:`r_i = |z_i - \mu_{-i}(x_i)| / s_{-i}(x_i)` and the standard
-deviation s(x) of a prediction, the interval at x is
+With predictions :math:`\mu_{-i}` of fits that did not see the fold of point i,
+:math:`r_i = |z_i - \mu_{-i}(x_i)| / s_{-i}(x_i)` and the standard deviation s(x) of a prediction, the interval at x is
 
 .. math:: \left[ q^-_\alpha \{ \mu_{-i}(x) - r_i s(x) \},\ q^+_\alpha \{ \mu_{-i}(x) + r_i s(x) \} \right]
 
 where :math:`q^-` is the :math:`\lfloor \alpha (n+1) \rfloor`-th smallest and :math:`q^+` the
 :math:`\lceil (1-\alpha)(n+1) \rceil`-th smallest value: Barber, Candès, Ramdas and Tibshirani 2021, Predictive
-inference with the jackknife+ (arXiv:1905.02928), equation 1.8, with residuals normalised as by Lei et al. 2018 (JASA
+inference with the jackknife+ (arXiv:1905.02928), section 3 (CV+), with residuals normalised as by Lei et al. 2018 (JASA
 113:1094). For exchangeable points it covers with probability 1 - 2 alpha at least, in practice 1 - alpha.
 
 A search measures where it expects to win, so its points are not exchangeable. :class:`Coverage` therefore raises or
@@ -78,7 +78,7 @@ def jackknife_plus(
     """Intervals at m configurations.
 
     Args:
-        without: predictions there by the n models that each left one point out: [m, n].
+        without: predictions there by the fits that did not see point i: [m, n].
         deviation: standard deviation of a prediction there: [m].
         residuals: absolute residual of every point that was left out, in units of its standard deviation: [n].
         alpha: miscoverage.

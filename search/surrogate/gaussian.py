@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg.lapack import dpotri
+from scipy.stats import t as student
 
 FloatArray = NDArray[np.float64]
 
@@ -39,20 +41,28 @@ class Gaussian:
 
     @staticmethod
     def fit(covariance: FloatArray, noise: FloatArray, residual: FloatArray) -> Gaussian:
-        """Fit.
+        r"""Fit.
 
         Args:
-            covariance: of the noiseless values, :math:`\\Psi \\Sigma \\Psi^T`: [n, n].
+            covariance: of the noiseless values, :math:`\Psi \Sigma \Psi^T`: [n, n].
             noise: variances: [n].
             residual: targets less the prior mean: [n].
         """
         factor, evidence, alpha = _solved(covariance, noise, residual)
-        return Gaussian(alpha, cho_solve(factor, np.eye(len(residual))), noise, evidence)
+        return Gaussian(alpha, _inverse(factor[0]), noise, evidence)
 
     def left_out(self) -> tuple[FloatArray, FloatArray]:
         """Residual (target less prediction) and standard deviation of every point, predicted from the others."""
         precision = np.diag(self.inverse)
         return self.alpha / precision, np.sqrt(1 / precision)
+
+    def left_out_density(self, freedom: float) -> float:
+        """Mean log predictive density of the left-out points, as Student t with so many degrees of freedom.
+
+        Unlike a normal density it does not let a few points that no model predicts decide between models.
+        """
+        residuals, deviations = self.left_out()
+        return float(np.mean(student.logpdf(residuals / deviations, freedom) - np.log(deviations)))
 
     def variance(self, cross: FloatArray, prior: FloatArray) -> FloatArray:
         """Posterior variance of noiseless values.
@@ -78,9 +88,18 @@ def log_evidence(covariance: FloatArray, noise: FloatArray, residual: FloatArray
 def _solved(
     covariance: FloatArray, noise: FloatArray, residual: FloatArray
 ) -> tuple[tuple[FloatArray, bool], float, FloatArray]:
-    matrix = covariance + np.diag(noise)
-    factor = cho_factor(matrix, lower=True, check_finite=False)
+    matrix = covariance.copy()
+    matrix.flat[:: len(noise) + 1] += noise
+    factor = cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
     alpha = cho_solve(factor, residual, check_finite=False)
     log_determinant = 2 * float(np.log(np.diag(factor[0])).sum())
     evidence = -0.5 * (float(residual @ alpha) + log_determinant + len(residual) * math.log(2 * math.pi))
     return factor, evidence, alpha
+
+
+def _inverse(factor: FloatArray) -> FloatArray:
+    """The inverse of L L^T from the lower triangle of ``factor``."""
+    lower = np.tril(dpotri(factor, lower=1)[0])
+    inverse: FloatArray = lower + lower.T
+    inverse.flat[:: len(factor) + 1] *= 0.5
+    return inverse

@@ -5,14 +5,15 @@ With the excess over the float model :math:`\epsilon = q - q_{\mathrm{float}} + 
 .. math:: z = \log \epsilon - \log(1 - \epsilon / \epsilon_{\max})
 
 The first term alone (:math:`\epsilon_{\max} = \infty`) is the usual case. The second describes saturation: a model that
-answers at random cannot become worse. :math:`c = 0` unless the smallest excess lies within its own standard error (an
-error rate may be that of the float model, or below it); then c lifts it to one standard error above 0.
+answers at random cannot become worse; which ceiling is chosen is up to the fit. :math:`c = 0` unless the smallest
+excess lies within its own standard error (an error rate may be that of the float model, or below it); then c lifts it
+to one standard error above 0.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ FloatArray = NDArray[np.float64]
 _SIDES = 2 * 1.959964  # standard errors in the width of a 95 % interval
 _LEAST = 1e-12  # smallest share of the range that counts as an excess
 _OVERFLOW = 700.0
+_CEILINGS = (1.1, 2.0)  # in units of the worst that was measured
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,11 @@ class Latent:
         excess = values - float_quality
         floor = max((lowest.high - lowest.low) / _SIDES, _LEAST * float(np.abs(excess).max()), 1e-300)
         return Latent(float_quality, max(0.0, floor - float(excess.min())))
+
+    def saturating(self, qualities: FloatArray) -> list[Latent]:
+        """This scale and those with a ceiling near what was measured at worst, and at twice that."""
+        worst = float(np.max(qualities)) - self.float_quality + self.offset
+        return [self, *(replace(self, ceiling=factor * worst) for factor in _CEILINGS if worst > 0)]
 
     def forward(self, quality: FloatArray) -> FloatArray:
         """Latent values of qualities of any shape; what lies outside of the scale is moved to its ends."""

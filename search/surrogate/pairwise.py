@@ -9,8 +9,6 @@ because the allocator pays for each.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,7 +32,7 @@ def chosen_pairs(fit: TableFit, most: int = MOST) -> IntArray:
     """
     groups = len(fit.model.prior.groups)
     every = np.stack(np.triu_indices(groups, 1), axis=1).astype(np.int64)
-    model = replace(fit.model, pairs=every, correlations=np.zeros(len(every)))
+    model = fit.model.with_pairs(every)
     jacobian = fit.model.slope * Features.of(model, fit.features.genes).pairs
     score = jacobian.T @ fit.gaussian.alpha
     information = np.einsum("np,nm,mp->p", jacobian, fit.gaussian.inverse, jacobian, optimize=True)

@@ -11,6 +11,8 @@ say the opposite (the two entries differ by more than 2 posterior standard devia
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
@@ -61,7 +63,7 @@ def monotone_log_table(fit: TableFit, log_table: FloatArray) -> FloatArray:
 def _parts(fit: TableFit, row: FloatArray, columns: list[int], covariances: FloatArray, group: int) -> list[list[int]]:
     """The columns cut where the finer format is surely worse."""
     parts = [[columns[0]]]
-    for coarse, fine in zip(columns, columns[1:], strict=False):
+    for coarse, fine in pairwise(columns):
         difference = covariances[fine] - covariances[coarse]
         variance = difference_variance(fit, group, coarse, fine)
         variance -= float(difference @ fit.gaussian.inverse @ difference)

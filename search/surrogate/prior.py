@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...formats import Format
 from ..groups import Groups
-from ..problem import Problem
+
+if TYPE_CHECKING:
+    from ..problem import Problem
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]

@@ -4,33 +4,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InvalidInput
-from ..problem import Problem
-from ..proposers.proposer import Evaluated
 from ..rank_statistics import resamples, spearman
-from .additive import Features
 from .conformal import Coverage, jackknife_plus, student_interval
+from .cross_fit import CrossFit, cross_fit
 from .latent import Latent
 from .monotone import MonotoneMap, left_out_residuals
 from .pairwise import chosen_pairs, pair_tables
 from .posterior import drawn_log_table, monotone_log_table
 from .prior import Prior
-from .table import TableFit, fit_table
+from .table import FREEDOM, TableFit, fit_table
+
+if TYPE_CHECKING:
+    from ..problem import Problem
+    from ..proposers.proposer import Evaluated
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 Kind = Literal["prior", "map", "table", "pairs"]
 
 _FEW = 5  # points below which only the intercept moves much: the prior and a power law
-_PAIRS_FROM = 24  # points from which pairs are tried
-_MAP_FROM = 16  # points from which a monotone map is tried
-_GAIN = 0.97  # a more flexible model must predict left-out points this much better
+_PAIRS_FROM = 40  # points from which pairs are tried
+_MAP_FROM = 30  # points from which an isotonic map is tried
+_GAIN = 0.02  # in mean log predictive density: what a ceiling must be better by
+_MARGIN: dict[Kind, float] = {"prior": 0.0, "map": 0.0, "table": 0.02, "pairs": 0.04}  # likewise of flexible models
+_BEND = 0.95  # share of the left-out error that an isotonic map must leave at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +65,8 @@ class Fitted:
         latent: the scale on which it was fitted.
         points: how many measurements it rests on.
         coverage: of earlier predictions.
-        candidates: mean absolute leave-one-out error of every kind that was tried, in latent units.
-        left_out: leave-one-out predictions of the points, on the latent scale: [points].
+        candidates: mean log predictive density of left-out points of every kind that was tried, higher is better.
+        left_out: predictions of the points by fits that did not see them, on the latent scale: [points].
         measured: the same points, measured, on the latent scale: [points].
     """
 
@@ -75,6 +79,7 @@ class Fitted:
     left_out: FloatArray
     measured: FloatArray
     _fit: TableFit
+    _cross: CrossFit | None
     _map: MonotoneMap
     _log_table: FloatArray
 
@@ -119,8 +124,8 @@ class Fitted:
         features = self._fit.features_of(self._genes(choices))
         cross = self._fit.covariance(features, self._fit.features)
         covariance = self._fit.covariance(features, features) - cross @ self._fit.gaussian.inverse @ cross.T
-        np.fill_diagonal(covariance, np.maximum(np.diag(covariance), 0.0) + self._fit.scales.noise**2)
-        return self._mean(choices), covariance
+        np.fill_diagonal(covariance, self._fit.predictive_variance(features))
+        return self._mean(choices), covariance * self._inflation**2
 
     def report(self) -> dict[str, Any]:
         """What it is and how far to trust it, as plain data."""
@@ -137,10 +142,12 @@ class Fitted:
             "map": "isotonic" if len(self._map.knots) else "power law",
             "exponent": self._fit.model.slope,
             "weights": dict(zip(self._fit.model.prior.proxies, self._fit.model.weights.tolist(), strict=True)),
-            "noise": self._fit.scales.noise,
+            "scales": asdict(self._fit.scales),
             "pairs": len(self._fit.model.pairs),
             "offset": self.latent.offset,
-            "left_out_error": dict(self.candidates),
+            "ceiling": None if math.isinf(self.latent.ceiling) else self.latent.ceiling,
+            "left_out_density": dict(self.candidates),
+            "left_out_error": float(np.mean(np.abs(measured - predicted))),
             "left_out_spearman": None if math.isnan(rho) else rho,
             "left_out_r2": explained,
             "coverage": {
@@ -160,21 +167,27 @@ class Fitted:
         return self._fit.model.prior.groups.contract(np.atleast_2d(choices))
 
     def _mean(self, choices: IntArray) -> FloatArray:
-        return self._map(self._fit.model.with_table(self._log_table).predict(self._genes(choices)))
+        genes = self._genes(choices)
+        local = self._fit.local(self._fit.features_of(genes))
+        return self._map(self._fit.model.with_table(self._log_table).predict(genes) + local)
 
     def _intervals(self, choices: IntArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
         """Latent mean, standard deviation, low, high: each [n]."""
         features = self._fit.features_of(self._genes(choices))
-        deviation = np.sqrt(self._fit.variance(features) + self._fit.scales.noise**2)
+        deviation = self._inflation * np.sqrt(self._fit.predictive_variance(features))
         mean, alpha = self._mean(choices), self.coverage.alpha
         low, high = student_interval(mean, deviation, self.points, alpha)
-        if self.points * alpha >= 1:
-            residual = np.abs(self.measured - self.left_out) / self._fit.gaussian.left_out()[1]
-            shifts = self._fit.gaussian.shifts(self._fit.covariance(features, self._fit.features))
-            lower, upper = jackknife_plus(mean[:, None] - shifts, deviation, residual, alpha)
+        if self._cross is not None:
+            residual = np.abs(self.measured - self.left_out) / (self._inflation * self._cross.deviation)
+            without = self._map(self._cross.without(features.genes))
+            lower, upper = jackknife_plus(without, deviation, residual, alpha)
             low = np.where(np.isfinite(lower), lower, low)
             high = np.where(np.isfinite(upper), upper, high)
         return mean, deviation, np.minimum(low, mean), np.maximum(high, mean)
+
+    @property
+    def _inflation(self) -> float:
+        return 1.0 if self._cross is None else self._cross.inflation
 
     def _by_site(self, log_table: FloatArray) -> FloatArray:
         prior = self._fit.model.prior
@@ -223,12 +236,14 @@ class Surrogate:
         if not evaluated:
             raise InvalidInput("the surrogate is fitted to measurements; give at least one")
         self._test(evaluated)
-        choices = np.stack([found.choice for found in evaluated])
-        latent = Latent.of(self.float_quality, [found.measurement for found in evaluated])
-        measured = latent.forward(np.array([found.quality for found in evaluated]))
-        kind, candidates, fit = self._chosen(self._prior.groups.contract(choices), measured)
-        left_out = measured - fit.gaussian.left_out()[0]
-        bend, candidates = self._bend(left_out, measured, kind, candidates)
+        genes = self._prior.groups.contract(np.stack([found.choice for found in evaluated]))
+        quality = np.array([found.quality for found in evaluated])
+        scale = Latent.of(self.float_quality, [found.measurement for found in evaluated])
+        latent, simple = self._scaled(scale, genes, quality)
+        measured = latent.forward(quality)
+        kind, candidates, fit, cross = self._chosen(genes, simple)
+        left_out = measured - fit.gaussian.left_out()[0] if cross is None else cross.predicted
+        bend = _bend(left_out, measured)
         self.fitted = Fitted(
             self.problem,
             kind,
@@ -239,6 +254,7 @@ class Surrogate:
             bend(left_out),
             measured,
             fit,
+            cross,
             bend,
             monotone_log_table(fit, fit.model.log_table()),
         )
@@ -253,36 +269,35 @@ class Surrogate:
             self.coverage = self.coverage.after((told.low <= quality) & (quality <= told.high))
         self._known |= {found.choice.tobytes() for found in fresh}
 
-    def _chosen(self, genes: IntArray, measured: FloatArray) -> tuple[Kind, dict[str, float], TableFit]:
-        """The most flexible model that predicts left-out points better than the simpler ones."""
+    def _scaled(self, scale: Latent, genes: IntArray, quality: FloatArray) -> tuple[Latent, TableFit]:
+        """The scale on which scores and a power law predict left-out points best, and that fit."""
+        tried = scale.saturating(quality) if len(quality) >= 2 * _FEW else [scale]
+        fits = [fit_table(self._prior, genes, each.forward(quality), corrected=False) for each in tried]
+        density = [
+            fit.gaussian.left_out_density(FREEDOM) + float(each.log_slope(quality).mean())
+            for each, fit in zip(tried, fits, strict=True)
+        ]
+        best = int(np.argmax(np.array(density) - np.array([0.0, *[_GAIN] * (len(tried) - 1)])))
+        return tried[best], fits[best]
 
-        def error(fit: TableFit) -> float:
-            return float(np.mean(np.abs(fit.gaussian.left_out()[0])))
+    def _chosen(self, genes: IntArray, simple: TableFit) -> tuple[Kind, dict[str, float], TableFit, CrossFit | None]:
+        """The most flexible model that predicts points it did not see better than the simpler ones."""
+        if len(genes) < _FEW:
+            return "prior", {}, simple, None
+        fits: dict[Kind, TableFit] = {"map": simple, "table": fit_table(self._prior, genes, simple.latent)}
+        if len(genes) >= _PAIRS_FROM:
+            fits["pairs"] = fit_table(self._prior, genes, simple.latent, pairs=chosen_pairs(fits["table"]))
+        crossed = {kind: cross_fit(fit) for kind, fit in fits.items()}
+        density = {kind: cross.density for kind, cross in crossed.items()}
+        best = max(density, key=lambda kind: density[kind] - _MARGIN[kind])
+        return best, {str(kind): value for kind, value in density.items()}, fits[best], crossed[best]
 
-        best = fit_table(self._prior, genes, measured, corrected=False)
-        if len(measured) < _FEW:
-            return "prior", {"prior": error(best)}, best
-        kind: Kind = "map"
-        errors = {"map": error(best)}
-        table = fit_table(self._prior, genes, measured)
-        errors["table"] = error(table)
-        if errors["table"] < _GAIN * errors["map"]:
-            kind, best = "table", table
-        if kind == "table" and len(measured) >= _PAIRS_FROM:
-            paired = fit_table(self._prior, genes, measured, pairs=chosen_pairs(table), start=table)
-            errors["pairs"] = error(paired)
-            if errors["pairs"] < _GAIN * errors["table"]:
-                kind, best = "pairs", paired
-        return kind, errors, best
 
-    def _bend(
-        self, predicted: FloatArray, measured: FloatArray, kind: Kind, errors: dict[str, float]
-    ) -> tuple[MonotoneMap, dict[str, float]]:
-        """A monotone map of the predictions, if it predicts left-out points better."""
-        if len(measured) < _MAP_FROM:
-            return MonotoneMap.identity(), errors
-        bent = float(np.mean(np.abs(left_out_residuals(predicted, measured))))
-        errors = {**errors, f"{kind} + isotonic": bent}
-        if bent < _GAIN * errors[kind]:
-            return MonotoneMap.fit(predicted, measured), errors
-        return MonotoneMap.identity(), errors
+def _bend(predicted: FloatArray, measured: FloatArray) -> MonotoneMap:
+    """A monotone map of the left-out predictions, if it predicts left-out points better."""
+    if len(measured) < _MAP_FROM:
+        return MonotoneMap.identity()
+    bent = float(np.mean(np.abs(left_out_residuals(predicted, measured))))
+    if bent < _BEND * float(np.mean(np.abs(measured - predicted))):
+        return MonotoneMap.fit(predicted, measured)
+    return MonotoneMap.identity()

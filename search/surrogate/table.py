@@ -31,12 +31,13 @@ KINDS = ("site", "format", "entry")
 _VAGUE = 100.0  # prior variance of the intercept
 _SLOPE = 0.5  # prior variance of the slope
 _WEIGHT = 0.1  # prior variance of the weight of a proxy
-_FREEDOM = 4.0  # of the Student t
+FREEDOM = 4.0  # of the Student t
 _STEPS = 12  # Gauss-Newton, at most
 _SEARCHED = (0, 1, 3)  # steps at which the scales are searched
 _ENOUGH = 0.05  # gain in log posterior density below which another step is not worth it
 _LEAST_SLOPE = 0.1
-_USUAL = {"site": 0.5, "format": 0.3, "entry": 0.3, "pair": 0.2, "noise": 0.15}  # medians of the log-normal hyperpriors
+# medians of the log-normal hyperpriors
+_USUAL = {"site": 0.5, "format": 0.3, "entry": 0.3, "pair": 0.2, "local": 0.15, "noise": 0.07}
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,15 @@ class Scales:
         format: of that of a format.
         entry: of that of an entry.
         pair: of a correlation.
-        noise: of what the table does not explain, in latent units.
+        local: of what the table does not explain and neighbours have in common, in latent units.
+        noise: of what the table does not explain otherwise, in latent units.
     """
 
     site: float = _USUAL["site"]
     format: float = _USUAL["format"]
     entry: float = _USUAL["entry"]
     pair: float = _USUAL["pair"]
+    local: float = _USUAL["local"]
     noise: float = _USUAL["noise"]
 
     def of(self, kind: str) -> float:
@@ -95,6 +98,15 @@ class TableFit:
         """Prior covariance of latent values, without noise: [n, m]."""
         return prior_covariance(one, other, self.scales, self.model.slope, self.corrected)
 
+    def local(self, features: Features) -> FloatArray:
+        """What is expected beyond the table, from the neighbours that were measured: latent, [n]."""
+        moved: FloatArray = self.scales.local**2 * features.similarity(self.features) @ self.gaussian.alpha
+        return moved
+
+    def predictive_variance(self, features: Features) -> FloatArray:
+        """Posterior variance of latent values as they would be measured: [n]."""
+        return self.variance(features) + self.scales.noise**2
+
     def variance(self, features: Features) -> FloatArray:
         """Posterior variance of latent values without noise: [n]."""
         prior = prior_variance(features, self.scales, self.model.slope, self.corrected)
@@ -105,6 +117,7 @@ def prior_covariance(one: Features, other: Features, scales: Scales, slope: floa
     """Prior covariance of the latent values of two sets of configurations: [n, m]."""
     total = _VAGUE + _SLOPE * np.outer(one.logs, other.logs)
     total += slope**2 * _WEIGHT * one.weights @ other.weights.T
+    total += scales.local**2 * one.similarity(other)
     if corrected:
         parts = one.covariances(other)
         total += slope**2 * sum(scales.of(kind) ** 2 * parts[kind] for kind in KINDS)
@@ -116,6 +129,7 @@ def prior_covariance(one: Features, other: Features, scales: Scales, slope: floa
 def prior_variance(features: Features, scales: Scales, slope: float, corrected: bool) -> FloatArray:
     """The diagonal of :func:`prior_covariance` of a set with itself: [n]."""
     total = _VAGUE + _SLOPE * features.logs**2 + slope**2 * _WEIGHT * (features.weights**2).sum(axis=1)
+    total += scales.local**2
     if corrected:
         squares = (features.shares**2).sum(axis=1)
         total += slope**2 * (scales.site**2 + scales.entry**2) * squares
@@ -132,7 +146,8 @@ def fit_table(
     *,
     corrected: bool = True,
     pairs: IntArray | None = None,
-    start: TableFit | None = None,
+    scales: Scales | None = None,
+    start: Additive | None = None,
 ) -> TableFit:
     """Fit to measurements.
 
@@ -142,31 +157,39 @@ def fit_table(
         latent: measured, on the latent scale: [n].
         corrected: whether entries of the table are corrected; otherwise only intercept, slope and weights are fitted.
         pairs: groups (g, h), g < h, whose correlation is fitted: [pairs, 2].
-        start: an earlier fit; its scales and estimate are where this one begins.
+        scales: if given they are kept; otherwise they maximise the evidence.
+        start: where Gauss-Newton begins; default: the prior.
 
     Returns:
         The fit.
     """
-    model = start.model if start else Additive.at(prior)
-    scales = start.scales if start else Scales()
+    model, searched = start or Additive.at(prior), _SEARCHED if scales is None else ()
+    scales = scales or Scales()
     if pairs is not None:
-        model = replace(model, pairs=pairs, correlations=np.zeros(len(pairs)))
+        model = model.with_pairs(pairs)
     weights = np.ones(len(latent))
     for step in range(_STEPS):
         features = Features.of(model, genes)
         target, mean = _linearised(model, features, latent)
-        if step in _SEARCHED:
+        if step in searched:
             scales = _most_evident(features, target - mean, weights, scales, model.slope, corrected)
         covariance = prior_covariance(features, features, scales, model.slope, corrected)
-        found = Gaussian.fit(covariance, scales.noise**2 / weights, target - mean)
-        judge = _Objective(genes, latent, weights / scales.noise**2, scales)
+        noise = scales.noise**2 / weights
+        found = Gaussian.fit(covariance, noise, target - mean)
+        judge = _Objective(genes, latent, unexplained_precision(features, noise, scales), scales)
         moved = judge.towards(model, _updated(model, features, found, scales, corrected))
-        done = step > max(_SEARCHED) and judge(model) - judge(moved) < _ENOUGH
+        done = step > max(searched, default=1) and judge(model) - judge(moved) < _ENOUGH
         if done or step == _STEPS - 1:
             break
         model = moved
-        weights = _robust(found, scales)
+        weights = _robust(found, scales.noise**2)
     return TableFit(model, features, scales, found, latent, corrected)
+
+
+def unexplained_precision(features: Features, noise: FloatArray, scales: Scales) -> FloatArray:
+    """Inverse covariance of what the table does not explain: [n, n]."""
+    covariance = scales.local**2 * features.similarity(features)
+    return Gaussian.fit(covariance, noise, np.zeros(len(noise))).inverse
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,7 +203,8 @@ class _Objective:
 
     def __call__(self, model: Additive) -> float:
         first, scales = Additive.at(model.prior), self.scales
-        misfit = float(self.precision @ (self.latent - model.predict(self.genes)) ** 2)
+        residual = self.latent - model.predict(self.genes)
+        misfit = float(residual @ self.precision @ residual)
         misfit += (model.intercept - first.intercept) ** 2 / _VAGUE + (model.slope - 1) ** 2 / _SLOPE
         misfit += float(((model.weights - first.weights) ** 2).sum()) / _WEIGHT
         for kind in KINDS:
@@ -198,7 +222,7 @@ class _Objective:
 
     def _profiled(self, model: Additive) -> Additive:
         """With the best intercept."""
-        left = self.precision @ (self.latent - model.slope * model.log_sum(self.genes))
+        left = self.precision.sum(axis=0) @ (self.latent - model.slope * model.log_sum(self.genes))
         first = Additive.at(model.prior).intercept
         return replace(model, intercept=float((left + first / _VAGUE) / (self.precision.sum() + 1 / _VAGUE)))
 
@@ -227,26 +251,23 @@ def _most_evident(
     features: Features, residual: FloatArray, weights: FloatArray, start: Scales, slope: float, corrected: bool
 ) -> Scales:
     """Scales that maximise evidence times hyperprior: coordinate search in factors of 3, then of 1.6."""
-    parts = features.covariances(features) if corrected else {}
+    parts = {"local": features.similarity(features) / slope**2}
+    if corrected:
+        parts |= features.covariances(features)
     if corrected and features.pairs.shape[1]:
         parts["pair"] = features.pairs @ features.pairs.T
-    fixed = _VAGUE + _SLOPE * np.outer(features.logs, features.logs)
-    fixed += slope**2 * _WEIGHT * features.weights @ features.weights.T
-
-    def value(scales: Scales) -> float:
-        covariance = fixed.copy()
-        for kind, part in parts.items():
-            covariance += (slope * scales.of(kind)) ** 2 * part
-        return log_evidence(covariance, scales.noise**2 / weights, residual) + scales.log_prior()
-
-    best, reached = start, value(start)
+    total = prior_covariance(features, features, start, slope, corrected)
+    best = start
+    reached = log_evidence(total, start.noise**2 / weights, residual) + start.log_prior()
     for factor in (3.0, 1.6):
         for kind in ("noise", *parts):
             for change in (factor, 1 / factor):
                 tried = replace(best, **{kind: best.of(kind) * change})
-                found = value(tried)
+                added = slope**2 * (tried.of(kind) ** 2 - best.of(kind) ** 2)
+                changed = total + added * parts[kind] if kind in parts else total
+                found = log_evidence(changed, tried.noise**2 / weights, residual) + tried.log_prior()
                 if found > reached:
-                    best, reached = tried, found
+                    best, reached, total = tried, found, changed
                     break
     return best
 
@@ -260,7 +281,7 @@ def increments(features: Features, alpha: FloatArray, slope: float, scales: Scal
         "weights": _WEIGHT * features.weights.T @ pulled,
         "site": scales.site**2 * features.shares.T @ pulled,
         "format": scales.format**2 * features.by_format.T @ pulled,
-        "entry": scales.entry**2 * np.tensordot(pulled, features.entries(), 1),
+        "entry": scales.entry**2 * np.stack([pulled @ part for part in features.split()], axis=1),
         "correlations": scales.pair**2 * features.pairs.T @ pulled,
     }
 
@@ -317,9 +338,8 @@ def _updated(model: Additive, features: Features, found: Gaussian, scales: Scale
     return replace(model, **values)
 
 
-def _robust(found: Gaussian, scales: Scales) -> FloatArray:
+def _robust(found: Gaussian, noise: float) -> FloatArray:
     """Weights of the scale mixture: (nu + 1) / (nu + E[e^2] / sigma^2), e the noise of every point."""
-    noise = found.noise
-    expected = (noise * found.alpha) ** 2 + noise - noise**2 * np.diag(found.inverse)
-    weights: FloatArray = (_FREEDOM + 1) / (_FREEDOM + expected / scales.noise**2)
+    expected = (found.noise * found.alpha) ** 2 + found.noise - found.noise**2 * np.diag(found.inverse)
+    weights: FloatArray = (FREEDOM + 1) / (FREEDOM + expected / noise)
     return weights
