@@ -39,6 +39,7 @@ from .gradient_errors import mean_and_error
 from .likelihood import objective_has_labels
 from .measured_sample import seeded_sample
 from .measured_sites import one_by_one, sampled_task
+from .padding import without_padding
 from .sensitivity import Advance, Sensitivity, in_evaluation
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ class _Measured(ABC):
             NonFiniteOutput: a format gives NaN or infinity.
         """
         started = time.perf_counter()
-        batches = seeded_sample(task.calibration, self.samples, self.batch, seed, self.name)
+        drawn = seeded_sample(task.calibration, self.samples, self.batch, seed, self.name)
+        batches = without_padding(task.model, drawn)
         quality = self.quality(task, batches[0].piece(0, 1))
         evaluator = FakeQuantEvaluator(sampled_task(task, batches, quality), space, calibration)
         each, runs = one_by_one(evaluator, advance)

@@ -3,7 +3,8 @@ r"""Measures configurations that quantize some sites and leave the others in flo
 What it costs: the evaluator sorts the configurations by the first site that they change, keeps the activations of the
 float model where they begin to differ, and runs of each only the part of the network after that site (activation reuse;
 ``evaluators/replay``). On the same batches the numbers are those of a plain loop over whole runs, to the bit. Where the
-layers of a network cost alike this saves half of the operations (``benchmarks/one_layer.py``).
+layers of a network cost alike this saves half of the operations (``benchmarks/one_layer.py``). Positions that are
+padding are not computed (``padding``); that changes numbers by rounding errors.
 """
 
 from __future__ import annotations

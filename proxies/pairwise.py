@@ -28,6 +28,7 @@ from .gradient_errors import mean_and_error
 from .measured import MeasuredLoss
 from .measured_sample import seeded_sample
 from .measured_sites import changes_something, increases, one_by_one, sampled_task
+from .padding import without_padding
 from .sensitivity import Advance, Sensitivity, in_evaluation
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ class Pairwise:
         started = time.perf_counter()
         if self.sites < 2:
             raise InvalidInput(f"pairwise needs sites of at least 2, got {self.sites}; choose measured_loss")
-        batches = seeded_sample(task.calibration, self.samples, self.batch, seed, self.name)
+        drawn = seeded_sample(task.calibration, self.samples, self.batch, seed, self.name)
+        batches = without_padding(task.model, drawn)
         quality = MeasuredLoss().quality(task, batches[0].piece(0, 1))
         evaluator = FakeQuantEvaluator(sampled_task(task, batches, quality), space, calibration)
 
