@@ -201,5 +201,6 @@ def _comparison(rival: str, differences: FloatArray, networks: Sequence[str]) ->
 
 
 def _estimate(values: FloatArray) -> Estimate:
-    low, high = np.quantile(values[1:], (0.025, 0.975)) if len(values) > 1 else (values[0], values[0])
-    return Estimate(float(values[0]), float(low), float(high))
+    found = Estimate.of(values)
+    assert found is not None  # the correlations are defined
+    return found
