@@ -1,4 +1,4 @@
-r"""Intervals that cover: CV+ (the jackknife+ by folds) with normalised residuals, and a level that learns.
+r"""Intervals that cover: CV+ (the jackknife+ by folds) with normalised residuals, and widths that learn.
 
 With predictions :math:`\mu_{-i}` of fits that did not see the fold of point i,
 :math:`r_i = |z_i - \mu_{-i}(x_i)| / s_{-i}(x_i)` and the standard deviation s(x) of a prediction, the interval at x is
@@ -10,9 +10,10 @@ where :math:`q^-` is the :math:`\lfloor \alpha (n+1) \rfloor`-th smallest and :m
 inference with the jackknife+ (arXiv:1905.02928), section 3 (CV+), with residuals normalised as by Lei et al. 2018 (JASA
 113:1094). For exchangeable points it covers with probability 1 - 2 alpha at least, in practice 1 - alpha.
 
-A search measures where it expects to win, so its points are not exchangeable. :class:`Coverage` therefore raises or
-lowers alpha by how often intervals covered what was measured next (Gibbs and Candès 2021, Adaptive conformal inference,
-arXiv:2106.00170, equation 2).
+A search measures where it expects to win, so its points are not exchangeable. :class:`Coverage` therefore makes
+intervals wider after a miss and a little narrower after a hit, in the proportion that is at rest at the coverage asked
+for: quantile tracking (Angelopoulos, Candès and Tibshirani 2023, Conformal PID control, arXiv:2307.16895, section 2.1,
+here on the logarithm of the width). In the long run it covers whatever the points are.
 """
 
 from __future__ import annotations
@@ -27,9 +28,8 @@ from scipy.stats import t as student
 from ...errors import InvalidInput
 
 FloatArray = NDArray[np.float64]
-_RATE = 0.02  # of the adaptation
-_WIDEST = 0.01  # smallest and largest alpha
-_NARROWEST = 0.5
+_RATE = 0.15  # of the adaptation
+_BOUNDS = (0.5, 20.0)  # of the factor
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class Coverage:
 
     Attributes:
         asked: coverage asked for.
-        alpha: miscoverage that intervals are made for now.
+        factor: that the widths are multiplied with for now.
         covered: how many were inside.
         told: how many there were.
     """
 
     asked: float = 0.9
-    alpha: float = 0.1
+    factor: float = 1.0
     covered: int = 0
     told: int = 0
 
@@ -57,7 +57,7 @@ class Coverage:
         """
         if not 0 < asked < 1:
             raise InvalidInput(f"coverage={asked}; it lies between 0 and 1, such as 0.9")
-        return Coverage(asked, 1 - asked)
+        return Coverage(asked)
 
     @property
     def share(self) -> float | None:
@@ -66,10 +66,11 @@ class Coverage:
 
     def after(self, inside: NDArray[np.bool_]) -> Coverage:
         """With the outcome of further predictions, in order: boolean [n]."""
-        alpha = self.alpha
+        factor = self.factor
         for hit in inside:
-            alpha = min(_NARROWEST, max(_WIDEST, alpha + _RATE * ((1 - self.asked) - (0.0 if hit else 1.0))))
-        return replace(self, alpha=alpha, covered=self.covered + int(inside.sum()), told=self.told + len(inside))
+            step = self.asked - 1 if hit else self.asked
+            factor = min(_BOUNDS[1], max(_BOUNDS[0], factor * math.exp(_RATE * step)))
+        return replace(self, factor=factor, covered=self.covered + int(inside.sum()), told=self.told + len(inside))
 
 
 def jackknife_plus(

@@ -154,7 +154,7 @@ class Fitted:
                 "asked": self.coverage.asked,
                 "reached": self.coverage.share,
                 "predictions": self.coverage.told,
-                "alpha": self.coverage.alpha,
+                "factor": self.coverage.factor,
             },
         }
 
@@ -175,12 +175,12 @@ class Fitted:
         """Latent mean, standard deviation, low, high: each [n]."""
         features = self._fit.features_of(self._genes(choices))
         deviation = self._inflation * np.sqrt(self._fit.predictive_variance(features))
-        mean, alpha = self._mean(choices), self.coverage.alpha
-        low, high = student_interval(mean, deviation, self.points, alpha)
+        mean, alpha, factor = self._mean(choices), 1 - self.coverage.asked, self.coverage.factor
+        low, high = student_interval(mean, factor * deviation, self.points, alpha)
         if self._cross is not None:
             residual = np.abs(self.measured - self.left_out) / (self._inflation * self._cross.deviation)
             without = self._map(self._cross.without(features.genes))
-            lower, upper = jackknife_plus(without, deviation, residual, alpha)
+            lower, upper = jackknife_plus(without, factor * deviation, residual, alpha)
             low = np.where(np.isfinite(lower), lower, low)
             high = np.where(np.isfinite(upper), upper, high)
         return mean, deviation, np.minimum(low, mean), np.maximum(high, mean)
