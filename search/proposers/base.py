@@ -47,6 +47,10 @@ class BaseProposer:
         """Never propose these: another proposer asked for them, or they could not be measured."""
         self._seen |= {_key(self.problem.space.choice(each)) for each in configurations}
 
+    def share(self, helper: BaseProposer) -> None:
+        """Let another proposer's ``candidates`` pass over what this one knows."""
+        helper._seen = self._seen
+
     def candidates(self) -> Iterator[tuple[IntArray, str]]:
         """Genes [groups] and origin, most wanted first; called anew for every ``ask``."""
         raise NotImplementedError
@@ -61,9 +65,11 @@ class BaseProposer:
 
     def inside(self) -> list[Evaluated]:
         """What was told and consists of formats that are offered here (a restricted space offers fewer)."""
-        rows = np.arange(len(self.problem.space.sites))
-        allowed = self.problem.space.allowed
-        return [each for each in self.told if allowed[rows, each.choice].all()]
+        return [each for each in self.told if self.offers(each.choice)]
+
+    def offers(self, choice: IntArray) -> bool:
+        """Whether a configuration [sites] consists of formats that are offered here."""
+        return bool(self.groups.allowed[np.arange(len(self.groups)), self.groups.contract(choice)].all())
 
     def _taken(self, genes: IntArray, origin: str) -> Proposal | None:
         if not self.is_new(genes):

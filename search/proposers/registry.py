@@ -18,12 +18,31 @@ def proposers() -> dict[str, type[Any]]:
     Other packages add theirs under the entry-point group ``bitfront.proposers``; a class is called as
     ``cls(problem, seed=..., **options)``.
     """
+    from .bisection import Bisection
+    from .diverse import Diverse
     from .exact_front import ExactFront
+    from .gaps import Gaps
+    from .gaussian_process import GP
     from .level_switch import LevelSwitch
     from .random_search import RandomSearch
+    from .regularized_evolution import RegularizedEvolution
+    from .samplers import NSGA2, NSGA3, TPE
     from .uniform import Uniform
 
-    built_in: list[type[Any]] = [Uniform, ExactFront, LevelSwitch, RandomSearch]
+    built_in: list[type[Any]] = [
+        Uniform,
+        ExactFront,
+        Diverse,
+        Gaps,
+        LevelSwitch,
+        Bisection,
+        NSGA2,
+        NSGA3,
+        TPE,
+        GP,
+        RandomSearch,
+        RegularizedEvolution,
+    ]
     found = {each.name: each for each in built_in}
     for entry in entry_points(group="bitfront.proposers"):
         found[entry.name] = entry.load()
