@@ -31,8 +31,10 @@ from torch import Tensor
 
 from ..errors import InvalidInput, NonFiniteOutput
 from ..evaluators import QuantizedModel, objective
+from .first_order import first_order_terms
 from .gradient_errors import input_errors, mean_and_error, rounded_modules
 from .likelihood import objective_has_labels, score
+from .probing import ACTIVATIONS
 from .recording import Pass, Recorder, single_samples
 from .second_order import differentiated, differentiated_twice
 from .sensitivity import Advance, Sensitivity, in_evaluation
@@ -50,6 +52,8 @@ class ActivationTrace:
     Args:
         samples: calibration samples used.
         probes: random probes for each of them.
+        first_order: whether the signed first-order term of the activations is added (``first_order``), which the paper
+            leaves out; its standard error over the samples is added in squares.
     """
 
     name = "activation_trace"
@@ -58,9 +62,10 @@ class ActivationTrace:
     gradients = 2
     source = "Dong et al. 2020 (HAWQ-V2), arXiv:1911.03852, section 3.4"
 
-    def __init__(self, samples: int = 64, probes: int = 4) -> None:
+    def __init__(self, samples: int = 64, probes: int = 4, first_order: bool = False) -> None:
         self.samples = samples
         self.probes = probes
+        self.first_order = first_order
 
     def steps(self, task: Task, space: SearchSpace) -> int:
         """Samples."""
@@ -113,8 +118,13 @@ class ActivationTrace:
         trace, spread = mean_and_error(traces)
         values, count = trace[:, None] * power, len(batches)
         error = None if spread is None else spread[:, None] * power
-        seconds, names = time.perf_counter() - started, tuple(space.names)
         backward = count * (self.probes + 1) if twice else count * self.probes
+        if self.first_order:
+            terms, passes = first_order_terms(task, space, calibration, batches)
+            term, spread = mean_and_error(terms[:, ACTIVATIONS])
+            values, count, backward = values + term, count + passes, backward + passes
+            error = None if error is None or spread is None else np.hypot(error, spread)
+        seconds, names = time.perf_counter() - started, tuple(space.names)
         return Sensitivity(self.name, values, error, names, space.formats, seconds, count, backward)
 
 

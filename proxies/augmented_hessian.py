@@ -25,8 +25,7 @@ The forms, by ``curvature``:
 
 All pairs are known; those of the ``sites`` with the largest interactions are handed on, because the allocation grows
 with them, and those of tied sites, which cost it nothing. ``first_order=True`` adds the gradient, with its sign, to the
-values: on data on which training has not converged it does not vanish (it does for a distance). The sums are those over
-just these samples: nothing is random.
+values (``first_order``). The sums are those over just these samples: nothing is random.
 """
 
 from __future__ import annotations
@@ -47,11 +46,12 @@ from .gradient_errors import ERROR_BYTES, check_reached, rounded_modules
 from .layer_calls import pieces
 from .likelihood import check_softmax
 from .output_tangents import OutputTangents
+from .padding import without_padding
 from .probing import labelled, labels_of_batch, wide
 from .recording import Pass, Recorder
 from .second_order import differentiated, differentiated_twice
 from .sensitivity import Advance, Sensitivity, in_evaluation
-from .site_changes import Directions, Part, biases_of, incidence, parts_of
+from .site_changes import Directions, Part, biases_of, incidence, inner_products, parts_of
 
 if TYPE_CHECKING:
     from ..evaluators import Calibration
@@ -114,7 +114,7 @@ class AugmentedHessian:
                 f"augmented_hessian needs sites of at least 0 and curvature 'auto', 'gauss_newton' or 'hessian', "
                 f"got {self.sites}, {self.curvature!r}"
             )
-        batches = pieces(task, self.samples, self.batch, self.name)
+        batches = without_padding(task.model, pieces(task, self.samples, self.batch, self.name), lengths=1)
         exact = not any(labelled(task, batch) for batch in batches)
         quantized = QuantizedModel(task.model, space, calibration, ERROR_BYTES)
         tangents = self.curvature == "gauss_newton" or (self.curvature == "auto" and exact)
@@ -211,7 +211,7 @@ class _Forms:
         matrix = torch.stack(rows) if rows else torch.zeros(0, 1)
         linear = np.zeros(len(self.parts))
         if self.first_order:
-            linear = self._first(directions, self._gradients(run, directions, again=False))
+            linear = inner_products(directions, self.parts, self._gradients(run, directions, again=False))
         return _gram(matrix), linear
 
     def _by_products(
@@ -232,26 +232,14 @@ class _Forms:
             along = [change.reshape(each.shape).to(each.dtype) for each, change in moving]
             found = differentiated([each for each, _ in moving], directions.sources, direction=along, keep=True)
             self.backward += len(batch)
-            form[index] = self._first(directions, found)
-        linear = self._first(directions, gradients) if self.first_order else np.zeros(len(self.parts))
+            form[index] = inner_products(directions, self.parts, found)
+        linear = inner_products(directions, self.parts, gradients) if self.first_order else np.zeros(len(self.parts))
         return (form + form.T) / 2, linear
 
     def _gradients(self, run: Pass, directions: Directions, again: bool) -> list[torch.Tensor | None]:
         output = run.output.to(wide(run.output))
         loss = objective(self.task, output, output.detach(), run.targets)
         return differentiated(loss, directions.sources, again=again, keep=True)
-
-    def _first(self, directions: Directions, gradients: Sequence[torch.Tensor | None]) -> np.ndarray:
-        """Inner products of gradients at the sources with all parts [parts]."""
-        found = np.zeros(len(self.parts))
-        with torch.no_grad():
-            for index, part in enumerate(self.parts):
-                for position, change in directions.of(part).items():
-                    gradient = gradients[position]
-                    if gradient is not None:
-                        product = gradient.to(wide(gradient)) * change.reshape(gradient.shape)
-                        found[index] += float(product.double().sum())
-        return found
 
     def _told(self, batch: Batch, advance: Advance | None) -> Iterator[tuple[int, Part]]:
         """All parts with their index; ``advance`` is called behind the last one of a site."""

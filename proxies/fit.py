@@ -26,16 +26,18 @@ import torch
 
 from ..errors import NonFiniteOutput
 from ..evaluators import QuantizedModel
+from .first_order import first_order_terms
 from .gradient_errors import Setting, check_reached, input_errors, mean_and_error, rounded_modules
-from .likelihood import Labels, check_softmax, labels_of, score
+from .likelihood import Labels, labels_of, score
 from .perturbation import weight_errors
-from .recording import Recorder, single_samples
+from .recording import Pass, Recorder, single_samples
+from .sample_loop import over_passes
 from .sensitivity import Advance, Sensitivity, in_evaluation
 
 if TYPE_CHECKING:
     from ..evaluators import Calibration
     from ..space import SearchSpace
-    from ..task import Batch, Task
+    from ..task import Task
 
 
 class FIT:
@@ -44,6 +46,8 @@ class FIT:
     Args:
         samples: calibration samples used; each is one forward and one backward pass.
         labels: ``"data"``, ``"model"``, or ``"auto"``: the data's where the objective uses them.
+        first_order: whether the signed first-order term of every sample is added (``first_order``), which the paper
+            leaves out.
     """
 
     name = "fit"
@@ -52,9 +56,10 @@ class FIT:
     gradients = 1
     source = "Zandonati et al. 2022 (FIT), arXiv:2210.08502, section 3"
 
-    def __init__(self, samples: int = 64, labels: Labels = "auto") -> None:
+    def __init__(self, samples: int = 64, labels: Labels = "auto", first_order: bool = False) -> None:
         self.samples = samples
         self.labels = labels
+        self.first_order = first_order
 
     def steps(self, task: Task, space: SearchSpace) -> int:
         """Samples."""
@@ -76,20 +81,20 @@ class FIT:
         setting = Setting(self.name, labels_of(task, self.labels, self.name), self.samples)
         batches = single_samples(task, self.samples)
         quantized = QuantizedModel(task.model, space, calibration, cache_bytes=0)
-        found = _Traces(task, quantized, setting)
-        generator = torch.Generator().manual_seed(seed)
-        for batch in batches:
-            found.add(batch, generator)
-            if advance:
-                advance(1)
+        found = _Traces(task, quantized, setting, torch.Generator().manual_seed(seed))
+        over_passes(task, found.recorder, batches, self.name, setting.source, found.add, advance)
         check_reached(task, quantized, found.reached, batches[0])
         weights, activations = np.stack(found.weights)[:, :, None], np.stack(found.activations)[:, :, None]
         each = 0.5 * (weights * found.weight_noise() + activations * found.activation_noise())
+        count = len(batches)
+        if self.first_order:
+            terms, passes = first_order_terms(task, space, calibration, batches)
+            each, count = each + terms.sum(1), count + passes
         values, error = mean_and_error(each)
         if not np.isfinite(values[space.allowed]).all():
             row = int(np.argwhere(~np.isfinite(values) & space.allowed)[0][0])
             raise NonFiniteOutput(f"proxy fit: the gradient at site {space.sites[row].name} is NaN or infinite")
-        seconds, count = time.perf_counter() - started, len(batches)
+        seconds = time.perf_counter() - started
         return Sensitivity(self.name, values, error, tuple(space.names), space.formats, seconds, count, count)
 
 
@@ -102,8 +107,9 @@ class _Traces:
         reached: rows that some gradient reached.
     """
 
-    def __init__(self, task: Task, quantized: QuantizedModel, setting: Setting) -> None:
+    def __init__(self, task: Task, quantized: QuantizedModel, setting: Setting, generator: torch.Generator) -> None:
         self.task = task
+        self.generator = generator
         self.quantized = quantized
         self.setting = setting
         self.space = quantized.space
@@ -114,27 +120,24 @@ class _Traces:
         self._errors = np.where(self.space.allowed, 0.0, np.nan)
         self._elements = np.zeros(len(self.space.sites))
 
-    def add(self, batch: Batch, generator: torch.Generator) -> None:
+    def add(self, position: int, run: Pass) -> None:
         """Add one sample."""
         traces = np.zeros((2, len(self.space.sites)))
-        with self.recorder.run(batch) as run:
-            if self.setting.source != "data" and not self.weights:
-                check_softmax(self.task, run.output, run.targets, self.setting.proxy)
-            inputs = [call for call in run.calls if call.value is not None]
-            wanted = [*run.weights, *(call.value for call in inputs if call.value is not None)]
-            drawn = score(self.task, run.output, run.targets, self.setting.source, generator)
-            gradients = run.gradients(wanted, drawn.seed)
-            rows = [*range(len(run.weights)), *(call.row for call in inputs)]
-            for position, (row, gradient) in enumerate(zip(rows, gradients, strict=True)):
-                if gradient is not None:
-                    self.reached.add(row)
-                    kind = int(position >= len(run.weights))
-                    traces[kind, row] += float(gradient.double().square().sum()) * drawn.root**2
-            with torch.no_grad():
-                for call in inputs:
-                    self._elements[call.row] += 0 if call.value is None else call.value.numel()
-                    for columns, error in input_errors(self.quantized, call):
-                        self._errors[call.row, columns] += float(error.double().square().sum())
+        inputs = [call for call in run.calls if call.value is not None]
+        wanted = [*run.weights, *(call.value for call in inputs if call.value is not None)]
+        drawn = score(self.task, run.output, run.targets, self.setting.source, self.generator)
+        gradients = run.gradients(wanted, drawn.seed)
+        rows = [*range(len(run.weights)), *(call.row for call in inputs)]
+        for index, (row, gradient) in enumerate(zip(rows, gradients, strict=True)):
+            if gradient is not None:
+                self.reached.add(row)
+                kind = int(index >= len(run.weights))
+                traces[kind, row] += float(gradient.double().square().sum()) * drawn.root**2
+        with torch.no_grad():
+            for call in inputs:
+                self._elements[call.row] += 0 if call.value is None else call.value.numel()
+                for columns, error in input_errors(self.quantized, call):
+                    self._errors[call.row, columns] += float(error.double().square().sum())
         self.weights.append(traces[0])
         self.activations.append(traces[1])
 

@@ -21,7 +21,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .first_order import first_order_terms
 from .gradient_errors import Setting, averaged, passes
+from .recording import single_samples
 from .sensitivity import Advance, Sensitivity, in_evaluation
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ class GaussNewtonDiagonal:
     Args:
         samples: calibration samples used; each is one forward pass.
         probes: random probes of each; each is one backward pass.
+        first_order: whether the signed first-order term of every sample is added (``first_order``).
     """
 
     name = "gauss_newton_diagonal"
@@ -44,9 +47,10 @@ class GaussNewtonDiagonal:
     gradients = 1
     source = "Schraudolph 2002, eq. 9; Dangel et al. 2020 (BackPACK), arXiv:1912.10985, section 2.3"
 
-    def __init__(self, samples: int = 64, probes: int = 1) -> None:
+    def __init__(self, samples: int = 64, probes: int = 1, first_order: bool = False) -> None:
         self.samples = samples
         self.probes = probes
+        self.first_order = first_order
 
     def steps(self, task: Task, space: SearchSpace) -> int:
         """Samples, for every block of sites."""
@@ -64,4 +68,8 @@ class GaussNewtonDiagonal:
             NonFiniteOutput: a gradient is not finite.
         """
         setting = Setting(self.name, "signs", self.samples, self.probes)
-        return averaged(task, space, calibration, setting, seed, advance, factor=0.5)
+        extra = None
+        if self.first_order:
+            terms, passed = first_order_terms(task, space, calibration, single_samples(task, self.samples))
+            extra = terms.sum(1), passed
+        return averaged(task, space, calibration, setting, seed, advance, 0.5, extra)

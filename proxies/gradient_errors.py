@@ -24,8 +24,9 @@ from ..evaluators import QuantizedModel
 from ..evaluators.float_run import on_device
 from ..evaluators.metrics import output_tensor
 from ..formats import Format, TensorFormat, weight_name
-from .likelihood import Source, check_softmax, score
+from .likelihood import Source, score
 from .recording import Recorder, not_differentiable, single_samples
+from .sample_loop import over_passes
 from .sensitivity import Sensitivity
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from ..evaluators import Calibration
     from ..space import SearchSpace, Site
     from ..task import Batch, Task
-    from .recording import Call
+    from .recording import Call, Pass
     from .sensitivity import Advance
 
 ERROR_BYTES = 1 << 30  # what the errors of the weights of one block of sites may take; each block runs the samples
@@ -93,12 +94,10 @@ def products(
     values = np.where(space.allowed, 0.0, np.nan)[None].repeat(len(batches), 0)
     reached: set[int] = set()
     for rows in blocks(space):
-        block = _Block(task, replace(space, sites=[space.sites[row] for row in rows], ties=[]), calibration, setting)
-        generator = torch.Generator().manual_seed(seed)
-        for position, batch in enumerate(batches):
-            block.add(batch, generator, values[position, rows.start : rows.stop])
-            if advance:
-                advance(1)
+        part = replace(space, sites=[space.sites[row] for row in rows], ties=[])
+        generator, mine = torch.Generator().manual_seed(seed), values[:, rows.start : rows.stop]
+        block = _Block(task, part, calibration, setting, generator, mine)
+        over_passes(task, block.recorder, batches, setting.proxy, setting.source, block.add, advance)
         reached.update(rows.start + row for row in block.reached)
     quantized = QuantizedModel(task.model, space, calibration, cache_bytes=0)
     check_reached(task, quantized, reached, batches[0])
@@ -116,6 +115,7 @@ def averaged(
     seed: int,
     advance: Advance | None,
     factor: float = 1.0,
+    extra: tuple[np.ndarray, int] | None = None,
 ) -> Sensitivity:
     """The scores of a proxy: the mean of ``products`` over the samples, times a factor, with its standard error.
 
@@ -127,6 +127,7 @@ def averaged(
         seed: of the draws.
         advance: called after every pass.
         factor: 1/2 for a second-order Taylor term.
+        extra: what is added to every sample [samples, sites, formats], and the samples that it took.
 
     Raises:
         UnsupportedModel: the model cannot be differentiated.
@@ -134,9 +135,13 @@ def averaged(
         InvalidInput: the task's loss does not suit the source.
     """
     started = time.perf_counter()
-    values, error = mean_and_error(factor * products(task, space, calibration, setting, seed, advance))
-    count, seconds = passes(task, space, setting.samples), time.perf_counter() - started
-    names, backward = tuple(space.names), count * setting.draws
+    each = factor * products(task, space, calibration, setting, seed, advance)
+    count = passes(task, space, setting.samples)
+    backward = count * setting.draws
+    if extra is not None:
+        each, count, backward = each + extra[0], count + extra[1], backward + extra[1]
+    values, error = mean_and_error(each)
+    names, seconds = tuple(space.names), time.perf_counter() - started
     return Sensitivity(setting.proxy, values, error, names, space.formats, seconds, count, backward)
 
 
@@ -211,32 +216,37 @@ def check_reached(task: Task, quantized: QuantizedModel, reached: set[int], batc
 class _Block:
     """Some sites, with the errors of their weights in every format."""
 
-    def __init__(self, task: Task, space: SearchSpace, calibration: Calibration, setting: Setting) -> None:
+    def __init__(
+        self,
+        task: Task,
+        space: SearchSpace,
+        calibration: Calibration,
+        setting: Setting,
+        generator: torch.Generator,
+        values: np.ndarray,
+    ) -> None:
         self.task = task
         self.space = space
         self.setting = setting
+        self.generator = generator
+        self.values = values  # [samples, sites, formats], filled by ``add``
         self.quantized = QuantizedModel(task.model, space, calibration, cache_bytes=0)
         self.errors = [self._weight_errors(site) for site in space.sites]
         self.recorder = Recorder(task.model, space, rounded_modules(self.quantized, space))
         self.reached: set[int] = set()
-        self.checked = setting.source == "data"
 
-    def add(self, batch: Batch, generator: torch.Generator, values: np.ndarray) -> None:
-        """Add the contributions of one sample to ``values`` [sites, formats]."""
-        setting = self.setting
-        with self.recorder.run(batch) as run:
-            if not self.checked:
-                check_softmax(self.task, run.output, run.targets, setting.proxy)
-                self.checked = True
-            inputs = [call for call in run.calls if call.value is not None]
-            wanted = [*run.weights, *(call.value for call in inputs if call.value is not None)]
-            for draw in range(setting.draws):
-                drawn = score(self.task, run.output, run.targets, setting.source, generator)
-                gradients = run.gradients(wanted, drawn.seed, again=draw + 1 < setting.draws)
-                factor = (drawn.root if setting.power == 2 else drawn.scale) ** setting.power / setting.draws
-                with torch.no_grad():
-                    self._add_weights(gradients[: len(run.weights)], factor, values)
-                    self._add_inputs(inputs, gradients[len(run.weights) :], factor, values)
+    def add(self, position: int, run: Pass) -> None:
+        """Add the contributions of one sample."""
+        setting, values = self.setting, self.values[position]
+        inputs = [call for call in run.calls if call.value is not None]
+        wanted = [*run.weights, *(call.value for call in inputs if call.value is not None)]
+        for draw in range(setting.draws):
+            drawn = score(self.task, run.output, run.targets, setting.source, self.generator)
+            gradients = run.gradients(wanted, drawn.seed, again=draw + 1 < setting.draws)
+            factor = (drawn.root if setting.power == 2 else drawn.scale) ** setting.power / setting.draws
+            with torch.no_grad():
+                self._add_weights(gradients[: len(run.weights)], factor, values)
+                self._add_inputs(inputs, gradients[len(run.weights) :], factor, values)
 
     def _add_weights(self, gradients: list[Tensor | None], factor: float, values: np.ndarray) -> None:
         for row, (gradient, (table, columns)) in enumerate(zip(gradients, self.errors, strict=True)):

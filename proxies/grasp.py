@@ -17,30 +17,26 @@ are then those of a drawn label's negative log-likelihood, up to s. ``labels`` f
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..evaluators import QuantizedModel, objective
+from ..evaluators import objective
 from ..evaluators.metrics import task_loss
-from .bit_weighted import weighted_mean
-from .gradient_errors import check_reached
+from .drawn_importance import DrawnImportance
 from .layer_calls import pieces
-from .likelihood import Labels, Source, check_softmax, labels_of, score
-from .recording import Pass, Recorder
-from .second_order import differentiated, differentiated_twice
-from .sensitivity import Advance, Sensitivity, in_evaluation
+from .likelihood import Labels, Source, score
+from .recording import Pass
+from .second_order import differentiated
 
 if TYPE_CHECKING:
-    from ..evaluators import Calibration
-    from ..space import SearchSpace
-    from ..task import Task
+    from collections.abc import Sequence
+
+    from ..task import Batch, Task
 
 
-class GraSP:
+class GraSP(DrawnImportance):
     """Weight times Hessian-gradient product, summed over each site, times bits.
 
     Args:
@@ -51,57 +47,36 @@ class GraSP:
 
     name = "grasp"
     summary = "zero-cost: |weight x Hessian x gradient| of each layer, times bits; double backward"
-    additive = False
     gradients = 2
     source = "Wang et al. 2020 (GraSP), arXiv:2002.07376, section 4; times bits as in EMQ, arXiv:2307.10554"
 
     def __init__(self, samples: int = 32, batch: int = 8, labels: Labels = "auto") -> None:
-        self.samples = samples
+        super().__init__(samples, labels)
         self.batch = batch
-        self.labels = labels
 
-    def steps(self, task: Task, space: SearchSpace) -> int:
-        """Mini-batches."""
-        return len(pieces(task, self.samples, self.batch, self.name))
+    def batches(self, task: Task) -> Sequence[Batch]:
+        """Mini-batches.
 
-    @in_evaluation
-    def score(
-        self, task: Task, space: SearchSpace, calibration: Calibration, *, seed: int, advance: Advance | None
-    ) -> Sensitivity:
-        """Score every (site, format); see the module docstring.
-
-        Raises:
-            InvalidInput: labels of the data are asked for and there are none, or labels of the model where the task
-                has a loss of its own that is not the cross-entropy of the outputs.
-            UnsupportedModel: the model cannot be differentiated twice.
-            NonFiniteOutput: a product is not finite.
+        Args:
+            task: the calibration data.
         """
-        started = time.perf_counter()
-        source = labels_of(task, self.labels, self.name)
-        batches = pieces(task, self.samples, self.batch, self.name)
-        recorder = Recorder(task.model, space, ())
-        generator = torch.Generator().manual_seed(seed)
-        draws: list[np.ndarray] = []
-        reached: set[int] = set()
-        for batch in batches:
-            with differentiated_twice(), recorder.run(batch) as run:
-                if source != "data" and not draws:
-                    check_softmax(task, run.output, run.targets, self.name)
-                loss = _loss(task, run, source, generator)
-                gradients = differentiated(loss, run.weights, again=True)
-                reached |= {row for row, gradient in enumerate(gradients) if gradient is not None}
-                draws.append(_importances(run.weights, gradients))
-            if advance:
-                advance(1)
-        check_reached(task, QuantizedModel(task.model, space, calibration, cache_bytes=0), reached, batches[0])
-        values, error = weighted_mean(space, draws, self.name)
-        seconds, count = time.perf_counter() - started, sum(len(batch) for batch in batches)
-        names = tuple(space.names)
-        return Sensitivity(self.name, values, error, names, space.formats, seconds, count, 2 * count, additive=False)
+        return pieces(task, self.samples, self.batch, self.name)
+
+    def importance(self, task: Task, run: Pass, source: Source, generator: torch.Generator) -> dict[int, float]:
+        """See the module docstring.
+
+        Args:
+            task: model and objective.
+            run: the pass of one mini-batch.
+            source: where the gradient at the outputs comes from.
+            generator: of its randomness.
+        """
+        loss = _loss(task, run, source, generator)
+        return _importances(run.weights, differentiated(loss, run.weights, again=True))
 
 
-def _importances(weights: list[Tensor], gradients: list[Tensor | None]) -> np.ndarray:
-    found = np.zeros(len(weights))
+def _importances(weights: list[Tensor], gradients: list[Tensor | None]) -> dict[int, float]:
+    found = {row: 0.0 for row, gradient in enumerate(gradients) if gradient is not None}
     flow = [(gradient.detach() * gradient).sum() for gradient in gradients if gradient is not None]
     total = sum(flow)
     if not isinstance(total, Tensor) or not total.requires_grad:

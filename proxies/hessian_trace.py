@@ -35,7 +35,8 @@ grouped: it is taken within micro-batches. The error is that of the traces over 
 
 Sampling stops when every site is either known to ``tolerance`` or decided (``stopping``); further probes go only to
 the others: only they are differentiated, and their noise in each other's products vanishes. What was not reached within
-``probes`` is seen in ``Sensitivity.error``.
+``probes`` is seen in ``Sensitivity.error``. A first-order term, where it is asked for, is exact on these samples and
+adds no error; decisions about further probes do not look at it.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ import numpy as np
 from ..errors import InvalidInput, NonFiniteOutput
 from ..evaluators import QuantizedModel
 from ..formats import Format
+from .first_order import first_order_terms, mean_over_samples
 from .gradient_errors import check_reached, rounded_modules
 from .layer_calls import pieces
 from .perturbation import activation_errors, weight_errors
@@ -75,6 +77,7 @@ class HessianTrace:
         undecided_only: whether sites whose format is settled at every budget are left alone before they reach
             ``tolerance``.
         z: standard errors that settle a format.
+        first_order: whether the signed first-order term is added (``first_order``), which the paper leaves out.
     """
 
     name = "hessian_trace"
@@ -93,6 +96,7 @@ class HessianTrace:
         full_batch: bool = False,
         undecided_only: bool = True,
         z: float = 2.0,
+        first_order: bool = False,
     ) -> None:
         self.samples = samples
         self.probes = probes
@@ -102,6 +106,7 @@ class HessianTrace:
         self.full_batch = full_batch
         self.undecided_only = undecided_only
         self.z = z
+        self.first_order = first_order
 
     def steps(self, task: Task, space: SearchSpace) -> int:
         """Micro-batches x probes, twice where the Hessian is estimated in two parts; and the sites."""
@@ -136,9 +141,14 @@ class HessianTrace:
         traces = estimate(task, space, batches, rounded_modules(quantized, space), setting, open_sites, advance)
         self._check_traces(space, traces)
         check_reached(task, quantized, traces.reached, batches[0])
+        values = (traces.values[:, :, None] * effects).sum(0)
+        if self.first_order:
+            terms, passes = first_order_terms(task, space, calibration, batches)
+            values += mean_over_samples(terms, batches).sum(0)
+            traces.forward, traces.backward = traces.forward + passes, traces.backward + passes
         return Sensitivity(
             self.name,
-            (traces.values[:, :, None] * effects).sum(0),
+            values,
             np.sqrt(((traces.errors[:, :, None] * effects) ** 2).sum(0)),
             tuple(space.names),
             space.formats,

@@ -34,15 +34,16 @@ from ..evaluators import QuantizedModel
 from ..evaluators.float_run import first_tensor
 from ..evaluators.quantized_model import rounding_hook
 from .gradient_errors import ERROR_BYTES, Setting, blocks, check_reached, mean_and_error, passes
-from .likelihood import Labels, check_softmax, labels_of, score
+from .likelihood import Labels, labels_of, score
 from .recording import Recorder, single_samples
+from .sample_loop import over_passes
 from .sensitivity import Advance, Sensitivity, in_evaluation
 
 if TYPE_CHECKING:
     from ..evaluators import Calibration
     from ..space import SearchSpace
-    from ..task import Batch, Task
-    from .recording import Call
+    from ..task import Task
+    from .recording import Call, Pass
 
 
 class OutputFisher:
@@ -86,12 +87,9 @@ class OutputFisher:
         reached: set[int] = set()
         for rows in blocks(space):
             part = replace(space, sites=[space.sites[row] for row in rows], ties=[])
-            block = _Block(task, QuantizedModel(task.model, part, calibration, ERROR_BYTES), setting)
-            generator = torch.Generator().manual_seed(seed)
-            for position, batch in enumerate(batches):
-                block.add(batch, generator, each[position, rows.start : rows.stop])
-                if advance:
-                    advance(1)
+            generator, mine = torch.Generator().manual_seed(seed), each[:, rows.start : rows.stop]
+            block = _Block(task, QuantizedModel(task.model, part, calibration, ERROR_BYTES), setting, generator, mine)
+            over_passes(task, block.recorder, batches, self.name, setting.source, block.add, advance)
             reached.update(rows.start + row for row in block.reached)
         check_reached(task, QuantizedModel(task.model, space, calibration, cache_bytes=0), reached, batches[0])
         values, error = mean_and_error(each)
@@ -105,38 +103,43 @@ class OutputFisher:
 class _Block:
     """Some sites, whose quantized weights fit into memory together."""
 
-    def __init__(self, task: Task, quantized: QuantizedModel, setting: Setting) -> None:
+    def __init__(
+        self,
+        task: Task,
+        quantized: QuantizedModel,
+        setting: Setting,
+        generator: torch.Generator,
+        values: np.ndarray,
+    ) -> None:
         self.task = task
         self.quantized = quantized
         self.setting = setting
+        self.generator = generator
+        self.values = values  # [samples, sites, formats], filled by ``add``
         self.space = quantized.space
         modules = [module for site in self.space.sites for module in site.modules]
         self.recorder = Recorder(task.model, self.space, modules, outputs=True)
         self.reached: set[int] = set()
-        self.checked = setting.source == "data"
 
-    def add(self, batch: Batch, generator: torch.Generator, values: np.ndarray) -> None:
-        """Add the contributions of one sample to ``values`` [sites, formats]."""
-        with self.recorder.run(batch) as run:
-            if not self.checked:
-                check_softmax(self.task, run.output, run.targets, self.setting.proxy)
-                self.checked = True
-            calls = [call for call in run.calls if call.output is not None]
-            drawn = score(self.task, run.output, run.targets, self.setting.source, generator)
-            wanted = [call.output for call in calls if call.output is not None]
-            gradients = run.gradients(wanted, drawn.seed)
-            with torch.no_grad():
-                for call, gradient in zip(calls, gradients, strict=True):
-                    if gradient is None or call.output is None:
-                        continue
-                    self.reached.add(call.row)
-                    weight = (gradient.float() * drawn.root).square()
-                    half = call.output.dtype != torch.float32
-                    reference = self._output(call, None) if half else call.output
-                    for column, name in enumerate(self.space.formats):
-                        if self.space.sites[call.row].offers(name):
-                            error = self._output(call, name) - reference
-                            values[call.row, column] += 0.5 * float((weight * error.square()).double().sum())
+    def add(self, position: int, run: Pass) -> None:
+        """Add the contributions of one sample."""
+        calls = [call for call in run.calls if call.output is not None]
+        drawn = score(self.task, run.output, run.targets, self.setting.source, self.generator)
+        wanted = [call.output for call in calls if call.output is not None]
+        gradients = run.gradients(wanted, drawn.seed)
+        with torch.no_grad():
+            for call, gradient in zip(calls, gradients, strict=True):
+                if gradient is None or call.output is None:
+                    continue
+                self.reached.add(call.row)
+                weight = (gradient.float() * drawn.root).square()
+                half = call.output.dtype != torch.float32
+                reference = self._output(call, None) if half else call.output
+                for column, name in enumerate(self.space.formats):
+                    if self.space.sites[call.row].offers(name):
+                        error = self._output(call, name) - reference
+                        size = float((weight * error.square()).double().sum())
+                        self.values[position, call.row, column] += 0.5 * size
 
     def _output(self, call: Call, name: str | None) -> Tensor:
         """What the module gives in a format (``None``: its own) on the inputs of the call, computed in float32.

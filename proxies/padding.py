@@ -25,20 +25,21 @@ _LENGTHS = 4  # lengths that one batch is split into; every shape is captured by
 _ROUNDING = 1e-5  # relative to the largest output
 
 
-def without_padding(model: nn.Module, batches: Sequence[Batch]) -> list[Batch]:
+def without_padding(model: nn.Module, batches: Sequence[Batch], lengths: int = _LENGTHS) -> list[Batch]:
     """The same samples, without positions that are padding for all samples of a batch.
 
     Args:
         model: the float model.
         batches: as they are.
+        lengths: how many lengths one batch is split into at most; 1 only cuts it to its longest sample.
 
     Returns:
         The batches, some of them split by the length of their samples; those that cannot be cut, as they are.
     """
-    return [piece for batch in batches for piece in _pieces(model, batch)]
+    return [piece for batch in batches for piece in _pieces(model, batch, lengths)]
 
 
-def lengths(batch: Batch) -> Tensor | None:
+def counted(batch: Batch) -> Tensor | None:
     """How many positions of every sample lie before its trailing padding [samples].
 
     Args:
@@ -54,12 +55,12 @@ def lengths(batch: Batch) -> Tensor | None:
     return (positions * (mask != 0)).amax(1)
 
 
-def _pieces(model: nn.Module, batch: Batch) -> list[Batch]:
-    found = lengths(batch)
+def _pieces(model: nn.Module, batch: Batch, most: int) -> list[Batch]:
+    found = counted(batch)
     if found is None:
         return [batch]
-    order = found.argsort(stable=True)
-    count = max(1, min(_LENGTHS, len(batch) // _LEAST))
+    count = max(1, min(most, len(batch) // _LEAST))
+    order = found.argsort(stable=True) if count > 1 else torch.arange(len(batch), device=found.device)
     pieces = [_cut(batch, index, max(1, int(found[index].max()))) for index in order.tensor_split(count)]
     if sum(_positions(each) for each in pieces) == _positions(batch):
         return [batch]  # no padding

@@ -6,6 +6,7 @@ Formats share parts (w4 and w4a8 have the same weights), and what is linear in a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 
 from ..formats import Format, TensorFormat, activation_name, weight_name
+from .probing import wide
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -113,6 +115,25 @@ class Directions:
                 with torch.no_grad():
                     found[position] = (quantized.rule(call.module, part.target)[1](value) - value).float()
         return found
+
+
+def inner_products(directions: Directions, parts: Sequence[Part], gradients: Sequence[Tensor | None]) -> np.ndarray:
+    """Every part times what stands at the sources, added up in float64 [parts].
+
+    Args:
+        directions: of a pass.
+        parts: of its space.
+        gradients: at the sources of the directions; ``None`` for zero.
+    """
+    found = np.zeros(len(parts))
+    with torch.no_grad():
+        for index, part in enumerate(parts):
+            for position, change in directions.of(part).items():
+                gradient = gradients[position]
+                if gradient is not None:
+                    product = gradient.to(wide(gradient)) * change.reshape(gradient.shape)
+                    found[index] += float(product.double().sum())
+    return found
 
 
 def biases_of(quantized: QuantizedModel) -> list[str]:

@@ -36,13 +36,15 @@ from torch import Tensor
 
 from ..errors import InvalidInput, NonFiniteOutput
 from ..evaluators import QuantizedModel, objective
+from .first_order import first_order_terms, mean_over_samples
 from .gauss_newton_root import Root
 from .gradient_errors import check_reached
 from .lanczos import Lanczos
 from .layer_calls import pieces
 from .output_tangents import OutputTangents
+from .padding import without_padding
 from .perturbation import weight_errors
-from .probing import labelled, wide
+from .probing import WEIGHTS, labelled, wide
 from .recording import Pass, Recorder
 from .second_order import differentiated, differentiated_twice
 from .sensitivity import Advance, Sensitivity, in_evaluation
@@ -63,6 +65,7 @@ class TopEigenvalue:
         batch: samples differentiated at a time; if all fit into one batch its graph is kept for all products.
         iterations: products per site at most.
         tolerance: relative error at which a site is done.
+        first_order: whether the signed first-order term is added (``first_order``), which the paper leaves out.
     """
 
     name = "top_eigenvalue"
@@ -71,11 +74,19 @@ class TopEigenvalue:
     gradients = 2
     source = "Dong et al. 2019 (HAWQ), arXiv:1905.03696, section 3"
 
-    def __init__(self, samples: int = 16, batch: int = 16, iterations: int = 20, tolerance: float = 0.02) -> None:
+    def __init__(
+        self,
+        samples: int = 16,
+        batch: int = 16,
+        iterations: int = 20,
+        tolerance: float = 0.02,
+        first_order: bool = False,
+    ) -> None:
         self.samples = samples
         self.batch = batch
         self.iterations = iterations
         self.tolerance = tolerance
+        self.first_order = first_order
 
     def steps(self, task: Task, space: SearchSpace) -> int:
         """Sites x iterations."""
@@ -103,6 +114,10 @@ class TopEigenvalue:
         quantized = QuantizedModel(task.model, space, calibration, cache_bytes=0)
         check_reached(task, quantized, solver.reached, solver.batches[0])
         values = 0.5 * np.maximum(eigenvalues, 0)[:, None] * weight_errors(task, space, calibration)
+        if self.first_order:
+            terms, passes = first_order_terms(task, space, calibration, solver.batches)
+            values += mean_over_samples(terms, solver.batches)[WEIGHTS]
+            solver.forward, solver.backward = solver.forward + passes, solver.backward + passes
         seconds = time.perf_counter() - started
         names = tuple(space.names)
         return Sensitivity(self.name, values, None, names, space.formats, seconds, solver.forward, solver.backward)
@@ -121,7 +136,9 @@ class _Solver:
         self.task = task
         self.space = space
         self.setting = setting
-        self.batches = pieces(task, setting.samples, setting.batch, setting.name)
+        self.batches = without_padding(
+            task.model, pieces(task, setting.samples, setting.batch, setting.name), lengths=1
+        )
         self.total = sum(len(batch) for batch in self.batches)
         self.recorder = Recorder(task.model, space, ())
         self.generator = torch.Generator().manual_seed(seed)

@@ -93,4 +93,4 @@ def test_labels_are_chosen_and_kept_as_plain_settings():
     }
     assert np.array_equal(scores["auto"], scores["data"])
     assert not np.array_equal(scores["auto"], scores["model"])
-    assert vars(FIT(labels="model")) == {"samples": 64, "labels": "model"}
+    assert vars(FIT(labels="model")) == {"samples": 64, "labels": "model", "first_order": False}
