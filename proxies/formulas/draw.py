@@ -113,7 +113,7 @@ def crossover(
         max_size: nodes that the child may have.
 
     Returns:
-        The child; it may be a parent where nothing else is valid, such as of a formula with itself.
+        The child, of parts of both; the first parent where nothing else is valid.
 
     Raises:
         InvalidInput: a parent does not fit the inputs.
@@ -122,7 +122,7 @@ def crossover(
         wrong = fault(parent, inputs)
         if wrong is not None:
             raise InvalidInput(f"formula {parent}: {wrong}")
-    pairs = [(taken, given) for taken in one.nodes for given in other.nodes if taken != given]
+    pairs = [(taken, given) for taken in one.nodes[:-1] for given in other.nodes if taken != given]
     for index in generator.permutation(len(pairs)):
         taken, given = pairs[index]
         child = one.replaced({taken: given})

@@ -5,7 +5,7 @@ apart by the digest of their content, so that what occurs twice is one node, is 
 
 >>> formula = Formula.parse("mean(square(error) * log_abs(gradient))")
 >>> str(formula)
-'mean(square(error) * log_abs(gradient))'
+'mean(log_abs(gradient) * square(error))'
 >>> formula.size, formula.inputs
 (6, ('error', 'gradient'))
 >>> formula == Formula.parse("mean(log_abs(gradient) * square(error))")
@@ -24,7 +24,7 @@ from functools import cached_property
 from .primitives import PRIMITIVES
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Node:
     """An input (no arguments) or an operator with its arguments; make operators with ``Node.of``.
 
@@ -63,8 +63,11 @@ class Node:
     def __hash__(self) -> int:
         return hash(self.digest)
 
+    def __repr__(self) -> str:
+        return f"Node of {Formula(self)}"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Formula:
     """An expression that gives every (site, format) a score.
 
@@ -94,6 +97,9 @@ class Formula:
         from .parser import written
 
         return written(self)
+
+    def __repr__(self) -> str:
+        return f"Formula.parse({str(self)!r})"
 
     @cached_property
     def nodes(self) -> tuple[Node, ...]:
