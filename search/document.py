@@ -84,7 +84,7 @@ def build(result: Result, exports: list[dict[str, Any]]) -> dict[str, Any]:
         "trust": result.report["trust"],
         "surrogate": asdict(result.surrogate) if result.surrogate else None,
         "seconds": result.seconds,
-        "stages": result.report["stages"],
+        "stages": result.ledger.plain(),
         "failed": result.report["failed"],
         "notes": result.notes,
         "exports": exports,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -15,9 +16,13 @@ import numpy as np
 from .. import zoo
 from ..errors import InvalidInput
 from ..evaluators import prepared
+from ..search.stage import Ledger
+from ..search.stages import traced
 from ..space import SearchSpace
+from ..store import Store
 from ..task import SPLITS, Task
 from .job import Job
+from .locations import inside, opened
 
 if TYPE_CHECKING:
     import torch
@@ -39,13 +44,22 @@ class Assembled:
     example: Any
 
 
-def assemble(job: Job, folder: Path, progress: Callable[[int, int, float], None] | None = None) -> Assembled:
+def assemble(
+    job: Job,
+    folder: Path,
+    progress: Callable[[int, int, float], None] | None = None,
+    *,
+    store: Store | None = None,
+    ledger: Ledger | None = None,
+) -> Assembled:
     """Load the model and the data of a job and find its sites.
 
     Args:
         job: what is asked.
         folder: where relative paths start.
         progress: told about the training steps of a zoo entry that is trained on first use.
+        store: where the space is kept, so that a known model is not traced again; ``None``: it is traced.
+        ledger: is told what was reused.
 
     Returns:
         Task, space, example inputs.
@@ -74,15 +88,17 @@ def assemble(job: Job, folder: Path, progress: Callable[[int, int, float], None]
         name=job.title,
     )
     example = entry.example_inputs if entry is not None else task.calibration[0].piece(0, 2).inputs
-    space = SearchSpace.from_model(
-        model, task.calibration[0].piece(0, 2), job.space.formats, job.space.exclude, job.space.ties
-    )
+    asked = (job.space.formats, job.space.exclude, job.space.ties)
+    if store is None:
+        space = SearchSpace.from_model(model, task.calibration[0].piece(0, 2), *asked)
+    else:
+        space = traced(task, *asked, store, ledger=ledger)
     return Assembled(prepared(task, space, job.quantization.recipe), space, example)
 
 
 def _zoo_data(job: Job, progress: Callable[[int, int, float], None] | None) -> zoo.ZooEntry | None:
     """The zoo entry whose data is used, or ``None`` when the job names files."""
-    files = [name for name in SPLITS if isinstance(getattr(job.data, name), Path)]
+    files = [name for name in SPLITS if isinstance(getattr(job.data, name), str)]
     name = job.data.zoo or (job.model.zoo if not files else None)
     if name is None:
         return None
@@ -114,7 +130,7 @@ def _from_factory(job: Job, folder: Path) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise InvalidInput(f"model.factory {job.model.factory!r} returned {type(model).__name__}, not an nn.Module")
     if job.model.weights is not None:
-        _load_weights(model, folder / job.model.weights)
+        _load_weights(model, inside(folder, job.model.weights))
     return model
 
 
@@ -122,29 +138,30 @@ def _python_path() -> list[str]:
     return [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
 
 
-def _load_weights(model: nn.Module, path: Path) -> None:
+def _load_weights(model: nn.Module, location: str) -> None:
     """Load a state dict from safetensors or a tensors-only checkpoint; nothing is unpickled."""
     import torch
 
-    if not path.is_file():
-        raise InvalidInput(f"model.weights: no file {path}")
+    with opened(location, "model.weights") as stream:
+        content = stream.read()
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+        if location.endswith(".safetensors"):
+            from safetensors.torch import load
 
-            state: Any = load_file(path)
+            state: Any = load(content)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as cause:
         first = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
         raise InvalidInput(
-            f"model.weights: {path} holds no plain tensors ({first}); save a state dict as safetensors"
+            f"model.weights: {location} holds no plain tensors ({first}); save a state dict as safetensors"
         ) from cause
     try:
         model.load_state_dict(state)
     except (RuntimeError, AttributeError, TypeError) as cause:
         told = " ".join(str(cause).split())[:300]
-        raise InvalidInput(f"model.weights: {path.name} does not fit {type(model).__name__}: {told}") from None
+        name = location.rpartition("/")[2]
+        raise InvalidInput(f"model.weights: {name} does not fit {type(model).__name__}: {told}") from None
 
 
 def _npz(job: Job, folder: Path, split: str) -> list[tuple[Any, torch.Tensor | None]] | None:
@@ -158,12 +175,12 @@ def _npz(job: Job, folder: Path, split: str) -> list[tuple[Any, torch.Tensor | N
         raise InvalidInput(f"data.{split} is missing; give an .npz file with an array 'inputs'")
     if isinstance(given, int):
         raise InvalidInput(f"data.{split} is a number of samples, which only zoo data takes; give an .npz file")
-    path = folder / given
-    if not path.is_file():
-        raise InvalidInput(f"data.{split}: no file {path}")
+    path = inside(folder, given)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with opened(path, f"data.{split}") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: torch.from_numpy(file[name].copy()) for name in file.files}
+    except InvalidInput:
+        raise
     except (ValueError, OSError, TypeError, EOFError) as cause:
         raise InvalidInput(f"data.{split}: {path} is not an .npz of plain arrays: {cause}") from None
     targets = arrays.pop("targets", None)

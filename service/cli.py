@@ -41,7 +41,7 @@ StoreUrl = Annotated[
 @app.command("run")
 def run_command(
     job_file: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job; examples/ has some to start from.")],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the results.")],
+    out: Annotated[str, typer.Option("--out", metavar="DIR", help="Folder for the results, or its URL.")],
     executor: Annotated[str, typer.Option(help="ray (workers in parallel) or local (this process).")] = "ray",
     store: StoreUrl = None,
     as_json: Json = False,
@@ -55,24 +55,27 @@ def run_command(
     from .job import read_job
 
     job, folder = read_job(job_file)
+    from .locations import is_url, writable_folder
     from .run_job import run_job
     from .terminal import TerminalProgress, best_table, front_table, show
 
-    if out.exists() and not out.is_dir():
+    if not is_url(out) and Path(out).exists() and not Path(out).is_dir():
         raise InvalidInput(f"--out {out} is a file; give a folder")
-    progress = TerminalProgress(out / "run.log", quiet=as_json)
-    try:
-        _, document = run_job(job, folder, out, store=store, executor=executor, progress=progress)
-    except Exception:
-        if out.is_dir():
-            with (out / "run.log").open("a") as log:
-                log.write(traceback.format_exc())
-        raise
+    with writable_folder(out) as place:
+        progress = TerminalProgress(place / "run.log", quiet=as_json)
+        try:
+            _, document = run_job(job, folder, place, store=store, executor=executor, progress=progress, shown_as=out)
+        except Exception:
+            if place.is_dir():
+                with (place / "run.log").open("a") as log:
+                    log.write(traceback.format_exc())
+            raise
     if as_json:
         print(json.dumps(document, allow_nan=False))  # noqa: T201
         return
+    shown = out.rstrip("/")
     exported = [
-        f"exported  {out / found['path']} ({found['target']}, {found['bytes_on_disk'] / 1e6:.2f} MB, "
+        f"exported  {shown}/{found['path']} ({found['target']}, {found['bytes_on_disk'] / 1e6:.2f} MB, "
         f"relative error {found['relative_error']:.2g} against the fake-quantized model, bound {found['bound']:.2g})"
         for found in document["exports"]
     ]
@@ -80,25 +83,39 @@ def run_command(
         front_table(document),
         best_table(document),
         f"best      {document['best']}: {document['best_reason']}",
-        f"report    {out / 'report.html'}",
+        f"report    {shown}/report.html",
         *(f"note      {note}" for note in document["notes"]),
         *exported,
-        f"look      bitfront dashboard {out.parent}",
+        *([] if is_url(out) else [f"look      bitfront dashboard {Path(out).parent}"]),
     )
 
 
 @app.command("front")
 def front_command(
-    out: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of a finished run.")],
+    out: Annotated[str, typer.Argument(metavar="DIR|JOB.yaml", help="Output folder of a finished run, or a job.")],
     budget: Annotated[
         list[str] | None, typer.Option("--budget", metavar="PRICE=MAX", help="Keep points within it; repeatable.")
     ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="With a job: measure the optimum of this budget if it never was.")
+    ] = False,
+    store: StoreUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Show the measured front of a finished run, and the best point within budgets.
+    """Show the measured front of a finished run; or answer a new budget for a job from the store.
 
-    bitfront front out/demo --budget size_mb=3
+    With a job neither model nor data is loaded: the best measured point within the budget, and the exact optimum of
+    the scores for it, measured or predicted.
+
+        bitfront front out/demo --budget size_mb=3
+
+        bitfront front examples/efficientnet_lite0.yaml --budget size_mb=3
     """
+    if out.endswith((".yaml", ".yml")):
+        _answer(Path(out), budget or [], measure, store, as_json)
+        return
+    if measure:
+        raise InvalidInput("--measure needs a job: bitfront front JOB.yaml --budget PRICE=MAX --measure")
     from .run_job import read_document
     from .terminal import front_table, show
 
@@ -124,6 +141,22 @@ def front_command(
         print(json.dumps({"best": best["id"], "points": kept}, allow_nan=False))  # noqa: T201
         return
     show(front_table(chosen), f"best      {best['id']}" + (f" within {', '.join(budget or [])}" if limits else ""))
+
+
+def _answer(job_file: Path, budget: list[str], measure: bool, store: str | None, as_json: bool) -> None:
+    from .front_job import answer_job, parse_budgets, told
+
+    progress = None
+    if measure:
+        from .terminal import TerminalProgress
+
+        progress = TerminalProgress(quiet=as_json)
+    answer = answer_job(job_file, parse_budgets(budget), store=store, measure=measure, progress=progress)
+    if as_json:
+        print(json.dumps(answer.plain(), allow_nan=False))  # noqa: T201
+        return
+    for line in told(answer, job_file, budget):
+        print(line)  # noqa: T201
 
 
 @app.command("export")

@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..errors import InvalidInput
 from ..formats import Format
 
 if TYPE_CHECKING:
     from ..evaluators import Recipe
+
+
+#: A path (relative to the job file), or the URL of a file system that fsspec knows.
+Location = Annotated[str, BeforeValidator(lambda given: str(given) if isinstance(given, Path) else given)]
 
 
 class _Part(BaseModel):
@@ -26,7 +30,9 @@ class ModelSource(_Part):
     zoo: str | None = Field(None, description="name of a zoo entry, such as efficientnet_lite0")
     factory: str | None = Field(None, description='"package.module:function" that returns the nn.Module')
     arguments: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the factory")
-    weights: Path | None = Field(None, description=".safetensors, or .pt/.pth that holds tensors only")
+    weights: Location | None = Field(
+        None, description=".safetensors, or .pt/.pth that holds tensors only: a path or a URL (s3://, file://, …)"
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelSource:
@@ -43,9 +49,11 @@ class DataSource(_Part):
     """Where the data comes from: ``.npz`` files (arrays ``inputs`` or named inputs, and ``targets``), or the zoo."""
 
     zoo: str | None = Field(None, description="take the data of this zoo entry; default: that of the model")
-    calibration: Path | int | None = Field(None, description=".npz file, or with zoo data the number of samples")
-    validation: Path | int | None = Field(None, description="as calibration; candidates are measured on it")
-    holdout: Path | int | None = Field(
+    calibration: Location | int | None = Field(
+        None, description=".npz file (a path or a URL: s3://, file://, …), or with zoo data the number of samples"
+    )
+    validation: Location | int | None = Field(None, description="as calibration; candidates are measured on it")
+    holdout: Location | int | None = Field(
         None, description="as calibration; judges the survivors. Without it the second half of validation is set apart"
     )
     batch: Annotated[int, Field(ge=1)] = Field(16, description="samples per forward pass (npz data)")
@@ -103,12 +111,57 @@ class Device(_Part):
     batch: Annotated[int, Field(ge=1)] = Field(1, description="samples per forward pass")
 
 
+class Stop(_Part):
+    """What ends a search before its evaluations or seconds are spent."""
+
+    no_improvement: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="so many evaluations in a row that improve neither the measured front nor the best in budget",
+    )
+    target: dict[str, float] = Field(
+        default_factory=dict, description="quality and prices, largest values that one measured configuration meets"
+    )
+
+
+class Fidelity(_Part):
+    """Successive halving: candidates are first measured on few samples, and the better ones on more."""
+
+    samples: Annotated[int, Field(ge=1)] = Field(32, description="validation samples of the first rung")
+    factor: Annotated[int, Field(ge=2)] = Field(
+        4, description="the next rung has so many times the samples, for one of so many candidates"
+    )
+
+
 class Search(_Part):
-    """How much is measured."""
+    """How much is measured, by whom it is proposed, and when it ends."""
 
     evaluations: Annotated[int, Field(ge=1)] = Field(32, description="configurations measured, uniform ones included")
     seconds: Annotated[float, Field(gt=0)] | None = Field(None, description="stop measuring candidates after this")
     seed: int = Field(0, description="of every random choice")
+    proposers: Annotated[list[str], Field(min_length=1)] | Literal["auto"] = Field(
+        "auto", description="who proposes what is measured; auto: a mixture whose shares go by what each has gained"
+    )
+    stop: Stop = Stop()
+    fidelity: Fidelity | None = Field(None, description="null: every candidate on the whole validation data")
+    finalists: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="most candidates measured on held-out data beside the uniform ones, the best first; default: the "
+        "whole measured front",
+    )
+
+    @field_validator("proposers")
+    @classmethod
+    def _known_proposers(cls, names: list[str] | str) -> list[str] | str:
+        if isinstance(names, str):
+            return names
+        from ..search.proposers import proposers  # only where a job names some: it brings in the samplers
+
+        known = proposers()
+        for name in names:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+                raise ValueError(f"unknown proposer {name!r}; did you mean {near!r}? Known: {', '.join(sorted(known))}")
+        return list(dict.fromkeys(names))
 
 
 class Workers(_Part):
@@ -117,6 +170,10 @@ class Workers(_Part):
     count: Annotated[int, Field(ge=1)] | None = Field(None, description="Ray actors; default: one per CPU")
     cpus: Annotated[float, Field(gt=0)] = Field(1, description="CPUs reserved by each")
     gpus: Annotated[float, Field(ge=0)] = Field(0, description="GPUs reserved by each")
+    address: str | None = Field(
+        None,
+        description='of a running Ray cluster, such as "ray://head:10001" or "auto"; default: a local one is started',
+    )
 
 
 class Finetuning(_Part):

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from .job import Job
+from .job import Job, Location
 
 _HEAD = """# How do I describe a search?
 
@@ -65,6 +65,8 @@ def _model(annotation: Any) -> type[BaseModel] | None:
 
 def _type(annotation: Any) -> str:
     """An annotation in words."""
+    if annotation == Location:
+        return "path or URL"
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_type(each) for each in inner)

@@ -13,10 +13,14 @@ from ..exporters import STEPS, ExportReport, export
 from ..exporters.registry import get as get_exporter
 from ..files import replacing, write_text
 from ..search import Executor, LocalExecutor, Point, Progress, RayExecutor, Result, Silent, calibrated, run
+from ..search.stage import Ledger, Ran
 from ..space import Configuration
 from ..store import Store
 from .assemble import Assembled, assemble
+from .export_stage import exported
 from .job import Job, parse_job
+from .job_key import job_key
+from .locations import is_url, opened
 
 
 def run_job(
@@ -27,17 +31,19 @@ def run_job(
     store: str | None = None,
     executor: str = "ray",
     progress: Progress | None = None,
+    shown_as: str | None = None,
 ) -> tuple[Result, dict[str, Any]]:
     """Run a job and write its outputs.
 
     Args:
         job: what is asked.
         folder: where the job's relative paths start.
-        out: output folder; ``front.json``, ``front.parquet``, ``best.json``, ``report.html`` and ``export/`` appear in
-            it when they are complete.
+        out: output folder; ``front.json``, ``front.parquet``, ``best.json``, ``report.html`` and
+            ``export/`` appear in it when they are complete.
         store: URL of the store.
         executor: ``"ray"`` or ``"local"``.
         progress: who watches.
+        shown_as: what the store calls the output folder, where ``out`` is a local copy of what a URL will hold.
 
     Returns:
         The result and the document that ``front.json`` holds.
@@ -50,8 +56,9 @@ def run_job(
         raise InvalidInput(f"--out {out} is a file; give a folder")
     if job.export is not None:
         get_exporter(job.export.target)  # refuse an unknown target before the search, not after it
-    made = load(job, folder, watch)
     knowledge = Store(store)
+    ledger = Ledger()
+    made = load(job, folder, watch, knowledge, ledger)
     result = run(
         made.task,
         made.space,
@@ -68,39 +75,64 @@ def run_job(
         store=knowledge,
         progress=watch,
         job={**job.plain(), "folder": str(folder)},
-        out=str(out.resolve()),
+        out=shown_as if shown_as is not None and is_url(shown_as) else str(out.resolve()),
+        key=job_key(job, folder, knowledge),
+        ledger=ledger,
     )
-    best = result.choose().point
-    calibration = calibrated(made.task, made.space, job.quantization.recipe, knowledge, Silent())
-    again = made.task.calibration if job.quantization.batch_norm else None
-    shipped = [(best.id, made.task.model, made.space, calibration, again)]
-    if job.finetune is not None:
-        tuned = _finetuned(job, made, best.configuration, calibration, watch)
-        result.notes.append(_note(tuned, best, job.quantization.batch_norm))
-        if tuned.gained:  # with the batch-norm statistics that it was trained with
-            shipped.append((f"{best.id}-finetuned", tuned.model, tuned.space, tuned.calibration, None))
-    exports = []
-    for name, model, space, found, batch_norm in shipped if job.export is not None else []:
-        assert job.export is not None
-        with watch.stage(f"export {name} to {job.export.target} and check back", STEPS) as advance:
-            path = _artifact(out, name, job.export.target)
-            report = export(
-                model,
-                best.configuration,
-                path,
-                job.export.target,
-                example_inputs=made.task.calibration[0].piece(0, 2),
-                calibration=found,
-                space=space,
-                batch_norm=batch_norm,
-                advance=advance,
-            )
-            exports.append(_summary(report, out))
+    exports = _exports(job, made, result, out, knowledge, watch)
     document = result.document(exports)
     with watch.stage("write the report", 1) as advance:
         write_outputs(result, document, out)
         advance(1)
+    for ran in ledger.ran:
+        watch.note(ran.told())
     return result, document
+
+
+def _exports(
+    job: Job, made: Assembled, result: Result, out: Path, store: Store, watch: Progress
+) -> list[dict[str, Any]]:
+    """Finetune and export the best configuration as the job asks for; what front.json says of the artifacts."""
+    best = result.choose().point
+    recipe = job.quantization.recipe
+    calibration = calibrated(made.task, made.space, recipe, store, Silent())
+    tuned = None
+    if job.finetune is not None:
+        tuned = _finetuned(job, made, best.configuration, calibration, watch)
+        result.notes.append(_note(tuned, best, recipe.batch_norm))
+    if job.export is None:
+        return []
+    target = job.export.target
+    path = _artifact(out, best.id, target)
+    reports = [
+        exported(
+            made,
+            best.configuration,
+            calibration,
+            path,
+            target,
+            batch_norm=recipe.batch_norm,
+            store=store,
+            ledger=result.ledger,
+            progress=watch,
+        )
+    ]
+    if tuned is not None and tuned.gained:
+        name = f"{best.id}-finetuned"
+        with watch.stage(f"export {name} to {target} and check back", STEPS) as advance:
+            found = export(  # with the batch-norm statistics that it was trained with
+                tuned.model,
+                best.configuration,
+                _artifact(out, name, target),
+                target,
+                example_inputs=made.task.calibration[0].piece(0, 2),
+                calibration=tuned.calibration,
+                space=tuned.space,
+                advance=advance,
+            )
+        result.ledger.add(Ran("export", f"{target}, finetuned", "", 1, 0, found.seconds))
+        reports.append(found)
+    return [_summary(report, out) for report in reports]
 
 
 def write_outputs(result: Result, document: Mapping[str, Any], out: Path) -> None:
@@ -123,11 +155,12 @@ def read_document(out: str | Path) -> dict[str, Any]:
     Raises:
         InvalidInput: there is none, or it is not one.
     """
-    path = Path(out) / "front.json"
-    if not path.is_file():
+    path = f"{str(out).rstrip('/')}/front.json"
+    if not is_url(path) and not Path(path).is_file():
         raise InvalidInput(f"no {path}; is {out} the output folder of a finished `bitfront run`?")
     try:
-        document = json.loads(path.read_text())
+        with opened(path, "front") as stream:
+            document = json.loads(stream.read())
         if document["schema_version"] != 1:
             raise InvalidInput(f"{path} has schema {document['schema_version']}; this bitfront reads 1")
     except (json.JSONDecodeError, KeyError, TypeError) as cause:
@@ -194,8 +227,10 @@ def export_point(out: Path, point: str, target: str, progress: Progress | None =
     return report
 
 
-def load(job: Job, folder: Path, watch: Progress) -> Assembled:
-    """Model, data and space of a job, with a progress bar."""
+def load(
+    job: Job, folder: Path, watch: Progress, store: Store | None = None, ledger: Ledger | None = None
+) -> Assembled:
+    """Model, data and space of a job, with a progress bar; a space that the store knows is not traced again."""
     trained = 0
     with watch.stage("load model and data", 100) as advance:
 
@@ -205,7 +240,7 @@ def load(job: Job, folder: Path, watch: Progress) -> Assembled:
             advance(done - trained)
             trained = done
 
-        made = assemble(job, folder, training)
+        made = assemble(job, folder, training, store=store, ledger=ledger)
         advance(100 - trained)
     return made
 
@@ -260,5 +295,5 @@ def executor_of(name: str, job: Job) -> Executor:
     if name == "local":
         return LocalExecutor()
     if name == "ray":
-        return RayExecutor(job.workers.count, job.workers.cpus, job.workers.gpus)
+        return RayExecutor(job.workers.count, job.workers.cpus, job.workers.gpus, address=job.workers.address)
     raise InvalidInput(f"--executor {name!r}; choose ray or local")
