@@ -43,7 +43,13 @@ class Evaluator(Protocol):
         ...
 
     def evaluate_many(
-        self, configurations: Sequence[Mapping[str, str]], split: Split = "validation"
+        self,
+        configurations: Sequence[Mapping[str, str]],
+        split: Split = "validation",
+        races: Sequence[Race | None] | None = None,
+        *,
+        known: Sequence[Measurement | None] | None = None,
+        batches: int | None = None,
     ) -> Sequence[Evaluation]:
         """Measure a shard of configurations; a result for each, in their order."""
         ...

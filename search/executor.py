@@ -2,41 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..errors import NonFiniteOutput
 from ..evaluators import Calibration, Evaluator, FakeQuantEvaluator, execution_key
-from ..measurement import Measurement
-from ..space import Configuration, SearchSpace
-from ..task import Split, Task
-
-
-@dataclass(frozen=True)
-class Work:
-    """One evaluation to do."""
-
-    configuration: Configuration
-    split: Split = "validation"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of it: a measurement, or the reason why there is none.
-
-    Attributes:
-        work: what was asked.
-        measurement: the result; ``None`` when it failed.
-        failure: why it failed; empty when it did not.
-        worker: who did it.
-    """
-
-    work: Work
-    measurement: Measurement | None
-    failure: str = ""
-    worker: str = "local"
+from ..space import SearchSpace
+from ..task import Task
+from .dispatch import Dispatch, Limits
+from .work import Commit, Outcome, Rounds, Work
 
 
 @dataclass(frozen=True)
@@ -65,19 +42,22 @@ class EvaluatorRecipe:
             reestimate_batch_norm=self.batch_norm,
         )
 
-    def shards(self, batch: Sequence[Work], size: int) -> list[list[Work]]:
-        """A round cut into shards of candidates that agree on the layers that run first, so that they share work."""
+    def order(self, batch: Sequence[Work]) -> list[int]:
+        """Indices of a round's work, so that neighbours agree on the layers that run first and share that work."""
 
-        def key(work: Work) -> tuple[str, ...]:
-            return work.split, *execution_key(work.configuration.to_dict(), self.space.names)
+        def key(index: int) -> tuple[Any, ...]:
+            work = batch[index]
+            return work.split, work.batches or 0, execution_key(work.configuration.to_dict(), self.space.names)
 
-        ordered = sorted(batch, key=key)
-        return [ordered[start : start + size] for start in range(0, len(ordered), size)]
+        return sorted(range(len(batch)), key=key)
+
+    def samples(self, work: Work) -> int:
+        """On how many samples a work has to be run."""
+        asked = sum(len(batch) for batch in self.task.split(work.split)[: work.batches])
+        return max(0, asked - (work.known.samples if work.known else 0))
 
 
-#: A search as a coroutine: yields the work of a round, is sent its outcomes, and ends when it has nothing more to ask.
-Rounds = Generator[list[Work], list[Outcome], None]
-Commit = Callable[[Outcome], None]
+__all__ = ["Commit", "EvaluatorRecipe", "Executor", "LocalExecutor", "Outcome", "Rounds", "Work", "attempt"]
 
 
 class Executor(Protocol):
@@ -97,25 +77,26 @@ class LocalExecutor:
 
     Args:
         shard_size: candidates that are evaluated together: their common beginning is computed once, and they are
-            committed together.
+            committed together. Default: as many as take a few seconds.
     """
 
-    def __init__(self, shard_size: int = 16) -> None:
+    def __init__(self, shard_size: int | None = None) -> None:
         self.shard_size = shard_size
 
     def drive(self, rounds: Rounds, recipe: EvaluatorRecipe, commit: Commit) -> None:
         """See ``Executor.drive``."""
         evaluator: Evaluator | None = None
+        dispatch = Dispatch(1, recipe.order, recipe.samples, commit, Limits(size=self.shard_size))
         try:
             batch = next(rounds)
             while True:
-                evaluator = evaluator or recipe.build()
-                arrived: dict[Work, Outcome] = {}
-                for shard in recipe.shards(batch, self.shard_size):
-                    for outcome in attempt(evaluator, shard):
-                        commit(outcome)
-                        arrived[outcome.work] = outcome
-                batch = rounds.send(in_order(batch, arrived))
+                dispatch.begin(batch)
+                while shard := dispatch.take():
+                    evaluator = evaluator or recipe.build()
+                    started = time.perf_counter()
+                    outcomes = list(attempt(evaluator, shard.works))
+                    dispatch.answer(shard.key, outcomes, time.perf_counter() - started)
+                batch = rounds.send(dispatch.outcomes)
         except StopIteration:
             return
         finally:
@@ -124,17 +105,16 @@ class LocalExecutor:
 
 def attempt(evaluator: Evaluator, shard: Iterable[Work], worker: str = "local") -> Iterator[Outcome]:
     """Evaluate a shard; a candidate whose outputs are not finite is an outcome, not a crash."""
-    for split, group in groupby(shard, key=lambda work: work.split):
+    for (split, batches), group in groupby(shard, key=lambda work: (work.split, work.batches)):
         works = list(group)
-        for work, found in zip(
-            works, evaluator.evaluate_many([work.configuration for work in works], split), strict=True
-        ):
+        options: dict[str, Any] = {} if batches is None else {"batches": batches}
+        if any(work.race for work in works):
+            options["races"] = [work.race for work in works]
+        if any(work.known for work in works):
+            options["known"] = [work.known for work in works]
+        results = evaluator.evaluate_many([work.configuration for work in works], split, **options)
+        for work, found in zip(works, results, strict=True):
             if isinstance(found, NonFiniteOutput):
                 yield Outcome(work, None, failure=str(found), worker=worker)
             else:
                 yield Outcome(work, found, worker=worker)
-
-
-def in_order(batch: Sequence[Work], arrived: dict[Work, Outcome]) -> list[Outcome]:
-    """Outcomes in the order of the work."""
-    return [arrived[work] for work in batch]

@@ -1,127 +1,176 @@
 """Evaluation on Ray Tune workers: a trial is a shard of candidates on a warm actor.
 
 Each actor builds its evaluator once (model, data, quantized weights) and is reused for the next shard. It evaluates the
-candidates of a shard together, because they share the beginning of the forward pass, and reports them one by one to the
-driver, which commits them. The search itself runs inside a Tune
-``Searcher``: when the last outcome of a round has arrived, the next ``suggest`` asks it for the next round.
+candidates of a shard together, because they share the beginning of the forward pass. The search itself runs inside a
+Tune ``Searcher``: when the last outcome of a round has arrived, the next ``suggest`` asks it for the next round. How a
+round is cut, and what happens to the work of workers that are slow, get stuck or die, is decided by ``dispatch``: Tune
+starts no trial again by itself. No more shards are handed out than there are workers.
+
+Model, data, scales and codes travel through Ray's object store, so the machines of a cluster need no common disk; the
+workers of one machine share quantized weights and float outputs through files in its temporary folder.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
+import shutil
+import socket
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+import time
+from dataclasses import asdict
 
-from ..errors import BitfrontError
-from .executor import Commit, EvaluatorRecipe, Rounds, Work
+from ..errors import InvalidInput
+from .dispatch import Dispatch, Limits
+from .executor import EvaluatorRecipe
+from .ray_cluster import ray_cluster
+from .work import Commit, Rounds, Work
+
+_QUIET = {
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the run; what is committed stays
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the database holds the results
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # a dead worker is dealt with, and reported when it cannot be
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "10",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
 
 
 class RayExecutor:
     """Runs the work of a search as Ray Tune trials.
 
     Args:
-        workers: actors; each uses one torch thread. Default: one for every CPU that Ray has.
+        workers: actors; each uses one torch thread. Default: one for every GPU where workers have one, else one for
+            every CPU of this machine (of the cluster, with an address).
         cpus: CPUs reserved by an actor.
-        gpus: GPUs reserved by an actor.
-        shard_size: evaluations per trial; default: a round is cut into four shards per worker.
-        address: of a running Ray cluster; default: a local one is started for the run.
+        gpus: GPUs reserved by an actor, which then moves the model there. Default: one if the task's model is on a
+            GPU, else none.
+        shard_size: candidates per trial; default: as many as take 1 to 4 seconds, by what earlier ones took.
+        address: of a running Ray cluster, such as ``auto`` or ``ray://host:10001``; default: a local one is started
+            for the run.
+        storage: a URL, or a folder that all machines see, for Tune's own records; default: a temporary folder.
+        limits: sizes and time limits of shards; ``shard_size`` stands before its size.
+
+    Attributes:
+        workers: how many actors work at a time.
+        report: of the latest ``drive``: wall seconds, and the totals of ``dispatch``.
+
+    Raises:
+        InvalidInput: a number that is out of range.
     """
 
     def __init__(
         self,
         workers: int | None = None,
         cpus: float = 1,
-        gpus: float = 0,
+        gpus: float | None = None,
         shard_size: int | None = None,
         address: str | None = None,
+        *,
+        storage: str | None = None,
+        limits: Limits | None = None,
     ) -> None:
+        if (workers is not None and workers < 1) or cpus < 0 or (gpus or 0) < 0:
+            raise InvalidInput(f"workers={workers}, cpus={cpus}, gpus={gpus}; give at least one worker, and no less")
+        self._asked = workers
         self.workers = workers or os.cpu_count() or 1
         self.cpus = cpus
         self.gpus = gpus
         self.shard_size = shard_size
         self.address = address
+        self.storage = storage
+        self.limits = limits or Limits()
+        if shard_size is not None:
+            self.limits = Limits(**{**asdict(self.limits), "size": shard_size})
+        self.report: dict[str, float] = {}
 
     def drive(self, rounds: Rounds, recipe: EvaluatorRecipe, commit: Commit) -> None:
         """See ``Executor.drive``.
 
         Raises:
-            BitfrontError: a worker failed and its shard could not be evaluated; the message carries the cause.
+            BitfrontError: worker after worker died and nothing was finished in between; the message carries the cause.
         """
         try:
             first = next(rounds)
         except StopIteration:
             return
-        os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends the run; what is committed stays
-        os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+        for name, value in _QUIET.items():
+            os.environ.setdefault(name, value)
+        token, started = secrets.token_hex(8), time.perf_counter()
         try:
-            with self._cluster(), tempfile.TemporaryDirectory(prefix="bitfront-tune-") as scratch:
-                self._fit(rounds, first, recipe, commit, scratch)
+            gpus = self._gpus(recipe)
+            if self._asked is None:
+                self.workers = self._room(gpus)
+            with (
+                ray_cluster(self.workers * self.cpus, self.address) as own,
+                tempfile.TemporaryDirectory(prefix="bitfront-tune-") as scratch,
+            ):
+                if self._asked is None and not own:
+                    self.workers = self._room(gpus)
+                self._fit(rounds, first, recipe, commit, scratch, token, gpus, started)
         finally:
             rounds.close()
 
-    def _fit(self, rounds: Rounds, first: list[Work], recipe: EvaluatorRecipe, commit: Commit, scratch: str) -> None:
+    def _fit(
+        self,
+        rounds: Rounds,
+        first: list[Work],
+        recipe: EvaluatorRecipe,
+        commit: Commit,
+        scratch: str,
+        token: str,
+        gpus: float,
+        started: float,
+    ) -> None:
         from ray import tune
         from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 
-        from .ray_shards import Feed, ShardWorker
+        from .ray_shards import Feed, ShardWorker, weights_folder
 
-        feed = Feed(rounds, first, commit, lambda batch: recipe.shards(batch, self._size(batch)))
-        folder = str(Path(scratch) / "weights")
+        dispatch = Dispatch(self.workers, recipe.order, recipe.samples, commit, self.limits)
+        feed = Feed(rounds, first, dispatch)
         trainable = tune.with_resources(
-            tune.with_parameters(ShardWorker, recipe=recipe, cache_folder=folder), {"cpu": self.cpus, "gpu": self.gpus}
+            tune.with_parameters(ShardWorker, recipe=recipe, token=token, host=socket.gethostname(), gpu=gpus > 0),
+            {"cpu": self.cpus, "gpu": gpus},
         )
-        results = Tuner(
-            trainable,
-            tune_config=TuneConfig(
-                search_alg=feed.searcher(),
-                num_samples=-1,
-                reuse_actors=True,
-                max_concurrent_trials=self.workers,
-            ),
-            run_config=RunConfig(
-                name="shards",
-                storage_path=scratch,
-                verbose=0,
-                callbacks=[feed.callback()],
-                failure_config=FailureConfig(max_failures=2),
-                checkpoint_config=CheckpointConfig(checkpoint_at_end=False),  # the database holds the results
-            ),
-        ).fit()
+        try:
+            Tuner(
+                trainable,
+                tune_config=TuneConfig(
+                    search_alg=feed.searcher(),
+                    num_samples=-1,
+                    reuse_actors=True,
+                    max_concurrent_trials=self.workers,
+                ),
+                run_config=RunConfig(
+                    name=f"shards-{token}",
+                    storage_path=self.storage or scratch,
+                    verbose=0,
+                    callbacks=[feed.callback()],
+                    failure_config=FailureConfig(max_failures=0),  # the dispatch deals with what failed
+                    checkpoint_config=CheckpointConfig(checkpoint_at_end=False),  # the database holds the results
+                ),
+            ).fit()
+        finally:
+            shutil.rmtree(weights_folder(token), ignore_errors=True)
+            self.report = {"wall_seconds": time.perf_counter() - started, **asdict(dispatch.totals)}
         if feed.crash is not None:
             raise feed.crash
-        if results.num_errors:
-            cause = str(results.errors[0]).strip().splitlines()[-1]
-            raise BitfrontError(f"a worker failed three times on one shard: {cause}; run again to continue")
 
-    def _size(self, batch: list[Work]) -> int:
-        return self.shard_size or max(1, -(-len(batch) // (4 * self.workers)))
+    def _gpus(self, recipe: EvaluatorRecipe) -> float:
+        if self.gpus is not None:
+            return self.gpus
+        parameter = next(recipe.task.model.parameters(), None)
+        return 1.0 if parameter is not None and parameter.is_cuda else 0.0
 
-    @contextmanager
-    def _cluster(self) -> Iterator[None]:
-        """A Ray that is already there, the one at ``address``, or a local one on the loopback interface."""
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        if self.address is None and "ray" not in sys.modules:  # Ray reads these once, when it is imported
-            os.environ.setdefault("RAY_AUTH_MODE", "token")
-            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(16))
-        import ray
+    def _room(self, gpus: float) -> int:
+        """How many workers this machine, or the cluster at the address, has room for."""
+        ray = sys.modules.get("ray")
+        if ray is not None and ray.is_initialized():
+            room = ray.cluster_resources()
+        else:
+            import torch
 
-        if ray.is_initialized():
-            yield
-            return
-        options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
-        if self.address is None:
-            options |= {
-                "_node_ip_address": "127.0.0.1",
-                "num_cpus": max(self.workers * self.cpus, 1),
-                "object_store_memory": 512 * 1024 * 1024,
-            }
-        ray.init(address=self.address, **options)
-        try:
-            yield
-        finally:
-            ray.shutdown()
+            room = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+        fitting = [room.get(name, 0.0) // each for name, each in (("GPU", gpus), ("CPU", self.cpus)) if each > 0]
+        return max(1, int(min(fitting, default=1)))

@@ -1,116 +1,161 @@
-"""The Ray side of the work: the actor that evaluates shards, and the feed that hands them out and takes results in."""
+"""The Ray side of the work: the actor that evaluates shards, and the feed that hands them out and takes answers in."""
 
 from __future__ import annotations
 
+import faulthandler
+import json
 import os
-from collections import deque
-from collections.abc import Callable
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ray.tune import Callback, Trainable
 from ray.tune.search import Searcher
 
 from .. import errors
 from ..errors import BitfrontError
-from ..evaluators import Evaluator
+from ..evaluators import Evaluator, Race
 from ..measurement import Measurement
 from ..space import Configuration
-from .executor import Commit, EvaluatorRecipe, Outcome, Rounds, Work, attempt, in_order
+from .dispatch import Dispatch
+from .executor import EvaluatorRecipe, attempt
+from .work import Outcome, Rounds, Work
 
 
 class ShardWorker(Trainable):  # type: ignore[misc]
-    """A warm actor: builds the evaluator once, evaluates its shard, and reports one candidate a step."""
+    """A warm actor: builds the evaluator once and answers one shard a step."""
 
-    def setup(self, config: dict[str, Any], recipe: EvaluatorRecipe, cache_folder: str) -> None:
-        """Build the evaluator on one torch thread."""
+    def setup(self, config: dict[str, Any], recipe: EvaluatorRecipe, token: str, host: str, gpu: bool) -> None:
+        """Take the first shard; the evaluator is built with it.
+
+        Args:
+            config: the shard.
+            recipe: of the evaluator.
+            token: names the folder for quantized weights and float outputs that the workers of a machine share.
+            host: name of the machine that drives the search and removes the folder there.
+            gpu: whether this worker has a GPU, to which it moves the model.
+        """
         import torch
 
         torch.set_num_threads(1)
-        self._evaluator: Evaluator = recipe.build(cache_folder)
+        self._recipe, self._gpu = recipe, gpu
+        self._folder, self._foreign = weights_folder(token), socket.gethostname() != host
+        self._evaluator: Evaluator | None = None
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next shard; everything that is warm stays warm."""
-        self._shard = [decode(item) for item in new_config.get("shard", [])]
-        self._outcomes: list[Outcome] = []
-        self._position = 0
+        self._shard = new_config
         return True
 
     def step(self) -> dict[str, Any]:
-        """Evaluate the shard in the first step; report one of its candidates in each.
+        """Evaluate the shard.
 
-        What is wrong with the input is reported, not raised: another try would fail alike.
+        What is wrong with the input is reported, not raised: another try would fail alike. A worker that is stuck in
+        it is ended from outside of Python, so that a call that never gives the interpreter back is ended as well.
         """
-        if not self._outcomes:
+        shard = self._shard
+        try:
+            if self._evaluator is None:
+                self._evaluator = self._built()
+            started = time.perf_counter()
+            faulthandler.dump_traceback_later(shard["limit"], exit=True, file=sys.__stderr__)
             try:
-                self._outcomes = list(attempt(self._evaluator, self._shard, worker=f"pid {os.getpid()}"))
-            except BitfrontError as cause:
-                return {"refused": [type(cause).__name__, str(cause)], "done": True}
-        outcome = self._outcomes[self._position]
-        self._position += 1
-        return {
-            "work": encode(outcome.work),
-            "measurement": asdict(outcome.measurement) if outcome.measurement else None,
-            "failure": outcome.failure,
-            "worker": outcome.worker,
-            "done": self._position == len(self._shard),
-        }
+                outcomes = list(attempt(self._evaluator, decode(shard["works"]), worker=f"pid {os.getpid()}"))
+            finally:
+                faulthandler.cancel_dump_traceback_later()
+        except BitfrontError as cause:
+            return {"key": shard["key"], "refused": [type(cause).__name__, str(cause)], "done": True}
+        answer = json.dumps([_outcome(each) for each in outcomes])
+        return {"key": shard["key"], "answer": answer, "busy": time.perf_counter() - started, "done": True}
+
+    def cleanup(self) -> None:
+        """Leave no files on other machines; what another worker there has mapped stays readable to it."""
+        if self._foreign:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _built(self) -> Evaluator:
+        if self._gpu:
+            self._recipe.task.model.to("cuda")
+        return self._recipe.build(str(self._folder))
+
+
+def weights_folder(token: str) -> Path:
+    """Where the workers of a machine share quantized weights and float outputs for the length of a run."""
+    return Path(tempfile.gettempdir()) / f"bitfront-weights-{token}"
 
 
 class Feed:
-    """Cuts rounds into shards, hands them to Tune, and sends a round's outcomes back to the search when it is complete.
+    """Hands the shards of a search to Tune, and sends a round's outcomes back to the search when it is complete.
 
     Args:
         rounds: the search.
         first: its first round.
-        commit: called with each outcome as it arrives.
-        cut: round -> shards.
+        dispatch: cuts the rounds, and knows what became of every shard.
     """
 
-    def __init__(
-        self, rounds: Rounds, first: list[Work], commit: Commit, cut: Callable[[list[Work]], list[list[Work]]]
-    ) -> None:
+    def __init__(self, rounds: Rounds, first: list[Work], dispatch: Dispatch) -> None:
         self._rounds = rounds
-        self._commit = commit
-        self._cut = cut
-        self._batch: list[Work] = []
-        self._arrived: dict[Work, Outcome] = {}
-        self._shards: deque[list[Work]] = deque()
+        self._dispatch = dispatch
         self.finished = False
         self.crash: BaseException | None = None
-        self._begin(first)
+        dispatch.begin(first)
 
-    def next_shard(self) -> list[Work] | None:
-        """The next shard; ``None`` while the round is still running or after the end."""
-        while not self._shards and not self.finished and all(work in self._arrived for work in self._batch):
+    def next_shard(self) -> dict[str, Any] | None:
+        """The next shard; ``None`` while nothing is to be handed out, or after the end."""
+        while not self.finished and self._dispatch.complete:
             try:
-                self._begin(self._rounds.send(in_order(self._batch, self._arrived)))
+                self._dispatch.begin(self._rounds.send(self._dispatch.outcomes))
             except StopIteration:
                 self.finished = True
             except BaseException as cause:  # noqa: BLE001  # Tune swallows what a searcher raises; the executor re-raises it
-                self.crash, self.finished = cause, True
-        return self._shards.popleft() if self._shards else None
+                self.end(cause)
+        shard = None if self.finished else self._dispatch.take()
+        if shard is None:
+            return None
+        return {"key": shard.key, "limit": shard.limit, "works": encode(shard.works)}
 
-    def arrive(self, outcome: Outcome) -> None:
-        """Take in one outcome; a shard that was retried after a crash reports its first candidates twice."""
-        if outcome.work not in self._arrived:
-            self._commit(outcome)
-            self._arrived[outcome.work] = outcome
+    def started(self, key: int) -> None:
+        """An actor that is up begins with a shard."""
+        self._dispatch.started(key)
 
-    def refuse(self, cause: BitfrontError) -> None:
-        """The input is wrong: end the search; the executor raises the cause."""
-        self.crash = self.crash or cause
-        self.abandon()
+    def answer(self, result: dict[str, Any]) -> None:
+        """What a worker reported of its shard."""
+        if "refused" in result:
+            kind, text = result["refused"]
+            self.end(getattr(errors, kind, BitfrontError)(text))
+            return
+        if not self._dispatch.works(result["key"]):
+            return  # of an earlier round: another worker was faster
+        found = [
+            Outcome(work, measurement_of(each["measurement"]), each["failure"], each["worker"])
+            for work, each in zip(self._dispatch.works(result["key"]), json.loads(result["answer"]), strict=True)
+        ]
+        self._guarded(self._dispatch.answer, result["key"], found, float(result["busy"]))
 
-    def abandon(self) -> None:
-        """A shard failed for good: end the search."""
-        self._shards.clear()
-        self.finished = True
+    def died(self, key: int, cause: str) -> None:
+        """A worker died with a shard in hand."""
+        self._guarded(self._dispatch.died, key, cause)
 
-    def _begin(self, batch: list[Work]) -> None:
-        self._batch, self._arrived = batch, {}
-        self._shards.extend(self._cut(batch))
+    def end(self, cause: BaseException) -> None:
+        """End the search; the executor raises the cause."""
+        self.crash, self.finished = self.crash or cause, True
+
+    def _guarded(self, call: Any, *arguments: Any) -> None:
+        """Tune wraps what a callback raises in errors of its own; the executor re-raises the cause itself."""
+        if self.finished:
+            return
+        try:
+            call(*arguments)
+        except BaseException as cause:  # noqa: BLE001
+            self.end(cause)
 
     def searcher(self) -> Searcher:
         """What Tune asks for trials."""
@@ -136,12 +181,11 @@ class _FeedSearcher(_Unsaved, Searcher):  # type: ignore[misc]
     def suggest(self, trial_id: str) -> Any:
         shard = self._feed.next_shard()
         if shard is not None:
-            return {"shard": [encode(work) for work in shard]}
+            return shard
         return Searcher.FINISHED if self._feed.finished else None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        if error:
-            self._feed.abandon()
+        """The callback tells the feed, for it knows the trial and its error."""
 
     def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
         return True
@@ -157,21 +201,77 @@ class _FeedCallback(_Unsaved, Callback):  # type: ignore[misc]
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
 
+    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self._feed.started(trial.config["key"])
+
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
-        if "refused" in result:
-            kind, text = result["refused"]
-            self._feed.refuse(getattr(errors, kind, BitfrontError)(text))
-            return
-        found = result["measurement"]
-        measurement = Measurement(**{**found, "values": tuple(found["values"])}) if found else None
-        self._feed.arrive(Outcome(decode(result["work"]), measurement, result["failure"], result["worker"]))
+        self._feed.answer(result)
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self._feed.died(trial.config["key"], _last_line(trial.error_file))
 
 
-def encode(work: Work) -> dict[str, Any]:
-    """Plain data that Tune can write into its own records."""
-    return {"formats": work.configuration.to_dict(), "split": work.split}
+def _last_line(path: str | None) -> str:
+    """What an error came down to, from the file in which Tune wrote it."""
+    text = Path(path).read_text(encoding="utf-8", errors="replace") if path and Path(path).exists() else ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "its worker died"
 
 
-def decode(item: dict[str, Any]) -> Work:
-    """The inverse of ``encode``."""
-    return Work(Configuration.from_dict(item["formats"]), item["split"])
+def encode(works: Sequence[Work]) -> str:
+    """Works as JSON: Tune copies and records what it hands to an actor, and of one string there is little to copy."""
+    races = list({id(work.race): work.race for work in works if work.race is not None}.values())
+    numbers = {id(race): number for number, race in enumerate(races)}
+    plain = {
+        "races": [
+            {"above_floor": race.rival_values.tolist(), "error": race.error, "margin": race.margin, "floor": race.floor}
+            for race in races
+        ],
+        "works": [
+            {
+                "formats": work.configuration.to_dict(),
+                "split": work.split,
+                "batches": work.batches,
+                "known": asdict(work.known) if work.known else None,
+                "race": numbers.get(id(work.race)),
+            }
+            for work in works
+        ],
+    }
+    return json.dumps(plain)
+
+
+def decode(text: str) -> list[Work]:
+    """The inverse of ``encode``; works that shared a race share one."""
+    plain = json.loads(text)
+    races = [_race(**each) for each in plain["races"]]
+    return [
+        Work(
+            Configuration.from_dict(item["formats"]),
+            item["split"],
+            item["batches"],
+            measurement_of(item["known"]),
+            None if item["race"] is None else races[item["race"]],
+        )
+        for item in plain["works"]
+    ]
+
+
+def _race(above_floor: list[float], error: float, margin: float, floor: float) -> Race:
+    """A race as it was: it holds the rival's values counted from the floor, and adding it again would round."""
+    race = Race(np.array(above_floor), error, margin)
+    object.__setattr__(race, "floor", floor)
+    return race
+
+
+def measurement_of(plain: dict[str, Any] | None) -> Measurement | None:
+    """A measurement from what ``dataclasses.asdict`` made of it."""
+    return Measurement(**{**plain, "values": tuple(plain["values"])}) if plain else None
+
+
+def _outcome(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "measurement": asdict(outcome.measurement) if outcome.measurement else None,
+        "failure": outcome.failure,
+        "worker": outcome.worker,
+    }
