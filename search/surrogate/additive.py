@@ -26,7 +26,7 @@ from .prior import Prior
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-RANGE = 0.25
+RANGE = 0.25  # share of differing groups over which what no table explains is alike
 _LEAST = 0.1  # of the sum of t: what m is at least, however negative the correlations
 
 
@@ -157,13 +157,14 @@ class Features:
         }
 
     def similarity(self, other: Features) -> FloatArray:
-        """exp(-d / 0.25), d the share of groups in which two configurations differ: [n, m]."""
+        """exp(-d / RANGE), d the share of groups in which two configurations differ: [n, m]."""
         groups, formats = self.genes.shape[1], self.by_format.shape[1]
         same = sum(
             (self.genes == column).astype(np.float64) @ (other.genes == column).astype(np.float64).T
             for column in range(formats)
         )
-        return np.exp((same / groups - 1) / RANGE)
+        close: FloatArray = np.exp((same / groups - 1) / RANGE)
+        return close
 
     def split(self) -> list[FloatArray]:
         """The shares by format: for every format [n, groups], 0 where a group has another."""

@@ -1,6 +1,7 @@
 """A small space whose true losses are known: scores are the truth with errors, qualities follow from the truth."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import bitfront as bf
 import numpy as np
@@ -49,7 +50,7 @@ class World:
 def make_world(error=0.8, proxies=1, seed=0):
     torch.manual_seed(0)
     widths = [8, 16, 12, 20, 8, 24, 16, 12, 8, 16, 4]
-    model = nn.Sequential(*(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False)))
+    model = nn.Sequential(*(nn.Linear(a, b) for a, b in pairwise(widths)))
     space = bf.SearchSpace.from_model(model, torch.randn(2, 8), formats=FORMATS, ties=[["1", "6"]])
     groups = Groups.of(space)
     generator = np.random.default_rng(seed)

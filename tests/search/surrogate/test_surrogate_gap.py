@@ -35,7 +35,9 @@ def test_it_shrinks_as_more_of_the_front_is_measured():
 
 
 def test_better_than_promised_is_negative():
-    gap = front_gap(SCALE, np.array([2.0, 1.0]), np.array([[0.0], [1.0]]), np.array([1.5, 0.5]), np.array([[0.0], [1.0]]))
+    gap = front_gap(
+        SCALE, np.array([2.0, 1.0]), np.array([[0.0], [1.0]]), np.array([1.5, 0.5]), np.array([[0.0], [1.0]])
+    )
     assert gap.relative < 0
 
 
