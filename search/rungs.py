@@ -1,0 +1,154 @@
+"""Rungs of data: the first batches of a split as resources of successive halving, and rivals for races."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic
+
+import numpy as np
+
+from ..errors import InvalidInput
+from ..evaluators import Race, smallest_value
+from ..measurement import Measurement
+from ..space import Configuration
+from ..task import Split, Task
+from .fidelity import FACTOR, Bracket, Key, Request, Standing
+from .work import Outcome, Work
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """The rungs of a split: numbers of batches, and of the samples in them.
+
+    Attributes:
+        batches: ascending; the last is the largest fidelity.
+        samples: in so many batches.
+    """
+
+    batches: tuple[int, ...]
+    samples: tuple[int, ...]
+
+    @staticmethod
+    def of(task: Task, split: Split, *, least: int = 16, factor: int = FACTOR, most: int | None = None) -> Ladder:
+        """Rungs of ``least`` samples, ``factor`` times as many, …, whole batches each, up to the whole split.
+
+        Args:
+            task: whose batches.
+            split: which data.
+            least: samples of the first rung.
+            factor: between rungs.
+            most: samples of the last rung; default: all. A larger one later adds rungs, and changes none.
+
+        Raises:
+            InvalidInput: a number out of range.
+        """
+        ends = np.cumsum([len(batch) for batch in task.split(split)])
+        top = int(ends[-1]) if most is None else min(most, int(ends[-1]))
+        if least < 1 or factor < 2 or top < 1:
+            raise InvalidInput(f"least={least}, factor={factor}, most={most}; give at least 1, 2 and 1")
+        wanted = [least * factor**power for power in range(64) if least * factor**power < top] + [top]
+        rungs = sorted({int(np.searchsorted(ends, samples)) for samples in wanted})
+        return Ladder(tuple(rung + 1 for rung in rungs), tuple(int(ends[rung]) for rung in rungs))
+
+
+@dataclass
+class OnSamples(Generic[Key]):
+    """Makes rounds of work of a bracket whose resources are batches of a split.
+
+    Args:
+        task: whose data.
+        configuration: of a contestant.
+        split: which data.
+        measured: the longest measurement of each contestant that is known; kept up to date.
+        race: a race for a contestant over so many samples, or ``None``; such as ``Rivals``.
+
+    Attributes:
+        lost: contestants that lost a race: their measurements are partial ones, and they are not better.
+        failures: contestants without a measurement, with the reason.
+    """
+
+    task: Task
+    configuration: Callable[[Key], Configuration]
+    split: Split = "validation"
+    measured: dict[Key, Measurement] = field(default_factory=dict)
+    race: Callable[[Key, int], Race | None] = lambda contestant, samples: None
+    lost: set[Key] = field(default_factory=set)
+    failures: dict[Key, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._ends = [int(end) for end in np.cumsum([len(batch) for batch in self.task.split(self.split)])]
+
+    def known(self, contestant: Key, batches: int) -> Measurement | None:
+        """For the bracket: whoever was seen on more samples was seen on the first of them."""
+        found, samples = self.measured.get(contestant), self._ends[batches - 1]
+        return found.beginning(samples) if found is not None and found.samples >= samples else None
+
+    def rounds(self, bracket: Bracket[Key]) -> Generator[list[Work], list[Outcome], Standing[Key]]:
+        """The bracket as rounds of work; ``yield from`` gives its standing."""
+        try:
+            requests = next(bracket)
+            while True:
+                outcomes = yield [self._work(request) for request in requests]
+                requests = bracket.send(
+                    [self._take(request.contestant, one) for request, one in zip(requests, outcomes, strict=True)]
+                )
+        except StopIteration as end:
+            standing: Standing[Key] = end.value
+            return standing
+
+    def _work(self, request: Request[Key]) -> Work:
+        each, samples = request.contestant, self._ends[request.resource - 1]
+        batches = None if request.resource == len(self._ends) else request.resource
+        return Work(self.configuration(each), self.split, batches, self.measured.get(each), self.race(each, samples))
+
+    def _take(self, contestant: Key, outcome: Outcome) -> Measurement | None:
+        if outcome.measurement is None:
+            self.failures[contestant] = outcome.failure
+            return None
+        self.measured[contestant] = outcome.measurement
+        if outcome.lost:
+            self.lost.add(contestant)
+            return None
+        return outcome.measurement
+
+
+class Rivals(Generic[Key]):
+    """For each contestant the best of what was measured in full and costs no more: who is worse is dominated.
+
+    Args:
+        task: whose metric; where it has no known smallest value there are no races.
+        measured: measurements of the whole split.
+        costs: prices of contestants and rivals; empty for a constrained problem, where all compare.
+        error: largest probability that a candidate that is not worse is stopped.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        measured: Mapping[Key, Measurement],
+        costs: Mapping[Key, Sequence[float]],
+        error: float = 0.05,
+    ) -> None:
+        self._floor = smallest_value(task)
+        self._rivals = {each: one for each, one in measured.items() if not one.partial}
+        self._costs = costs
+        self._error = error
+        self._races: dict[tuple[Key, int], Race] = {}
+
+    def __call__(self, contestant: Key, samples: int) -> Race | None:
+        """The race of a contestant over the first samples."""
+        if self._floor is None:
+            return None
+        mine = self._costs.get(contestant, ())
+        cheaper = [each for each in self._rivals if each != contestant and self._no_dearer(each, mine)]
+        if not cheaper:
+            return None
+        best = min(cheaper, key=lambda each: self._rivals[each].value)
+        if (best, samples) not in self._races:
+            values = np.array(self._rivals[best].values[:samples])
+            self._races[best, samples] = Race(values, self._error, floor=self._floor)
+        return self._races[best, samples]
+
+    def _no_dearer(self, each: Key, prices: Sequence[float]) -> bool:
+        return all(a <= b for a, b in zip(self._costs.get(each, ()), prices, strict=True))
