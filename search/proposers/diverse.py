@@ -2,8 +2,8 @@
 
 The optimum of a table that is a little wrong is rarely the optimum of what is measured, but it is near it: the K best
 that differ at some sites each are a better bet than K neighbours on the front. One exact program after the other, each
-with a cut more (``search/allocation/diverse.py``): of the configurations found, a new one shares at most
-``sites - distance`` choices with each.
+with a cut more (``search/allocation/diverse.py``): a new one shares at most ``groups - distance`` choices with each of
+those found. At 100 groups of 8 formats each of the first eight takes 10 ms, a later one 0.5 s (HiGHS).
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from .limits import Limits
 from .repair import filled, repaired
 
 Start = Literal["exact", "random"]
-_MISSES = 40  # children in a row at one level that are not new
+_MISSES = 20  # children in a row that are not new; then the level is left until its parent is another one
 
 
 class LevelSwitch(BaseProposer):
@@ -51,6 +51,7 @@ class LevelSwitch(BaseProposer):
         self.start = start
         self.levels = Levels(problem)
         self._begun: dict[tuple[float, ...], IntArray] = {}
+        self._spent: set[tuple[tuple[float, ...], bytes]] = set()
 
     def candidates(self) -> Iterator[tuple[IntArray, str]]:
         """A child of one level after the other, until no level gives a new one."""
@@ -58,11 +59,16 @@ class LevelSwitch(BaseProposer):
         fruitless = 0
         while fruitless < self.levels.count(told):
             fruitless += 1
-            for child in self._children(self.levels.take(told)):
-                if self.is_new(child):
-                    fruitless = 0
-                    yield child, self.name
-                    break
+            level = self.levels.take(told)
+            key = (tuple(level.budgets.values()), b"" if level.parent is None else level.parent.tobytes())
+            if key in self._spent:
+                continue
+            child = next((each for each in self._children(level) if self.is_new(each)), None)
+            if child is None:
+                self._spent.add(key)
+            else:
+                fruitless = 0
+                yield child, self.name
 
     def _children(self, level: Level) -> Iterator[IntArray]:
         """The start of the level, then mutants of its parent."""

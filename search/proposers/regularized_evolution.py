@@ -24,7 +24,7 @@ from .limits import Limits
 from .proposer import Evaluated
 from .repair import repaired
 
-_MISSES = 40  # mutants in a row at one level that are not new
+_MISSES = 20  # mutants in a row at one level that are not new
 
 
 class RegularizedEvolution(BaseProposer):

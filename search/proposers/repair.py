@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ...errors import InfeasibleBudget
 from ..allocation import allocate
 from ..groups import IntArray
-from .limits import Limits
+from .limits import FloatArray, Limits
 
 BoolArray = NDArray[np.bool_]
 
@@ -50,9 +50,7 @@ def repaired(
         moves = _nearest(helps, found)
         if not len(moves):
             return _solved(genes, limits, allowed, generator)
-        group, column = moves[int(generator.integers(len(moves)))]
-        found[group] = column
-        excess = float(limits.excess(limits.totals(found)))
+        found, excess = _moved(found, generator.permutation(moves), excess - reached, excess, limits)
     return found
 
 
@@ -82,6 +80,20 @@ def filled(
             return found
         group, column = moves[int(generator.integers(len(moves)))]
         found[group] = column
+
+
+def _moved(
+    genes: IntArray, moves: IntArray, gains: FloatArray, excess: float, limits: Limits
+) -> tuple[IntArray, float]:
+    """As many of the moves [moves, 2], from the first on, as together do not overshoot; and the excess then."""
+    sums = np.cumsum(gains[moves[:, 0], moves[:, 1]])
+    for count in (max(1, int(np.searchsorted(sums, excess))), 1):
+        found = genes.copy()
+        found[moves[:count, 0]] = moves[:count, 1]
+        left = float(limits.excess(limits.totals(found)))
+        if left < excess:  # several budgets: moves that help alone may harm together
+            break
+    return found, left
 
 
 def _nearest(helps: BoolArray, genes: IntArray) -> IntArray:

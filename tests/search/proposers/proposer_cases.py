@@ -28,7 +28,7 @@ def small(sites=6, objectives=("quality", "avg_bits"), constraints=None, seed=0,
     space = SearchSpace(rows, formats, tied)
     elements = np.array([site.elements for site in rows])[:, None]
     score = generator.lognormal(0.0, 1.0, size=(sites, 1)) * 4.0 ** -(bits - bits[0])
-    latency = elements * np.array([1.4, 0.9, 1.0, 1.3])[: len(bits)] * generator.uniform(0.9, 1.1, (sites, len(bits)))
+    latency = elements * np.resize([1.4, 0.9, 1.0, 1.3], len(bits)) * generator.uniform(0.9, 1.1, (sites, len(bits)))
     prices = {
         "avg_bits": table(space, "avg_bits", elements * bits / elements.sum()),
         "latency_ms": table(space, "latency_ms", latency, base=5.0),
