@@ -25,7 +25,7 @@ from torch import nn
 FORMATS = ["w2", "w3", "w4", "w8"]
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def cluster():
     """One for all tests, because it takes seconds to start."""
     with ray_cluster(cpus=4):
@@ -126,9 +126,14 @@ def all_kinds(recipe):
     ]
 
 
-def test_ray_gives_what_one_after_the_other_gives(recipe):
+@pytest.fixture(scope="module")
+def answered(recipe):
     works = all_kinds(recipe)
-    expected, _ = drive(LocalExecutor(1), recipe, works)
+    return works, drive(LocalExecutor(1), recipe, works)[0]
+
+
+def test_ray_gives_what_one_after_the_other_gives(cluster, recipe, answered):
+    works, expected = answered
     assert any(outcome.lost for outcome in expected)
     assert {outcome.measurement.split for outcome in expected} >= {"validation", "validation[:8]", "holdout"}
     found, commits = drive(RayExecutor(2, limits=Limits(longest=1.0)), recipe, works, rounds=2)
@@ -164,17 +169,17 @@ class Simulated:
                 batch = None
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(data=st.data(), workers=st.sampled_from([1, 2, 4]), size=st.none() | st.integers(1, 30))
-def test_results_depend_on_no_number_of_workers_no_shard_size_and_no_death(recipe, data, workers, size):
-    works = all_kinds(recipe)
-    expected, _ = drive(LocalExecutor(data.draw(st.none() | st.integers(1, 9))), recipe, works)
+def test_results_depend_on_no_number_of_workers_no_shard_size_and_no_death(recipe, answered, data, workers, size):
+    works, expected = answered
     found, commits = drive(Simulated(data.draw, workers, size), recipe, works, rounds=2)
     assert numbers(found) == numbers(expected)
     assert len(commits) == 2 * len(works)
+    assert numbers(drive(LocalExecutor(size), recipe, works)[0]) == numbers(expected)
 
 
-def test_a_candidate_that_kills_is_found_and_a_worker_that_dies_once_costs_only_time(recipe, tmp_path, capfd):
+def test_a_candidate_that_kills_is_found_and_a_worker_that_dies_once_costs_only_time(cluster, recipe, tmp_path, capfd):
     """One kills its workers always, one only once; the others are measured, and nothing is printed."""
     chosen = configurations(recipe.space, 6)
     once = trapped(recipe, chosen[5], "kill", str(tmp_path / "sprung"))
@@ -206,7 +211,7 @@ class _Both:
 
 
 @pytest.mark.parametrize("kind", ["raise", "stuck"])
-def test_a_candidate_that_raises_or_never_ends_is_given_up(recipe, kind):
+def test_a_candidate_that_raises_or_never_ends_is_given_up(cluster, recipe, kind):
     chosen = configurations(recipe.space, 3)
     executor = RayExecutor(1, limits=Limits(size=1, least=1.5, unknown=1.5))
     found, _ = drive(executor, trapped(recipe, chosen[1], kind), [Work(each) for each in chosen])
@@ -214,7 +219,7 @@ def test_a_candidate_that_raises_or_never_ends_is_given_up(recipe, kind):
     assert {"raise": "no memory for this one", "stuck": "no answer within 1.5"}[kind] in found[1].failure
 
 
-def test_what_the_search_or_the_store_raises_comes_out_as_it_is(recipe):
+def test_what_the_search_or_the_store_raises_comes_out_as_it_is(cluster, recipe):
     def search():
         yield [Work(each) for each in configurations(recipe.space, 2)]
         raise InvalidInput("enough")
@@ -229,7 +234,7 @@ def test_what_the_search_or_the_store_raises_comes_out_as_it_is(recipe):
         RayExecutor(1).drive(search(), recipe, refuse)
 
 
-def test_no_more_is_handed_out_than_there_are_workers(recipe):
+def test_no_more_is_handed_out_than_there_are_workers(cluster, recipe):
     """Back-pressure: with one worker and one candidate a shard, each outcome is committed before the next begins."""
     chosen = configurations(recipe.space, 4)
     stamped = EvaluatorRecipe(task_of(_stamp), recipe.space, recipe.calibration)
