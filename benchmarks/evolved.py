@@ -76,12 +76,7 @@ class Network:
     @property
     def data(self) -> BenchData:
         """What the evolution gets."""
-        bench = self.bench
-        rivals = {
-            name: np.array([table.joint(each) for each in bench.configurations])
-            for name, table in self.sensitivities.items()
-        }
-        return BenchData(self.task.name, bench.choices, bench.measured, bench.sizes, bench.statistics, rivals)
+        return BenchData.stored(self.bench, self.sensitivities)
 
     def table(self, expression: str, orientation: int) -> np.ndarray:
         """Loss that a formula predicts: [sites, formats]."""
