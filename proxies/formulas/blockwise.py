@@ -120,7 +120,7 @@ def unit(x: Array, blocks: Blocks) -> Array:
 
 def softmax(x: Array, blocks: Blocks) -> Array:
     """exp(x) over its sum; with x less its largest first, so that nothing overflows."""
-    powers = np.exp(x - blocks.spread(blocks.largest(x), x.dtype))
+    powers: Array = np.exp(x - blocks.spread(blocks.largest(x), x.dtype))
     return powers / blocks.spread(blocks.whole * blocks.mean(powers), x.dtype)
 
 
@@ -148,8 +148,10 @@ def relative(x: Array, blocks: Blocks, shares: Float64) -> Array:
         blocks: of the n elements.
         shares: float64 [rows, sites], weight of each in the mean, sum 1.
     """
-    usual = float((shares * blocks.mean(np.abs(x))).sum())
-    return x / x.dtype.type(max(usual, EPSILON))
+    sizes = np.where(shares > 0, blocks.mean(np.abs(x)), 0.0)
+    usual = max(float((shares * sizes).sum()), EPSILON)
+    found: Array = x / x.dtype.type(usual)
+    return found
 
 
 def cosine(x: Array, y: Array, blocks: Blocks) -> Float64:

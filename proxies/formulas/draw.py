@@ -140,6 +140,9 @@ class _Draw:
     """Weighted draws of parts."""
 
     def __init__(self, generator: np.random.Generator, inputs: Mapping[str, str], weights: Weights) -> None:
+        for name, weight in weights.items():
+            if not 0 <= weight < np.inf:
+                raise InvalidInput(f"the weight of {name} is {weight}; expected a finite number that is not negative")
         self.generator = generator
         self.inputs = inputs
         self.weights = weights
@@ -147,12 +150,19 @@ class _Draw:
     def pick(self, names: Sequence[str]) -> str:
         """One of some names, by their weights."""
         chances = np.array([self.weights.get(name, 1.0) for name in names], dtype=np.float64)
-        if not (np.isfinite(chances).all() and (chances >= 0).all() and chances.sum() > 0):
-            raise InvalidInput(f"weights of {', '.join(names)} must be finite, not negative and not all 0")
+        if not chances.sum() > 0:
+            raise InvalidInput(f"the weights of {', '.join(names)} are all 0; give one of them a chance")
         return names[int(self.generator.choice(len(names), p=chances / chances.sum()))]
 
     def leaf(self, of_format: bool = False) -> Node:
-        return Node(self.pick(format_inputs(self.inputs) if of_format else tuple(self.inputs)))
+        """An input, with the same chance of elements and of a number per site, however many there are of each."""
+        names = format_inputs(self.inputs) if of_format else tuple(self.inputs)
+        offered = [name for name in names if self.weights.get(name, 1.0) > 0]
+        of_elements = [name for name in offered if self.inputs[name].endswith("tensors")]
+        of_sites = [name for name in offered if name not in of_elements]
+        if of_elements and of_sites:
+            return Node(self.pick(of_elements if self.generator.random() < 0.5 else of_sites))
+        return Node(self.pick(offered or names))
 
     def wrapped(self, node: Node, low: int, high: int, operators: Sequence[str] = _UNARY) -> Node:
         """Between ``low`` and ``high`` operators around a node."""
@@ -183,14 +193,14 @@ class _Draw:
         return self.aggregated(self.wrapped(self.leaf(of_format=True), 0, 4))
 
     def tree(self) -> Node:
-        branches = [self.wrapped(self.leaf(of_format), 0, 2) for of_format in (True, False)]
+        branches = [self.wrapped(self.leaf(of_format), 0, 3) for of_format in (True, False)]
         if self.generator.random() < 0.3:
             return self.joined(*(self.aggregated(branch) for branch in branches))
         return self.aggregated(self.wrapped(self.joined(*branches), 0, 1))
 
     def graph(self) -> Node:
         nodes = [self.leaf(of_format=True), *(self.leaf() for _ in range(self.generator.integers(1, 3)))]
-        for _ in range(self.generator.integers(2, 6)):
+        for _ in range(self.generator.integers(2, 7)):
             if self.generator.random() < 0.5:
                 nodes.append(Node.of(self.pick(_UNARY), self.any_of(nodes)))
             else:

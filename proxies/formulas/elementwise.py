@@ -25,12 +25,14 @@ LARGEST_EXPONENT = 60.0
 
 def log(x: Array) -> Array:
     """Logarithm of max(x, 1e-12)."""
-    return np.log(np.maximum(x, _epsilon(x)))
+    found: Array = np.log(np.maximum(x, _epsilon(x)))
+    return found
 
 
 def log_abs(x: Array) -> Array:
     r"""Logarithm of max(\|x\|, 1e-12)."""
-    return np.log(np.maximum(np.abs(x), _epsilon(x)))
+    found: Array = np.log(np.maximum(np.abs(x), _epsilon(x)))
+    return found
 
 
 def sqrt(x: Array) -> Array:
@@ -50,22 +52,26 @@ def power_of_half(x: Array) -> Array:
 
 def relu(x: Array) -> Array:
     """max(x, 0)."""
-    return np.maximum(x, x.dtype.type(0))
+    found: Array = np.maximum(x, x.dtype.type(0))
+    return found
 
 
 def invert(x: Array) -> Array:
     """1/x where x is at least 1e-12 in size; below that it goes to 0 with x: x / max(x², 1e-24)."""
-    return x / np.maximum(np.square(x), x.dtype.type(EPSILON**2))
+    found: Array = x / np.maximum(np.square(x), x.dtype.type(EPSILON**2))
+    return found
 
 
 def complement(x: Array) -> Array:
     """1 - x."""
-    return x.dtype.type(1) - x
+    found: Array = x.dtype.type(1) - x
+    return found
 
 
 def sigmoid(x: Array) -> Array:
     """1 / (1 + exp(-x)), x clipped to [-60, 60]."""
-    return 1 / (1 + np.exp(-_clipped(x)))
+    found: Array = 1 / (1 + np.exp(-_clipped(x)))
+    return found
 
 
 def swish(x: Array) -> Array:

@@ -19,6 +19,12 @@ MAX_SIZE = 20
 
 _OF_ELEMENTS = ("normalisation", "aggregate", "cosine", "matrix_product")
 _OF_TWO = ("subtract", "divide", "minimum", "maximum", "cosine")
+_CONSTANT = {
+    "normalise": ("mean", "sum", "variance", "deviation", "frobenius"),
+    "min_max": ("min", "max"),
+    "softmax": ("mean", "sum", "l1_norm"),
+    "unit": ("frobenius",),
+}  # aggregates of what is normalised that are the same for every input, but for rounding
 
 
 def fault(formula: Formula, inputs: Mapping[str, str], max_size: int | None = None) -> str | None:
@@ -45,7 +51,11 @@ def fault(formula: Formula, inputs: Mapping[str, str], max_size: int | None = No
 
 
 def idle(formula: Formula, inputs: Mapping[str, str]) -> bool:
-    """Whether an operator of a valid formula says nothing: a norm of a number per site, a value less or by itself."""
+    """Whether an operator of a valid formula says nothing.
+
+    It does not where it normalises a number per site, takes a value less itself, or aggregates what is normalised to
+    that aggregate.
+    """
     levels = _levels(formula, inputs)
     if isinstance(levels, str):
         return True
@@ -54,6 +64,8 @@ def idle(formula: Formula, inputs: Mapping[str, str]) -> bool:
         if not node.is_input and PRIMITIVES[node.name].group in _OF_ELEMENTS and alone:
             return True
         if node.name in _OF_TWO and node.arguments[0] == node.arguments[1]:
+            return True
+        if len(node.arguments) == 1 and node.name in _CONSTANT.get(node.arguments[0].name, ()):
             return True
     return False
 

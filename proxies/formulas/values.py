@@ -153,9 +153,10 @@ class Evaluation:
 
     def _shares(self, value: Value) -> Float64:
         """Of each row and site in the mean over all (site, format) that are offered: [rows, sites]."""
-        shares = np.zeros((len(value.rows), len(self.statistics.sites)))
-        np.add.at(shares, list(value.columns), self.statistics.allowed.T)
-        return shares / shares.sum()
+        counts = np.zeros((len(value.rows), len(self.statistics.sites)))
+        np.add.at(counts, list(value.columns), self.statistics.allowed.T)
+        shares: Float64 = counts / counts.sum()
+        return shares
 
     def _input(self, name: str) -> Value:
         kind = self.names[name]
