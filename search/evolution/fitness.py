@@ -163,6 +163,6 @@ def average_ranks(levels: IntArray) -> FloatArray:
 
 def _standard(ranks: FloatArray) -> FloatArray:
     """With mean 0 and norm 1; zeros where all are tied."""
-    centred = ranks - ranks.mean()
+    centred: FloatArray = ranks - ranks.mean()
     norm = float(np.sqrt(centred @ centred))
-    return centred / norm if norm > 0 else centred
+    return centred / (norm or 1.0)

@@ -1,7 +1,7 @@
 """A population of formulas on one island, and the births on it.
 
 As EMQ (Dong et al. 2023, arXiv:2307.10554, section 4 and algorithm 1): parents come by tournament from the better
-half, offspring by crossover and mutation, and each competes with a fresh random formula (diversity prompting); the
+half, offspring by crossover and mutation, and some compete with a fresh random formula (diversity prompting); the
 better of the two enters and the worst leaves. Beyond it: no formula enters that ranks configurations as one that was
 tried before, of formulas that are equally fit to two digits the smaller wins (lexicographic parsimony, Luke and Panait
 2002), and operators are drawn by how often formulas with them survive.

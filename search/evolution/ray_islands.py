@@ -7,6 +7,7 @@ its first round on.
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -45,6 +46,7 @@ class RayIslands:
         address: str | None = None,
     ) -> None:
         self._workers = min(workers, settings.islands)
+        os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # the first error is told, the others are its like
         self._stack = ExitStack()
         self._stack.enter_context(ray_cluster(self._workers, address))
         try:

@@ -19,7 +19,8 @@ class EvolutionSettings:
         tournament: formulas of the better half that a parent is the best of.
         crossover: probability that an offspring has two parents (EMQ: 0.5).
         mutation: probability that it is mutated (EMQ: 0.5).
-        prompting: probability that it competes with a fresh random formula (diversity prompting; EMQ: always).
+        prompting: probability that it competes with a fresh random formula (diversity prompting). EMQ: always; half of
+            all formulas are random ones then, and fewer gave fitter ones for the same number tried.
         births: formulas that an island tries between two commits.
         migration: rounds of ``births`` between two migrations.
         migrants: formulas that an island sends to the next.
@@ -37,7 +38,7 @@ class EvolutionSettings:
     tournament: int = 4
     crossover: float = 0.5
     mutation: float = 0.5
-    prompting: float = 1.0
+    prompting: float = 0.2
     births: int = 16
     migration: int = 8
     migrants: int = 2
