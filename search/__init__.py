@@ -20,13 +20,19 @@ if TYPE_CHECKING:
     from .bench_build import build_bench
     from .bench_draws import bench_configurations
     from .bench_files import StoredBench, load_bench
+    from .dispatch import Limits
     from .executor import Executor, LocalExecutor, Outcome, Work
+    from .fidelity import Standing, hyperband, successive_halving
+    from .finetune_trials import FinetuneChoice, FinetuneSettings, choose_finetuning
     from .pareto import non_dominated
     from .pipeline import run
     from .progress import Progress, Silent
     from .proxy_choice import ProxyChoice
+    from .ray_cluster import ray_cluster
     from .ray_executor import RayExecutor
+    from .recipes import RecipeChoice, choose_recipe
     from .result import Choice, Point, Result
+    from .rungs import Ladder, OnSamples, Rivals
     from .stages import calibrated
     from .trust import Trust, TrustReport, trust_report
 
@@ -42,19 +48,62 @@ _LAZY = {
         "hypervolume",
         "knee",
     ),
-    "bench": ("Bench", "run_bench"),
+    "bench": (
+        "Bench",
+        "run_bench",
+    ),
     "bench_build": ("build_bench",),
     "bench_draws": ("bench_configurations",),
-    "bench_files": ("StoredBench", "load_bench"),
-    "executor": ("Executor", "LocalExecutor", "Outcome", "Work"),
+    "bench_files": (
+        "StoredBench",
+        "load_bench",
+    ),
+    "dispatch": ("Limits",),
+    "executor": (
+        "Executor",
+        "LocalExecutor",
+        "Outcome",
+        "Work",
+    ),
+    "fidelity": (
+        "Standing",
+        "hyperband",
+        "successive_halving",
+    ),
+    "finetune_trials": (
+        "FinetuneChoice",
+        "FinetuneSettings",
+        "choose_finetuning",
+    ),
     "pareto": ("non_dominated",),
     "pipeline": ("run",),
-    "progress": ("Progress", "Silent"),
+    "progress": (
+        "Progress",
+        "Silent",
+    ),
     "proxy_choice": ("ProxyChoice",),
+    "ray_cluster": ("ray_cluster",),
     "ray_executor": ("RayExecutor",),
-    "result": ("Choice", "Point", "Result"),
+    "recipes": (
+        "RecipeChoice",
+        "choose_recipe",
+    ),
+    "result": (
+        "Choice",
+        "Point",
+        "Result",
+    ),
+    "rungs": (
+        "Ladder",
+        "OnSamples",
+        "Rivals",
+    ),
     "stages": ("calibrated",),
-    "trust": ("Trust", "TrustReport", "trust_report"),
+    "trust": (
+        "Trust",
+        "TrustReport",
+        "trust_report",
+    ),
 }
 _FILE = {name: file for file, names in _LAZY.items() for name in names}
 
@@ -63,14 +112,22 @@ __all__ = [
     "Bench",
     "Choice",
     "Executor",
+    "FinetuneChoice",
+    "FinetuneSettings",
+    "Ladder",
+    "Limits",
     "LocalExecutor",
+    "OnSamples",
     "Outcome",
     "Point",
     "Progress",
     "ProxyChoice",
     "RayExecutor",
+    "RecipeChoice",
     "Result",
+    "Rivals",
     "Silent",
+    "Standing",
     "StoredBench",
     "Trust",
     "TrustReport",
@@ -80,15 +137,20 @@ __all__ = [
     "build_bench",
     "calibrated",
     "cheapest",
+    "choose_finetuning",
+    "choose_recipe",
     "diverse",
     "exact_front",
     "hull_front",
+    "hyperband",
     "hypervolume",
     "knee",
     "load_bench",
     "non_dominated",
+    "ray_cluster",
     "run",
     "run_bench",
+    "successive_halving",
     "trust_report",
 ]
 

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -27,6 +26,8 @@ from ..space import Configuration
 from .dispatch import Dispatch
 from .executor import EvaluatorRecipe, attempt
 from .work import Outcome, Rounds, Work
+
+_STDERR = 2  # the file descriptor, whatever stands in for sys.stderr
 
 
 class ShardWorker(Trainable):  # type: ignore[misc]
@@ -66,7 +67,7 @@ class ShardWorker(Trainable):  # type: ignore[misc]
             if self._evaluator is None:
                 self._evaluator = self._built()
             started = time.perf_counter()
-            faulthandler.dump_traceback_later(shard["limit"], exit=True, file=sys.__stderr__)
+            faulthandler.dump_traceback_later(shard["limit"], exit=True, file=_STDERR)
             try:
                 outcomes = list(attempt(self._evaluator, decode(shard["works"]), worker=f"pid {os.getpid()}"))
             finally:
