@@ -56,19 +56,20 @@ class CrossFit:
         return values
 
 
-def cross_fit(fit: TableFit, folds: int = FOLDS) -> CrossFit:
+def cross_fit(fit: TableFit, folds: int = FOLDS, seed: int = 0) -> CrossFit:
     """Fit again without each fold; pairs are chosen anew.
 
     Args:
         fit: to all points, at least 2; its scales are kept.
-        folds: how many; every so manyth point is left out together.
+        folds: how many.
+        seed: of the division into folds.
 
     Returns:
         The fits and what they predict.
     """
     genes, latent, prior = fit.features.genes, fit.latent, fit.model.prior
     count = min(folds, len(latent))
-    fold = np.arange(len(latent)) % count
+    fold = np.random.default_rng([seed, len(latent)]).permutation(len(latent)) % count
     predicted, deviation = np.empty(len(latent)), np.empty(len(latent))
     alone = fit.model.with_pairs(np.zeros((0, 2), dtype=np.int64))
     fits = []

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
-from .table import TableFit, difference_variance, entry_covariances, increments, linear_values, prior_draw
+from .scales import KINDS, SLOPE, VAGUE, WEIGHT, increments, linear_values
+from .table import TableFit
 
 FloatArray = NDArray[np.float64]
 _SURE = 2.0  # standard deviations
@@ -83,3 +84,33 @@ def _violated(log_table: FloatArray, allowed: NDArray[np.bool_], runs: tuple[tup
                 return True
             best = np.where(offered, np.minimum(best, log_table[:, column]), best)
     return False
+
+
+def prior_draw(fit: TableFit, generator: np.random.Generator) -> dict[str, FloatArray]:
+    """Deviations of all parameters from their prior means, drawn from the prior."""
+    model, scales = fit.model, fit.scales
+    sizes = {"weights": WEIGHT**0.5, "correlations": scales.pair} | {kind: scales.of(kind) for kind in KINDS}
+    drawn = {name: size * generator.standard_normal(getattr(model, name).shape) for name, size in sizes.items()}
+    drawn["intercept"] = np.asarray(VAGUE**0.5 * generator.standard_normal())
+    drawn["slope"] = np.asarray(SLOPE**0.5 * generator.standard_normal())
+    if not fit.corrected:
+        drawn |= {name: np.zeros_like(drawn[name]) for name in (*KINDS, "correlations")}
+    return drawn
+
+
+def entry_covariances(fit: TableFit) -> FloatArray:
+    """Prior covariance of every log entry of the table with the latent values of the points: [groups, formats, n]."""
+    features, scales, logs = fit.features, fit.scales, fit.model.prior.logs
+    found = WEIGHT * np.einsum("pgf,np->gfn", logs, features.weights)
+    if fit.corrected:
+        found = found + scales.site**2 * features.shares.T[:, None, :] + scales.format**2 * features.by_format.T
+        found = found + scales.entry**2 * features.entries().transpose(1, 2, 0)
+    scaled: FloatArray = fit.model.slope * found
+    return scaled
+
+
+def difference_variance(fit: TableFit, group: int, one: int, other: int) -> float:
+    """Prior variance of the difference of two log entries of a group."""
+    logs = fit.model.prior.logs[:, group]
+    found = WEIGHT * float(((logs[:, one] - logs[:, other]) ** 2).sum())
+    return found + (2 * (fit.scales.format**2 + fit.scales.entry**2) if fit.corrected else 0.0)

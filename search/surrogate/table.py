@@ -21,53 +21,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .additive import Additive, Features
-from .gaussian import Gaussian, log_evidence
+from .gaussian import Gaussian
 from .prior import Prior
+from .scales import (
+    KINDS,
+    SLOPE,
+    VAGUE,
+    WEIGHT,
+    Scales,
+    increments,
+    most_evident,
+    prior_covariance,
+    prior_variance,
+)
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-KINDS = ("site", "format", "entry")
-_VAGUE = 100.0  # prior variance of the intercept
-_SLOPE = 0.5  # prior variance of the slope
-_WEIGHT = 0.1  # prior variance of the weight of a proxy
 FREEDOM = 4.0  # of the Student t
 _STEPS = 12  # Gauss-Newton, at most
 _SEARCHED = (0, 1, 3)  # steps at which the scales are searched
 _ENOUGH = 0.05  # gain in log posterior density below which another step is not worth it
 _LEAST_SLOPE = 0.1
-# medians of the log-normal hyperpriors
-_USUAL = {"site": 0.5, "format": 0.3, "entry": 0.3, "pair": 0.2, "local": 0.15, "noise": 0.07}
-
-
-@dataclass(frozen=True)
-class Scales:
-    """Standard deviations.
-
-    Attributes:
-        site: of the factor of a group, in logs.
-        format: of that of a format.
-        entry: of that of an entry.
-        pair: of a correlation.
-        local: of what the table does not explain and neighbours have in common, in latent units.
-        noise: of what the table does not explain otherwise, in latent units.
-    """
-
-    site: float = _USUAL["site"]
-    format: float = _USUAL["format"]
-    entry: float = _USUAL["entry"]
-    pair: float = _USUAL["pair"]
-    local: float = _USUAL["local"]
-    noise: float = _USUAL["noise"]
-
-    def of(self, kind: str) -> float:
-        """By name."""
-        value: float = getattr(self, kind)
-        return value
-
-    def log_prior(self) -> float:
-        """Log density of the hyperpriors up to a constant: log-normal, each within a factor e of its usual value."""
-        return -0.5 * float(sum(np.log(self.of(kind) / usual) ** 2 for kind, usual in _USUAL.items()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,32 +88,6 @@ class TableFit:
         return self.gaussian.variance(self.covariance(features, self.features), prior)
 
 
-def prior_covariance(one: Features, other: Features, scales: Scales, slope: float, corrected: bool) -> FloatArray:
-    """Prior covariance of the latent values of two sets of configurations: [n, m]."""
-    total = _VAGUE + _SLOPE * np.outer(one.logs, other.logs)
-    total += slope**2 * _WEIGHT * one.weights @ other.weights.T
-    total += scales.local**2 * one.similarity(other)
-    if corrected:
-        parts = one.covariances(other)
-        total += slope**2 * sum(scales.of(kind) ** 2 * parts[kind] for kind in KINDS)
-        total += (slope * scales.pair) ** 2 * one.pairs @ other.pairs.T
-    found: FloatArray = total
-    return found
-
-
-def prior_variance(features: Features, scales: Scales, slope: float, corrected: bool) -> FloatArray:
-    """The diagonal of :func:`prior_covariance` of a set with itself: [n]."""
-    total = _VAGUE + _SLOPE * features.logs**2 + slope**2 * _WEIGHT * (features.weights**2).sum(axis=1)
-    total += scales.local**2
-    if corrected:
-        squares = (features.shares**2).sum(axis=1)
-        total += slope**2 * (scales.site**2 + scales.entry**2) * squares
-        total += slope**2 * scales.format**2 * (features.by_format**2).sum(axis=1)
-        total += (slope * scales.pair) ** 2 * (features.pairs**2).sum(axis=1)
-    found: FloatArray = total
-    return found
-
-
 def fit_table(
     prior: Prior,
     genes: IntArray,
@@ -172,7 +121,7 @@ def fit_table(
         features = Features.of(model, genes)
         target, mean = _linearised(model, features, latent)
         if step in searched:
-            scales = _most_evident(features, target - mean, weights, scales, model.slope, corrected)
+            scales = most_evident(features, target - mean, weights, scales, model.slope, corrected)
         covariance = prior_covariance(features, features, scales, model.slope, corrected)
         noise = scales.noise**2 / weights
         found = Gaussian.fit(covariance, noise, target - mean)
@@ -205,8 +154,8 @@ class _Objective:
         first, scales = Additive.at(model.prior), self.scales
         residual = self.latent - model.predict(self.genes)
         misfit = float(residual @ self.precision @ residual)
-        misfit += (model.intercept - first.intercept) ** 2 / _VAGUE + (model.slope - 1) ** 2 / _SLOPE
-        misfit += float(((model.weights - first.weights) ** 2).sum()) / _WEIGHT
+        misfit += (model.intercept - first.intercept) ** 2 / VAGUE + (model.slope - 1) ** 2 / SLOPE
+        misfit += float(((model.weights - first.weights) ** 2).sum()) / WEIGHT
         for kind in KINDS:
             misfit += float((getattr(model, kind) ** 2).sum()) / scales.of(kind) ** 2
         return 0.5 * (misfit + float((model.correlations**2).sum()) / scales.pair**2)
@@ -224,7 +173,7 @@ class _Objective:
         """With the best intercept."""
         left = self.precision.sum(axis=0) @ (self.latent - model.slope * model.log_sum(self.genes))
         first = Additive.at(model.prior).intercept
-        return replace(model, intercept=float((left + first / _VAGUE) / (self.precision.sum() + 1 / _VAGUE)))
+        return replace(model, intercept=float((left + first / VAGUE) / (self.precision.sum() + 1 / VAGUE)))
 
 
 _FITTED = ("intercept", "slope", "weights", "site", "format", "entry", "correlations")
@@ -245,84 +194,6 @@ def _linearised(model: Additive, features: Features, latent: FloatArray) -> tupl
     corrections = model.corrections[np.arange(features.genes.shape[1]), features.genes]
     moved = moved + (features.shares * corrections).sum(axis=1) + features.pairs @ model.correlations
     return latent + model.slope * moved, first.intercept + features.logs
-
-
-def _most_evident(
-    features: Features, residual: FloatArray, weights: FloatArray, start: Scales, slope: float, corrected: bool
-) -> Scales:
-    """Scales that maximise evidence times hyperprior: coordinate search in factors of 3, then of 1.6."""
-    parts = {"local": features.similarity(features) / slope**2}
-    if corrected:
-        parts |= features.covariances(features)
-    if corrected and features.pairs.shape[1]:
-        parts["pair"] = features.pairs @ features.pairs.T
-    total = prior_covariance(features, features, start, slope, corrected)
-    best = start
-    reached = log_evidence(total, start.noise**2 / weights, residual) + start.log_prior()
-    for factor in (3.0, 1.6):
-        for kind in ("noise", *parts):
-            for change in (factor, 1 / factor):
-                tried = replace(best, **{kind: best.of(kind) * change})
-                added = slope**2 * (tried.of(kind) ** 2 - best.of(kind) ** 2)
-                changed = total + added * parts[kind] if kind in parts else total
-                found = log_evidence(changed, tried.noise**2 / weights, residual) + tried.log_prior()
-                if found > reached:
-                    best, reached, total = tried, found, changed
-                    break
-    return best
-
-
-def increments(features: Features, alpha: FloatArray, slope: float, scales: Scales) -> dict[str, FloatArray]:
-    """Prior covariance of every parameter with the points, times alpha: [n] -> what is added to its prior mean."""
-    pulled = alpha * slope
-    return {
-        "intercept": np.asarray(_VAGUE * alpha.sum()),
-        "slope": np.asarray(_SLOPE * (features.logs @ alpha)),
-        "weights": _WEIGHT * features.weights.T @ pulled,
-        "site": scales.site**2 * features.shares.T @ pulled,
-        "format": scales.format**2 * features.by_format.T @ pulled,
-        "entry": scales.entry**2 * np.stack([pulled @ part for part in features.split()], axis=1),
-        "correlations": scales.pair**2 * features.pairs.T @ pulled,
-    }
-
-
-def prior_draw(fit: TableFit, generator: np.random.Generator) -> dict[str, FloatArray]:
-    """Deviations of all parameters from their prior means, drawn from the prior."""
-    model, scales = fit.model, fit.scales
-    sizes = {"weights": _WEIGHT**0.5, "correlations": scales.pair} | {kind: scales.of(kind) for kind in KINDS}
-    drawn = {name: size * generator.standard_normal(getattr(model, name).shape) for name, size in sizes.items()}
-    drawn["intercept"] = np.asarray(_VAGUE**0.5 * generator.standard_normal())
-    drawn["slope"] = np.asarray(_SLOPE**0.5 * generator.standard_normal())
-    if not fit.corrected:
-        drawn |= {name: np.zeros_like(drawn[name]) for name in (*KINDS, "correlations")}
-    return drawn
-
-
-def linear_values(features: Features, deviations: dict[str, FloatArray], slope: float) -> FloatArray:
-    """Latent values of the linear model for deviations of the parameters from their prior means: [n]."""
-    corrections = deviations["site"][:, None] + deviations["format"] + deviations["entry"]
-    effect = features.weights @ deviations["weights"] + features.pairs @ deviations["correlations"]
-    effect = effect + (features.shares * corrections[np.arange(features.genes.shape[1]), features.genes]).sum(axis=1)
-    values: FloatArray = deviations["intercept"] + deviations["slope"] * features.logs + slope * effect
-    return values
-
-
-def entry_covariances(fit: TableFit) -> FloatArray:
-    """Prior covariance of every log entry of the table with the latent values of the points: [groups, formats, n]."""
-    features, scales, logs = fit.features, fit.scales, fit.model.prior.logs
-    found = _WEIGHT * np.einsum("pgf,np->gfn", logs, features.weights)
-    if fit.corrected:
-        found = found + scales.site**2 * features.shares.T[:, None, :] + scales.format**2 * features.by_format.T
-        found = found + scales.entry**2 * features.entries().transpose(1, 2, 0)
-    scaled: FloatArray = fit.model.slope * found
-    return scaled
-
-
-def difference_variance(fit: TableFit, group: int, one: int, other: int) -> float:
-    """Prior variance of the difference of two log entries of a group."""
-    logs = fit.model.prior.logs[:, group]
-    found = _WEIGHT * float(((logs[:, one] - logs[:, other]) ** 2).sum())
-    return found + (2 * (fit.scales.format**2 + fit.scales.entry**2) if fit.corrected else 0.0)
 
 
 def _updated(model: Additive, features: Features, found: Gaussian, scales: Scales, corrected: bool) -> Additive:

@@ -5,17 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from bitfront.search.surrogate.additive import Additive, Features
-from bitfront.search.surrogate.posterior import drawn_log_table, monotone_log_table
+from bitfront.search.surrogate.posterior import drawn_log_table, entry_covariances, monotone_log_table
 from bitfront.search.surrogate.prior import Prior
-from bitfront.search.surrogate.table import (
-    Scales,
-    _Objective,
-    entry_covariances,
-    fit_table,
-    increments,
-    linear_values,
-    unexplained_precision,
-)
+from bitfront.search.surrogate.scales import Scales, increments, linear_values
+from bitfront.search.surrogate.table import _Objective, fit_table, unexplained_precision
 
 NAMES = ("intercept", "slope", "weights", "site", "format", "entry", "correlations")
 
