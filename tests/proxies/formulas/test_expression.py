@@ -6,7 +6,7 @@ import pytest
 from bitfront.errors import InvalidInput
 from bitfront.proxies.formulas import Formula, Node, expression
 from bitfront.proxies.formulas.primitives import COMMUTATIVE, PRIMITIVES
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 INPUTS = ("weight", "gradient", "error", "bits", "x1")
@@ -113,6 +113,19 @@ def test_canonical_text(text, canonical):
 def test_errors_name_the_position_and_the_nearest_name(text, told):
     with pytest.raises(InvalidInput, match=told):
         Formula.parse(text, INPUTS)
+
+
+tokens = st.sampled_from([*"+-*/@(),;=§ 1", *INPUTS, "mean", "cosine", "square", "a"])
+
+
+@settings(max_examples=300)
+@given(st.text(max_size=40) | st.lists(tokens, max_size=25).map(" ".join))
+def test_any_text_is_a_formula_or_refused(text):
+    try:
+        formula, told = Formula.parse(text), ""
+    except InvalidInput as cause:
+        formula, told = None, str(cause)
+    assert "character" in told or Formula.parse(str(formula)) == formula
 
 
 def test_without_a_list_any_input_is_taken():
