@@ -130,7 +130,7 @@ class StoredBench:
         if target.exists() and not target.is_dir():
             raise InvalidInput(f"{target} is a file; give a folder for the bench")
         chosen = {
-            f"{_SITE}{site}": pd.Categorical.from_codes(self.choices[:, column], list(self.formats))
+            f"{_SITE}{site}": pd.Categorical.from_codes(self.choices[:, column], pd.Index(self.formats))
             for column, site in enumerate(self.sites)
         }
         whole = pd.concat([self.frame.reset_index(drop=True), pd.DataFrame(chosen)], axis=1)
@@ -188,7 +188,7 @@ def load_bench(folder: str | Path) -> StoredBench:
     whole = pd.read_parquet(path / FRAME)
     column = {name: index for index, name in enumerate(statistics.formats)}
     sites = [whole[f"{_SITE}{site}"].astype(str).map(column) for site in statistics.sites]
-    choices = np.stack([each.to_numpy(dtype=np.int64) for each in sites], axis=1)
+    choices: NDArray[np.int64] = np.array(sites, dtype=np.int64).T
     frame = whole[[name for name in whole.columns if not name.startswith(_SITE)]]
     found = StoredBench(name, metric, choices, frame, statistics, float_quality, details)
     if len(found) != points or [each.digest for each in found.configurations] != list(frame["digest"]):

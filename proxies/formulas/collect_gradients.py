@@ -25,9 +25,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...evaluators.reconstruction.patches import CONVOLUTIONS, TRANSPOSED
+from ...evaluators.reconstruction.patches import Convolution, Transposed
 from ..gradient_errors import check_reached
-from ..likelihood import Score, check_softmax, objective_has_labels, score
+from ..likelihood import Score, Source, check_softmax, objective_has_labels, score
 from ..recording import Pass, Recorder, single_samples
 from .collect_context import NAME, Context, joined
 
@@ -43,7 +43,7 @@ def collect_gradients(context: Context, wanted: frozenset[str]) -> dict[str, np.
         InvalidInput: the task has a loss of its own that is not the cross-entropy of the outputs.
     """
     task, space = context.task, context.space
-    source = "data" if objective_has_labels(task) else "model"
+    source: Source = "data" if objective_has_labels(task) else "model"
     modules = [module for site in space.sites for module in site.modules] if "output_gradient" in wanted else []
     recorder = Recorder(task.model, space, modules, outputs=True)
     generator = torch.Generator().manual_seed(context.seed)
@@ -114,7 +114,9 @@ class _Sums:
 
     def means(self, samples: int) -> dict[str, np.ndarray]:
         """The statistics."""
-        found = {name: (values / samples).astype(np.float32) for name, values in self.tensors.items()}
+        found: dict[str, np.ndarray] = {
+            name: (values / samples).astype(np.float32) for name, values in self.tensors.items()
+        }
         found["fisher_trace"] = self.traces / samples
         if "output_gradient" in self.wanted:
             parts = [
@@ -138,8 +140,9 @@ class _OutputSquares:
 
     def add(self, module: nn.Module, gradient: Tensor, root: float) -> None:
         """Add one call of a module in a sample."""
-        convolves = isinstance(module, (*CONVOLUTIONS, *TRANSPOSED))
-        axis = -1 - len(module.kernel_size) if convolves else -1  # of the channels
+        axis = -1  # of the channels
+        if isinstance(module, Convolution | Transposed):
+            axis -= len(module.kernel_size)
         squares = (gradient.double() * root).square().movedim(axis, -1).flatten(0, -2).sum(0).cpu()
         self.positions += gradient.numel() / gradient.shape[axis]
         if isinstance(module, nn.Embedding):
