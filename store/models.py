@@ -40,7 +40,7 @@ class Candidate(Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     configuration: Mapped[str] = mapped_column(String(16), primary_key=True)
     formats: Mapped[dict[str, str]] = mapped_column(JSON)
-    origin: Mapped[str] = mapped_column(String(40))
+    origin: Mapped[str] = mapped_column(Text)
     predicted: Mapped[float | None] = mapped_column(Float)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now)
 
@@ -73,7 +73,7 @@ class Score(Base):
     __tablename__ = "scores"
 
     key: Mapped[str] = mapped_column(String(80), primary_key=True)
-    proxy: Mapped[str] = mapped_column(String(80))
+    proxy: Mapped[str] = mapped_column(Text)
     payload: Mapped[bytes] = mapped_column(LargeBinary)
     seconds: Mapped[float] = mapped_column(Float)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now)

@@ -123,6 +123,23 @@ def test_scores_and_kernels_round_trip(url):
     assert Store(url).kernels("cpu") == [{"digest": "d1", "device": "cpu", "median_ms": 2.0}]
 
 
+def test_scored_formulas_are_completed_and_complete_ones_stay(url):
+    """The cases are in ``test_scored_formulas.py``; here on every database."""
+    store = Store(url)
+    row = {"digest": "d", "expression": "x", "size": 1, "signature": "s", "details": {}, "reason": "", "seconds": 0.5}
+    store.save_formulas("ctx", [{**row, "fitness": None}, {**row, "digest": "e", "fitness": 0.5}])
+    store.save_formulas("ctx", [{**row, "fitness": 0.25}, {**row, "digest": "e", "fitness": None}])
+    assert [found["fitness"] for found in Store(url).formulas("ctx")] == [0.25, 0.5]
+
+
+def test_a_formula_may_be_the_name_of_a_proxy(url):
+    store, name = Store(url), f"formula:{'+'.join(['mean(error)'] * 20)}"
+    job = store.open_job("demo", {}, "out")
+    store.add_candidates(job, [(CONFIGURATION, f"exact_front:{name}:size_mb", 0.5)])
+    store.save_score("key", name, {"values": np.zeros(1)}, 0.0)
+    assert Store(url).candidates(job)[0].origin == f"exact_front:{name}:size_mb"
+
+
 def test_migrations_make_exactly_the_models(url):
     engine = open_engine(url)
     found = inspect(engine)

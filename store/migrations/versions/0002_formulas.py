@@ -1,4 +1,4 @@
-"""Scored formulas."""
+"""Scored formulas; names of proxies and origins of any length, because a formula may be a name."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -7,6 +7,8 @@ revision = "0002"
 down_revision = "0001"
 branch_labels = None
 depends_on = None
+
+_WIDENED = (("candidates", "origin", 40), ("scores", "proxy", 80))
 
 
 def upgrade() -> None:
@@ -25,7 +27,11 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
     )
 
+    if op.get_bind().dialect.name != "sqlite":  # which knows no length, and would copy the tables
+        for table, column, length in _WIDENED:
+            op.alter_column(table, column, type_=sa.Text(), existing_type=sa.String(length), existing_nullable=False)
+
 
 def downgrade() -> None:
-    """Drop the table."""
+    """Drop the table; the columns stay wide, so that no name is cut."""
     op.drop_table("formulas")
