@@ -1,11 +1,10 @@
 """Real Ray workers that are killed, get stuck, raise; and the same results on every executor."""
 
 import ctypes
+import json
 import os
 import signal
-import time
 from dataclasses import asdict
-from itertools import pairwise
 
 import bitfront as bf
 import pytest
@@ -16,7 +15,7 @@ from bitfront.search.dispatch import Dispatch, Limits
 from bitfront.search.executor import EvaluatorRecipe, LocalExecutor, attempt
 from bitfront.search.ray_cluster import ray_cluster
 from bitfront.search.ray_executor import RayExecutor
-from bitfront.search.ray_shards import decode, encode
+from bitfront.search.ray_shards import Feed, _last_line, decode, encode
 from bitfront.search.work import Work
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -132,15 +131,28 @@ def answered(recipe):
     return works, drive(LocalExecutor(1), recipe, works)[0]
 
 
-def test_ray_gives_what_one_after_the_other_gives(cluster, recipe, answered):
+def test_ray_gives_what_one_after_the_other_gives(cluster, recipe, answered, monkeypatch):
+    """And hands out no more shards than there are workers: what was not started waits here, where nothing is lost."""
     works, expected = answered
+    in_hand, take = [], Dispatch.take
+
+    def watched(dispatch):
+        shard = take(dispatch)
+        in_hand.append(len(dispatch._in_hand))
+        return shard
+
+    monkeypatch.setattr(Dispatch, "take", watched)
     assert any(outcome.lost for outcome in expected)
     assert {outcome.measurement.split for outcome in expected} >= {"validation", "validation[:8]", "holdout"}
-    found, commits = drive(RayExecutor(2, limits=Limits(longest=1.0)), recipe, works, rounds=2)
+    executor = RayExecutor(2, limits=Limits(longest=1.0))
+    found, commits = drive(executor, recipe, works, rounds=2)
     assert numbers(found) == numbers(expected)
     assert [outcome.work for outcome in found] == works
     assert len(commits) == 2 * len(works)
     assert all(outcome.worker.startswith("pid ") for outcome in commits)
+    assert max(in_hand) == 2
+    assert executor.report["evaluations"] == 2 * len(works)
+    assert 0 < executor.report["busy_seconds"] < 2 * executor.report["wall_seconds"]
 
 
 class Simulated:
@@ -179,19 +191,24 @@ def test_results_depend_on_no_number_of_workers_no_shard_size_and_no_death(recip
     assert numbers(drive(LocalExecutor(size), recipe, works)[0]) == numbers(expected)
 
 
-def test_a_candidate_that_kills_is_found_and_a_worker_that_dies_once_costs_only_time(cluster, recipe, tmp_path, capfd):
-    """One kills its workers always, one only once; the others are measured, and nothing is printed."""
+def test_harm_is_contained(cluster, recipe, tmp_path, capfd):
+    """One candidate kills its workers always; one is stuck, one raises, each only once. Nothing is printed."""
     chosen = configurations(recipe.space, 6)
-    once = trapped(recipe, chosen[5], "kill", str(tmp_path / "sprung"))
-    always = trapped(recipe, chosen[2], "kill")
-    both = EvaluatorRecipe(task_of(_Both(once.task.quality, always.task.quality)), recipe.space, recipe.calibration)
-    executor = RayExecutor(2, shard_size=2)
-    found, commits = drive(executor, both, [Work(each) for each in chosen])
-    assert (tmp_path / "sprung").exists()
+    traps = [
+        trapped(recipe, chosen[2], "kill"),
+        trapped(recipe, chosen[4], "stuck", str(tmp_path / "stuck")),
+        trapped(recipe, chosen[5], "raise", str(tmp_path / "raised")),
+    ]
+    harmful = EvaluatorRecipe(task_of(_All(traps)), recipe.space, recipe.calibration)
+    executor = RayExecutor(1, limits=Limits(size=2, least=2.0, unknown=2.0))
+    found, commits = drive(executor, harmful, [Work(each) for each in chosen])
+    assert (tmp_path / "stuck").exists()
+    assert (tmp_path / "raised").exists()
     assert [index for index, outcome in enumerate(found) if outcome.measurement is None] == [2]
     assert "given up after the deaths of 2 workers" in found[2].failure
     assert "\n" not in found[2].failure
     assert executor.report["quarantined"] == 1
+    assert executor.report["deaths"] >= 4
     assert len(commits) == 6
     assert capfd.readouterr().out == ""
     plain = EvaluatorRecipe(task_of(Trap(None, "")), recipe.space, recipe.calibration)
@@ -199,60 +216,60 @@ def test_a_candidate_that_kills_is_found_and_a_worker_that_dies_once_costs_only_
     assert numbers([outcome for outcome in found if outcome.measurement]) == numbers(expected)
 
 
-class _Both:
-    __name__ = "both"
+class _All:
+    __name__ = "all"
 
-    def __init__(self, first, second):
-        self.first, self.second = first, second
+    def __init__(self, recipes):
+        self.traps = [each.task.quality for each in recipes]
 
     def __call__(self, outputs, targets):
-        self.first(outputs, targets)
-        return self.second(outputs, targets)
+        values = [trap(outputs, targets) for trap in self.traps]
+        return values[-1]
 
 
-@pytest.mark.parametrize("kind", ["raise", "stuck"])
-def test_a_candidate_that_raises_or_never_ends_is_given_up(cluster, recipe, kind):
-    chosen = configurations(recipe.space, 3)
-    executor = RayExecutor(1, limits=Limits(size=1, least=1.5, unknown=1.5))
-    found, _ = drive(executor, trapped(recipe, chosen[1], kind), [Work(each) for each in chosen])
-    assert [index for index, outcome in enumerate(found) if outcome.measurement is None] == [1]
-    assert {"raise": "no memory for this one", "stuck": "no answer within 1.5"}[kind] in found[1].failure
+def feed_of(recipe, search, commit):
+    rounds = search()
+    return Feed(rounds, next(rounds), Dispatch(1, recipe.order, recipe.samples, commit))
 
 
-def test_what_the_search_or_the_store_raises_comes_out_as_it_is(cluster, recipe):
+def reply(shard, recipe):
+    found = [asdict(recipe.build().evaluate(work.configuration)) for work in decode(shard["works"])]
+    answer = json.dumps([{"measurement": each, "failure": "", "worker": "pid 1"} for each in found])
+    return {"key": shard["key"], "answer": answer, "busy": 0.5}
+
+
+def test_what_the_search_or_the_store_raises_ends_the_feed_with_it(recipe):
+    chosen = configurations(recipe.space, 1)
+
     def search():
-        yield [Work(each) for each in configurations(recipe.space, 2)]
+        yield [Work(each) for each in chosen]
         raise InvalidInput("enough")
 
-    with pytest.raises(InvalidInput, match=r"^enough$"):
-        RayExecutor(1).drive(search(), recipe, lambda outcome: None)
+    feed = feed_of(recipe, search, lambda outcome: None)
+    feed.answer(reply(feed.next_shard(), recipe))
+    assert feed.next_shard() is None
+    assert feed.finished
+    assert str(feed.crash) == "enough"
 
     def refuse(outcome):
         raise BitfrontError("the disk is full")
 
-    with pytest.raises(BitfrontError, match=r"^the disk is full$"):
-        RayExecutor(1).drive(search(), recipe, refuse)
+    feed = feed_of(recipe, search, refuse)
+    shard = feed.next_shard()
+    feed.answer(reply(shard, recipe))
+    assert feed.finished
+    assert str(feed.crash) == "the disk is full"
+    feed.died(shard["key"], "too late")
+    assert feed.next_shard() is None
+    feed = feed_of(recipe, search, lambda outcome: None)
+    feed.answer({"key": feed.next_shard()["key"], "refused": ["InvalidInput", "one value per sample"]})
+    assert isinstance(feed.crash, InvalidInput)
 
 
-def test_no_more_is_handed_out_than_there_are_workers(cluster, recipe):
-    """Back-pressure: with one worker and one candidate a shard, each outcome is committed before the next begins."""
-    chosen = configurations(recipe.space, 4)
-    stamped = EvaluatorRecipe(task_of(_stamp), recipe.space, recipe.calibration)
-    arrivals = []
-
-    def search():
-        yield [Work(each, batches=1) for each in chosen]
-
-    def commit(outcome):
-        arrivals.append((outcome.measurement.values[0], time.time()))
-
-    RayExecutor(1, shard_size=1).drive(search(), stamped, commit)
-    for (_, committed), (started, _) in pairwise(arrivals):
-        assert started > committed
-
-
-def _stamp(outputs, targets):
-    return torch.full((len(outputs),), time.time(), dtype=torch.float64)
+def test_the_last_line_of_an_error_is_told(tmp_path):
+    (tmp_path / "error.txt").write_text("Traceback\n  File\nRuntimeError: no memory for this one\n\n")
+    assert _last_line(str(tmp_path / "error.txt")) == "RuntimeError: no memory for this one"
+    assert _last_line(str(tmp_path / "none.txt")) == _last_line(None) == "its worker died"
 
 
 @settings(max_examples=30, deadline=None)
