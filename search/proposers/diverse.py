@@ -32,6 +32,7 @@ class _Solutions:
     """What was found at one level: the program with the cuts so far."""
 
     program: Program
+    count: int = 0
     spent: bool = False
 
 
@@ -42,15 +43,17 @@ class Diverse(TableProposer):
         problem: the problem; its first proxy is the table until ``use`` gives another one.
         seed: not used; nothing is random here.
         distance: groups in which two solutions differ at least; default a tenth of them, at least 1.
+        most: solutions of one table at one level; every one makes the next harder to find.
     """
 
     name = "diverse"
 
-    def __init__(self, problem: Problem, seed: int = 0, distance: int | None = None) -> None:
+    def __init__(self, problem: Problem, seed: int = 0, distance: int | None = None, most: int = 16) -> None:
         super().__init__(problem, seed)
         if distance is not None and not 1 <= distance <= len(self.groups):
             raise InvalidInput(f"distance={distance}; expected 1 to {len(self.groups)}, the number of tie groups")
         self.distance = distance or max(1, round(len(self.groups) / 10))
+        self.most = most
         self.levels = Levels(problem)
         self._found: dict[tuple[float, ...], _Solutions] = {}
 
@@ -93,10 +96,12 @@ class Diverse(TableProposer):
     def _next(self, solutions: _Solutions) -> IntArray | None:
         """The best that is left; it is cut off with its surroundings."""
         program = solutions.program
-        picked = None if solutions.spent else solve(program, gap=_GAP).picked
+        done = solutions.spent or solutions.count == self.most
+        picked = None if done else solve(program, gap=_GAP).picked
         if picked is None:
             solutions.spent = True
             return None
+        solutions.count += 1
         same = np.zeros(program.loss.shape)
         same[np.arange(len(picked)), picked] = 1.0
         solutions.program = program.with_row(same, len(picked) - float(self.distance), "distance")

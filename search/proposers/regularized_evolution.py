@@ -39,7 +39,7 @@ class RegularizedEvolution(BaseProposer):
 
     name = "regularized_evolution"
 
-    def __init__(self, problem: Problem, seed: int = 0, population: int = 16, sample: int = 6) -> None:
+    def __init__(self, problem: Problem, seed: int = 0, population: int = 10, sample: int = 4) -> None:
         super().__init__(problem, seed)
         if not 1 <= sample <= population:
             raise InvalidInput(f"sample={sample} of population={population}; expected 1 <= sample <= population")

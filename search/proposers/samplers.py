@@ -118,13 +118,18 @@ class OptunaProposer(BaseProposer):
     def _run(self, genes: IntArray) -> None:
         """Put a configuration of our own into the study as a running trial."""
         if self.generational:
-            self._study.enqueue_trial(self._params(genes))
-            self._watch(self._study.ask(self._genes))
+            self._watch(self._enqueued(genes))
         else:
             from optuna.trial import TrialState
 
             self._study.add_trial(self._trial(genes, state=TrialState.RUNNING))
             self._pending[self.groups.expand(genes).tobytes()] = len(self._study.get_trials(deepcopy=False)) - 1
+
+    def _enqueued(self, genes: IntArray) -> Trial:
+        self._study.enqueue_trial(self._params(genes))
+        trial = self._study.ask(self._genes)
+        _ = trial.relative_params  # sampled lazily, and sampling is what gives a trial its generation
+        return trial
 
     def _watch(self, trial: Trial) -> None:
         genes = self._of(trial.params)
@@ -140,8 +145,7 @@ class OptunaProposer(BaseProposer):
     def _add(self, each: Evaluated) -> None:
         genes = self.groups.contract(each.choice)
         if self.generational:
-            self._study.enqueue_trial(self._params(genes))
-            trial = self._study.ask(self._genes)
+            trial = self._enqueued(genes)
             self._watch(trial)
             self._pending.pop(each.choice.tobytes())
             self._study.tell(trial, self._values(each))
