@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-_FLOOR = 0.01  # of the median of a column: what a score that is not positive counts as
+_FLOOR = 0.01  # of the median of a column: what a score that is not positive, or NaN, counts as
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,8 @@ def _lifted(table: FloatArray, allowed: NDArray[np.bool_]) -> FloatArray:
         offered = allowed[:, column]
         known = lifted[offered & (lifted[:, column] > 0), column]
         floor = _FLOOR * float(np.median(known)) if len(known) else 0.01 * least
-        lifted[offered, column] = np.maximum(lifted[offered, column], floor)
+        above = lifted[:, column] > floor  # not so for NaN
+        lifted[offered & ~above, column] = floor
     return lifted
 
 

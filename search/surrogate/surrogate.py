@@ -125,9 +125,11 @@ class Surrogate:
         if len(genes) < _FEW:
             return "prior", {}, simple, None
         fits: dict[Kind, TableFit] = {"map": simple, "table": fit_table(self._prior, genes, simple.latent)}
-        if len(genes) >= _PAIRS_FROM:
-            fits["pairs"] = fit_table(self._prior, genes, simple.latent, pairs=chosen_pairs(fits["table"]))
         crossed = {kind: cross_fit(fit, seed=self.seed) for kind, fit in fits.items()}
+        if len(genes) >= _PAIRS_FROM and crossed["table"].density > crossed["map"].density:
+            pairs = chosen_pairs(fits["table"])
+            fits["pairs"] = fit_table(self._prior, genes, simple.latent, pairs=pairs)
+            crossed["pairs"] = cross_fit(fits["pairs"], seed=self.seed)
         density = {kind: cross.density for kind, cross in crossed.items()}
         best = max(density, key=lambda kind: density[kind] - _MARGIN[kind])
         return best, {str(kind): value for kind, value in density.items()}, fits[best], crossed[best]

@@ -56,7 +56,7 @@ def test_prior_logs_are_centred_and_sites_of_a_tie_share_its_table(world, prior)
 def test_scores_that_are_not_positive_are_lifted(world):
     scores = next(iter(world.problem.sensitivities.values()))
     values = scores.values.copy()
-    values[4] = [-1.0, 0.0, -1e-9, 0.0]
+    values[4] = [-1.0, 0.0, np.nan, 1e-30]
     broken = replace(world.problem, sensitivities={"p": replace(scores, values=values)})
     lifted = Prior.of(broken).logs
     assert np.isfinite(lifted).all()
