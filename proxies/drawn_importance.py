@@ -93,7 +93,7 @@ class DrawnImportance(ABC):
 
         over_passes(task, recorder, batches, self.name, source, seen, advance, twice=self.gradients == 2)
         check_reached(task, QuantizedModel(task.model, space, calibration, cache_bytes=0), reached, batches[0])
-        values, error = weighted_mean(space, draws, self.name)
+        values, error = weighted_mean(space, list(draws), self.name)
         seconds, count = time.perf_counter() - started, sum(len(batch) for batch in batches)
         names, backward = tuple(space.names), self.gradients * count
         return Sensitivity(self.name, values, error, names, space.formats, seconds, count, backward, self.additive)

@@ -108,7 +108,7 @@ class Root:
         flat, moved = self.output.flatten(1), tangent.flatten(1)
         norm = flat.norm(dim=1, keepdim=True).clamp(min=1e-30)
         unit = flat / norm
-        across = (moved - unit * (unit * moved).sum(1, keepdim=True)) / (norm * math.sqrt(len(flat)))
+        across: Tensor = (moved - unit * (unit * moved).sum(1, keepdim=True)) / (norm * math.sqrt(len(flat)))
         return across.view_as(tangent)
 
 
