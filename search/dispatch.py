@@ -167,6 +167,11 @@ class Dispatch:
         return in_order(self._batch, self._arrived)
 
     @property
+    def waiting(self) -> int:
+        """Work of the round that nobody has yet."""
+        return sum(len(segment) for segment in self._waiting)
+
+    @property
     def pace(self) -> float | None:
         """Median seconds per sample over the latest shards; ``None`` before the first."""
         return statistics.median(self._paces) if self._paces else None
@@ -226,15 +231,9 @@ class Dispatch:
         held = self._in_hand.pop(key, None)
         if held is None:
             return
-        self.totals.deaths += 1
-        self._deaths_in_a_row += 1
         late = held.since is not None and self.clock() - held.since >= held.shard.limit
         reason = f"no answer within {held.shard.limit:.3g} s, its worker was ended" if late else cause
-        if self._deaths_in_a_row >= _DEATHS_IN_A_ROW:
-            raise BitfrontError(
-                f"{self._deaths_in_a_row} workers died one after the other and nothing was finished in between "
-                f"({reason}); mend the cause and run again to continue"
-            )
+        self.unused(reason)
         elsewhere = {index for other in self._in_hand.values() for index in other.shard.indices}
         left = [index for index in held.shard.indices if index not in self._arrived and index not in elsewhere]
         if len(left) == 1 and len(held.shard.indices) == 1:
@@ -242,6 +241,20 @@ class Dispatch:
         elif left:
             middle = (len(left) + 1) // 2
             self._waiting.extend(half for half in (left[:middle], left[middle:]) if half)
+
+    def unused(self, cause: str) -> None:
+        """A worker died with nothing in hand.
+
+        Raises:
+            BitfrontError: too many died in a row.
+        """
+        self.totals.deaths += 1
+        self._deaths_in_a_row += 1
+        if self._deaths_in_a_row >= _DEATHS_IN_A_ROW:
+            raise BitfrontError(
+                f"{self._deaths_in_a_row} workers died one after the other and nothing was finished in between "
+                f"({cause}); mend the cause and run again to continue"
+            )
 
     def _died_alone(self, index: int, reason: str) -> None:
         self._deaths_alone[index] += 1

@@ -1,10 +1,11 @@
-"""Evaluation on Ray Tune workers: a trial is a shard of candidates on a warm actor.
+"""Evaluation on Ray Tune workers: a trial is a warm actor, a step of it a shard of candidates.
 
-Each actor builds its evaluator once (model, data, quantized weights) and is reused for the next shard. It evaluates the
-candidates of a shard together, because they share the beginning of the forward pass. The search itself runs inside a
-Tune ``Searcher``: when the last outcome of a round has arrived, the next ``suggest`` asks it for the next round. How a
-round is cut, and what happens to the work of workers that are slow, get stuck or die, is decided by ``dispatch``: Tune
-starts no trial again by itself. No more shards are handed out than there are workers.
+Each actor builds its evaluator once (model, data, quantized weights) and keeps it for all rounds of a search. It
+evaluates the candidates of a shard together, because they share the beginning of the forward pass. Were a shard a trial
+of its own, Tune would keep one idle actor between rounds and start the others again, and would give a short queue to
+whichever actor comes back first before a second one is up (seen: two workers as fast as one). How a round is cut, and
+what happens to the work of workers that are slow, get stuck or die, is decided by ``dispatch``; Tune replaces the
+worker. No more shards are handed out than there are workers.
 
 Model, data, scales and codes travel through Ray's object store, so the machines of a cluster need no common disk; the
 workers of one machine share quantized weights and float outputs through files in its temporary folder.
@@ -37,7 +38,7 @@ _QUIET = {
 
 
 class RayExecutor:
-    """Runs the work of a search as Ray Tune trials.
+    """Runs the work of a search on Ray Tune's trials.
 
     Args:
         workers: actors; each uses one torch thread. Default: one for every GPU where workers have one, else one for
@@ -45,7 +46,7 @@ class RayExecutor:
         cpus: CPUs reserved by an actor.
         gpus: GPUs reserved by an actor, which then moves the model there. Default: one if the task's model is on a
             GPU, else none.
-        shard_size: candidates per trial; default: as many as take 1 to 4 seconds, by what earlier ones took.
+        shard_size: candidates per shard; default: as many as take 1 to 4 seconds, by what earlier ones took.
         address: of a running Ray cluster, such as ``auto`` or ``ray://host:10001``; default: a local one is started
             for the run.
         storage: a URL, or a folder that all machines see, for Tune's own records; default: a temporary folder.
@@ -139,7 +140,7 @@ class RayExecutor:
                 tune_config=TuneConfig(
                     search_alg=feed.searcher(),
                     num_samples=-1,
-                    reuse_actors=True,
+                    reuse_actors=False,  # a trial is a worker's whole life
                     max_concurrent_trials=self.workers,
                 ),
                 run_config=RunConfig(

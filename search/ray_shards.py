@@ -27,17 +27,18 @@ from .dispatch import Dispatch
 from .executor import EvaluatorRecipe, attempt
 from .work import Outcome, Rounds, Work
 
+_IDLE = 0.05  # seconds between two looks of a worker that has nothing to do
 _STDERR = 2  # the file descriptor, whatever stands in for sys.stderr
 
 
 class ShardWorker(Trainable):  # type: ignore[misc]
-    """A warm actor: builds the evaluator once and answers one shard a step."""
+    """A warm actor: builds the evaluator once and answers one shard a step, until it is dismissed."""
 
     def setup(self, config: dict[str, Any], recipe: EvaluatorRecipe, token: str, host: str, gpu: bool) -> None:
-        """Take the first shard; the evaluator is built with it.
+        """Make ready; the evaluator is built with the first shard.
 
         Args:
-            config: the shard.
+            config: nothing; shards are assigned.
             recipe: of the evaluator.
             token: names the folder for quantized weights and float outputs that the workers of a machine share.
             host: name of the machine that drives the search and removes the folder there.
@@ -49,20 +50,27 @@ class ShardWorker(Trainable):  # type: ignore[misc]
         self._recipe, self._gpu = recipe, gpu
         self._folder, self._foreign = weights_folder(token), socket.gethostname() != host
         self._evaluator: Evaluator | None = None
-        self.reset_config(config)
+        self._shard: dict[str, Any] | None = None
+        self._dismissed = False
 
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take the next shard; everything that is warm stays warm."""
-        self._shard = new_config
-        return True
+    def assign(self, shard: dict[str, Any]) -> None:
+        """What the next step is to evaluate; an actor runs its calls in the order in which they were made."""
+        self._shard = shard
+
+    def dismiss(self) -> None:
+        """The search is over: the next step is the last."""
+        self._dismissed = True
 
     def step(self) -> dict[str, Any]:
-        """Evaluate the shard.
+        """Evaluate the shard; without one, wait a moment.
 
         What is wrong with the input is reported, not raised: another try would fail alike. A worker that is stuck in
         it is ended from outside of Python, so that a call that never gives the interpreter back is ended as well.
         """
-        shard = self._shard
+        shard, self._shard = self._shard, None
+        if shard is None:
+            time.sleep(0.0 if self._dismissed else _IDLE)
+            return {"done": self._dismissed}
         try:
             if self._evaluator is None:
                 self._evaluator = self._built()
@@ -73,9 +81,9 @@ class ShardWorker(Trainable):  # type: ignore[misc]
             finally:
                 faulthandler.cancel_dump_traceback_later()
         except BitfrontError as cause:
-            return {"key": shard["key"], "refused": [type(cause).__name__, str(cause)], "done": True}
+            return {"key": shard["key"], "refused": [type(cause).__name__, str(cause)], "done": False}
         answer = json.dumps([_outcome(each) for each in outcomes])
-        return {"key": shard["key"], "answer": answer, "busy": time.perf_counter() - started, "done": True}
+        return {"key": shard["key"], "answer": answer, "busy": time.perf_counter() - started, "done": False}
 
     def cleanup(self) -> None:
         """Leave no files on other machines; what another worker there has mapped stays readable to it."""
@@ -100,6 +108,11 @@ class Feed:
         rounds: the search.
         first: its first round.
         dispatch: cuts the rounds, and knows what became of every shard.
+
+    Attributes:
+        finished: whether nothing more is to be done.
+        crash: what the search, the store or a worker found wrong, to be raised by the executor.
+        starting: trials whose actors are not up yet.
     """
 
     def __init__(self, rounds: Rounds, first: list[Work], dispatch: Dispatch) -> None:
@@ -107,10 +120,12 @@ class Feed:
         self._dispatch = dispatch
         self.finished = False
         self.crash: BaseException | None = None
+        self.starting: set[str] = set()
         dispatch.begin(first)
 
-    def next_shard(self) -> dict[str, Any] | None:
-        """The next shard; ``None`` while nothing is to be handed out, or after the end."""
+    @property
+    def waiting(self) -> int:
+        """Candidates of the round that no worker has yet; a complete round is followed by the next one first."""
         while not self.finished and self._dispatch.complete:
             try:
                 self._dispatch.begin(self._rounds.send(self._dispatch.outcomes))
@@ -118,7 +133,11 @@ class Feed:
                 self.finished = True
             except BaseException as cause:  # noqa: BLE001  # Tune swallows what a searcher raises; the executor re-raises it
                 self.end(cause)
-        shard = None if self.finished else self._dispatch.take()
+        return 0 if self.finished else self._dispatch.waiting
+
+    def next_shard(self) -> dict[str, Any] | None:
+        """The next shard; ``None`` while nothing is to be handed out, or after the end."""
+        shard = self._dispatch.take() if self.waiting or not self.finished else None
         if shard is None:
             return None
         return {"key": shard.key, "limit": shard.limit, "works": encode(shard.works)}
@@ -144,6 +163,10 @@ class Feed:
     def died(self, key: int, cause: str) -> None:
         """A worker died with a shard in hand."""
         self._guarded(self._dispatch.died, key, cause)
+
+    def unused(self, cause: str) -> None:
+        """A worker died before it had a shard, or between two."""
+        self._guarded(self._dispatch.unused, cause)
 
     def end(self, cause: BaseException) -> None:
         """End the search; the executor raises the cause."""
@@ -175,18 +198,23 @@ class _Unsaved:
 
 
 class _FeedSearcher(_Unsaved, Searcher):  # type: ignore[misc]
+    """Asks for a worker (a trial) while more candidates wait than workers are being started."""
+
     def __init__(self, feed: Feed) -> None:
         super().__init__(metric=None, mode=None)
         self._feed = feed
 
     def suggest(self, trial_id: str) -> Any:
-        shard = self._feed.next_shard()
-        if shard is not None:
-            return shard
-        return Searcher.FINISHED if self._feed.finished else None
+        waiting = self._feed.waiting
+        if self._feed.finished:
+            return Searcher.FINISHED
+        if waiting <= len(self._feed.starting):
+            return None
+        self._feed.starting.add(trial_id)
+        return {}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """The callback tells the feed, for it knows the trial and its error."""
+        self._feed.starting.discard(trial_id)  # the callback tells the feed more, for it knows the trial and its error
 
     def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
         return True
@@ -199,17 +227,41 @@ class _FeedSearcher(_Unsaved, Searcher):  # type: ignore[misc]
 
 
 class _FeedCallback(_Unsaved, Callback):  # type: ignore[misc]
+    """Gives a worker its next shard whenever it comes back, just before Tune calls its next step."""
+
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
+        self._in_hand: dict[str, int] = {}  # trial -> shard
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        self._feed.started(trial.config["key"])
+        self._feed.starting.discard(trial.trial_id)
+        self._assign(trial)
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
-        self._feed.answer(result)
+        if "key" in result:
+            self._in_hand.pop(trial.trial_id, None)
+            self._feed.answer(result)
+        if not result.get("done"):
+            self._assign(trial)
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        self._feed.died(trial.config["key"], _last_line(trial.error_file))
+        self._feed.starting.discard(trial.trial_id)
+        cause = _last_line(trial.error_file)
+        key = self._in_hand.pop(trial.trial_id, None)
+        if key is None:
+            self._feed.unused(cause)
+        else:
+            self._feed.died(key, cause)
+
+    def _assign(self, trial: Any) -> None:
+        actor = trial.temporary_state.ray_actor
+        shard = self._feed.next_shard()
+        if shard is not None:
+            self._in_hand[trial.trial_id] = shard["key"]
+            self._feed.started(shard["key"])
+            actor.assign.remote(shard)
+        elif self._feed.finished:
+            actor.dismiss.remote()
 
 
 def _last_line(path: str | None) -> str:
