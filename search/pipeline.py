@@ -18,6 +18,7 @@ from ..task import SPLITS, Split, Task
 from .executor import EvaluatorRecipe, Executor, LocalExecutor, Outcome
 from .knowledge import Knowledge, remember
 from .loop import Loop
+from .overlap import seen_before
 from .problem import Problem, check_names
 from .progress import Progress, Silent
 from .proxy_choice import AUTO
@@ -165,13 +166,19 @@ class _Search:
             for split in SPLITS[1:]
         }
         self._remember(problem, contexts)
+        seen, held = seen_before(self.task)
+        if seen:
+            self.notes.append(
+                f"{seen} of {held} held-out samples are also in the calibration or validation data, so the held-out "
+                "figures are not those of unseen data; give other samples"
+            )
         known = {
             (digest, split): found
             for split, context in contexts.items()
             for digest, found in self.store.evaluations(context, split).items()
         }
         workers = getattr(self.executor, "workers", 1)
-        loop = Loop(problem, self.evaluations, self.deadline, workers, known, self.progress, self.auto)
+        loop = Loop(problem, self.evaluations, self.deadline, workers, known, self.progress, self.auto, seed=self.seed)
         record = RoundsRecord(loop, self.store, job_id)
 
         def commit(outcome: Outcome) -> None:

@@ -112,7 +112,7 @@ def summarize(
 
 def numbered(configurations: Sequence[Configuration], uniforms: Mapping[str, Configuration]) -> Iterator[str]:
     """Short ids: ``uniform-w4`` for uniform configurations, ``p01``, ``p02``, … for the others in their order."""
-    names = {configuration: f"uniform-{name}" for name, configuration in reversed(uniforms.items())}
+    names = {configuration: f"uniform-{name}" for name, configuration in reversed(list(uniforms.items()))}
     width = len(str(len(configurations)))
     count = 0
     for configuration in configurations:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -53,8 +54,7 @@ def exported(
         BitfrontError: see ``exporters.export``.
     """
     started = time.perf_counter()
-    inputs = [
-        _EXPORT,
+    inputs: list[Any] = [
         target,
         configuration.digest,
         made.space.digest,
@@ -64,7 +64,7 @@ def exported(
         {name: _version(name) for name in ("bitfront", *_WRITERS)},
     ]
     if path.is_file():
-        key = key_of(*inputs, digest(path, "export"))
+        key = key_of(_EXPORT, *inputs, digest(path, "export"))
         stored = store.score(key)
         if stored is not None:
             report = _report(stored[0]["report"], path)
@@ -84,7 +84,7 @@ def exported(
             advance=advance,
         )
     seconds = time.perf_counter() - started
-    key = key_of(*inputs, digest(path, "export"))
+    key = key_of(_EXPORT, *inputs, digest(path, "export"))
     store.save_score(key, f"export {target}", {"report": as_array(report.to_dict())}, seconds)
     ledger.add(Ran("export", target, key, 1, 0, seconds))
     return report

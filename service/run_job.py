@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel
 
 from ..errors import InvalidInput
 from ..evaluators import Calibration, Finetuned, calibrate, finetune
@@ -18,7 +21,7 @@ from ..space import Configuration
 from ..store import Store
 from .assemble import Assembled, assemble
 from .export_stage import exported
-from .job import Job, parse_job
+from .job import Job, Search, parse_job
 from .job_key import job_key
 from .locations import is_url, opened
 
@@ -56,6 +59,7 @@ def run_job(
         raise InvalidInput(f"--out {out} is a file; give a folder")
     if job.export is not None:
         get_exporter(job.export.target)  # refuse an unknown target before the search, not after it
+    steering = _steering(job)
     knowledge = Store(store)
     ledger = Ledger()
     made = load(job, folder, watch, knowledge, ledger)
@@ -78,6 +82,7 @@ def run_job(
         out=shown_as if shown_as is not None and is_url(shown_as) else str(out.resolve()),
         key=job_key(job, folder, knowledge),
         ledger=ledger,
+        **steering,
     )
     exports = _exports(job, made, result, out, knowledge, watch)
     document = result.document(exports)
@@ -87,6 +92,21 @@ def run_job(
     for ran in ledger.ran:
         watch.note(ran.told())
     return result, document
+
+
+def _steering(job: Job) -> dict[str, Any]:
+    """What the job says of the search beyond evaluations, seconds and seed, as keyword arguments of ``run``.
+
+    Raises:
+        InvalidInput: ``run`` has no such argument: the key would be ignored.
+    """
+    default, accepted = Search(), inspect.signature(run).parameters
+    names = ("proposers", "stop", "fidelity", "finalists")
+    asked = {name: getattr(job.search, name) for name in names if getattr(job.search, name) != getattr(default, name)}
+    for name in asked:
+        if name not in accepted:
+            raise InvalidInput(f"search.{name}: this version of the search does not take it; leave it out")
+    return {name: value.model_dump() if isinstance(value, BaseModel) else value for name, value in asked.items()}
 
 
 def _exports(

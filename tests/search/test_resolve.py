@@ -12,6 +12,7 @@ import torch
 from bitfront.errors import InfeasibleBudget, InvalidInput
 from bitfront.measurement import Measurement, difference
 from bitfront.search.knowledge import Knowledge, recall, remember
+from bitfront.search.overlap import seen_before
 from bitfront.search.records import price_arrays, prices_of, score_arrays, score_of, space_arrays, space_of
 from bitfront.search.resolve import resolve
 from bitfront.search.result import Choice
@@ -212,3 +213,13 @@ def test_a_best_point_without_held_out_data_is_not_called_best(result):
             told.append(choice.reason)
     assert told
     assert all("was not measured on held-out data" in reason for reason in told)
+
+
+def test_held_out_samples_that_were_seen_are_told(task, space, tmp_path):
+    held = torch.cat([task.holdout[0].inputs[0], task.calibration[0].inputs[0][:3]])
+    leaking = bf.Task(task.model, calibration=[task.calibration[0]], validation=[task.validation[0]], holdout=[held],
+                      quality="kl", name="leak")  # fmt: skip
+    assert seen_before(task) == (0, 16)
+    assert seen_before(leaking) == (3, 19)
+    found = search(leaking, space, f"sqlite:///{tmp_path}/s.db", evaluations=4)
+    assert any("3 of 19 held-out samples" in note for note in found.document()["notes"])
