@@ -4,8 +4,9 @@
 
 The table is that of ``measured_kl``: every site in every format alone, on calibration samples. The plain loop quantizes
 the weight of one site with the calibrated scales, runs the whole network on the batches of the data, compares with
-outputs of the float model that were computed once, and puts the weight back. CPU seconds of one thread, whatever else
-the machine does; the first ``torch.export`` of a process, which loads its code, is done before and reported on its own.
+outputs of the float model that were computed once, and puts the weight back. It runs padding as it is in the data; the
+table leaves out what a mask makes it possible to leave out. CPU seconds of one thread, whatever else the machine does;
+the first ``torch.export`` of a process, which loads its code, is done before and reported on its own.
 
 The plain loop is timed in pieces between which the table with reuse is not interrupted: before and after it, half of
 the rows each. ``--every K`` times it on every Kth site only and scales up; numbers are compared on these.
