@@ -8,6 +8,7 @@ only if it ranks the second half better, with the whole interval of the paired d
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,10 +21,11 @@ from ..proxies import proxies as known_proxies
 from ..proxies.formulas import Formula
 from ..proxies.formulas.library import Entry, read_library, write_library
 from ..proxies.formulas.reference import reference
-from ..search import Progress, Silent, build_bench, calibrated
+from ..search import Executor, Progress, RayExecutor, Silent, StoredBench, build_bench, calibrated
 from ..search.evolution import BenchData, EvolutionSettings, HeldOut, evolve_held_out
 from ..search.evolution.held_out import EVOLVED
 from ..search.proxy_choice import AUTO
+from ..search.ray_cluster import ray_cluster
 from ..search.stages import scores_of
 from ..store import Store
 from .job import Job
@@ -76,6 +78,24 @@ def evolve_job(
         raise InvalidInput(f"--out {out}: give a file that ends in .json for the formula")
     names = _rivals(job, proxies)
     workers, watch, knowledge = executor_of(executor, job), progress or Silent(), Store(store)
+    with ray_cluster(workers.workers * workers.cpus) if isinstance(workers, RayExecutor) else nullcontext():
+        found, stored, left_out = _search(job, folder, names, workers, knowledge, watch, seconds, evaluations)
+    if found.beaten:
+        write_library(out, [_entry(job, found, stored.digest)])
+    return _told(job, found, left_out, out) | {"metric": stored.metric, "measured": len(stored)}
+
+
+def _search(
+    job: Job,
+    folder: Path,
+    names: list[str],
+    workers: Executor,
+    knowledge: Store,
+    watch: Progress,
+    seconds: float,
+    evaluations: int,
+) -> tuple[HeldOut, StoredBench, dict[str, str]]:
+    """Measure, score, evolve, judge."""
     made, recipe, seed = load(job, folder, watch), job.quantization.recipe, job.search.seed
     stored = build_bench(
         made.task,
@@ -94,20 +114,14 @@ def evolve_job(
     bench = BenchData.stored(stored, scored)
     found = evolve_held_out(
         [bench],
-        released={
-            name: (entry.expression, entry.orientation)
-            for name, entry in read_library().items()
-            if entry.kind == "released"
-        },
+        released={name: (entry.expression, entry.orientation) for name, entry in read_library().items()},
         settings=settings_for(len(bench), seed),
         seconds=seconds,
         store=knowledge,
         workers=getattr(workers, "workers", 1),
         progress=watch,
     )
-    if found.beaten:
-        write_library(out, [_entry(job, found, stored.digest)])
-    return _told(job, found, left_out, out) | {"metric": stored.metric, "measured": len(bench)}
+    return found, stored, left_out
 
 
 def settings_for(points: int, seed: int) -> EvolutionSettings:
@@ -120,7 +134,9 @@ def _rivals(job: Job, given: str | None) -> list[str]:
     """Names of the hand-made proxies to beat; checked before anything is loaded."""
     own = [] if job.proxies == "auto" else job.proxies
     names = asked(job, given)[0] if given is not None else [*own, *_RIVALS]
-    rivals = [name for name in dict.fromkeys(names) if name != EVOLVED]
+    rivals = [name for name in dict.fromkeys(names) if name != EVOLVED]  # the shipped formulas are judged beside
+    if not rivals:
+        raise InvalidInput("--proxies names no hand-made proxy to beat; leave it out, or write --proxies output_fisher")
     for name in rivals:
         if name not in known_proxies() and not name.startswith("formula:"):
             raise InvalidInput(f"unknown proxy {name!r}; known: {', '.join(sorted(known_proxies()))}, all, auto")

@@ -96,12 +96,13 @@ def evolve(
     for name, value in (("seconds", seconds), ("formulas", formulas), ("workers", workers)):
         if value is not None and value <= 0:
             raise InvalidInput(f"{name}={value}; it must be positive")
-    started, context = time.perf_counter(), context_of(benches, chosen)
+    context = context_of(benches, chosen)
     known = [Record.of(row) for row in store.formulas(context)] if store else []
     if known:
         watch.note(f"evolve: {len(known)} formulas are already in the store")
     _check_inputs(benches, chosen)
     islands = _islands(benches, chosen, known, workers)
+    started = time.perf_counter()  # starting Ray takes seconds that are not the evolution's
     run = _Run(context, store, started, seconds, formulas)
     try:
         total = formulas if formulas is not None else max(1, round(seconds or 0))

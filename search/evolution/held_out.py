@@ -119,7 +119,7 @@ def evolve_held_out(
     fitness = FitnessFunction(first, chosen_settings.folds, chosen_settings.penalty)
     rival = best_rival(first, fitness, None if left_out is None else left_out.rivals)
     assert chosen.fitness is not None  # what is archived has one
-    formulas = {EVOLVED: (chosen.expression, chosen.fitness.orientation), **(released or {})}
+    formulas = {**(released or {}), EVOLVED: (chosen.expression, chosen.fitness.orientation)}
     unusable: dict[str, str] = {}
 
     def judged(held: Sequence[BenchData]) -> Judgement:

@@ -110,6 +110,7 @@ def test_a_hand_made_proxy_that_is_as_good_is_kept(command, folder):
         (["job.yaml", "--evaluations", "20"], "at least 48"),
         (["job.yaml", "--seconds", "0"], "positive time"),
         (["job.yaml", "--proxies", "hesian"], "unknown proxy 'hesian'"),
+        (["job.yaml", "--proxies", "evolved"], "no hand-made proxy to beat"),
         (["job.yaml", "--out", "formula.txt"], "ends in .json"),
         (["job.yaml", "--executor", "rya"], "choose ray or local"),
         (["nothing.yaml"], "no job file"),
