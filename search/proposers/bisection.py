@@ -115,7 +115,8 @@ def sensitivity_path(loss: FloatArray, problem: Problem, pairs: Pairs) -> IntArr
         rise[coarser < 0] = np.inf
         group = int(np.argmin(rise))
         if not np.isfinite(rise[group]):
-            return program.expand(np.stack(path).astype(np.int64))
+            found: IntArray = np.asarray(program.expand(np.stack(path)), dtype=np.int64)
+            return found
         at[group] = coarser[group]
         path.append(at.copy())
 

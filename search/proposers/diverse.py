@@ -105,4 +105,4 @@ class Diverse(TableProposer):
         same = np.zeros(program.loss.shape)
         same[np.arange(len(picked)), picked] = 1.0
         solutions.program = program.with_row(same, len(picked) - float(self.distance), "distance")
-        return self.groups.contract(program.expand(picked))
+        return self.groups.contract(np.asarray(program.expand(picked), dtype=np.int64))

@@ -74,7 +74,8 @@ class GP(OptunaProposer):
         """What is minimised: [results]."""
         values = np.array([self._values(each) for each in told]).reshape(len(told), self._objectives)
         if self._objectives == 1 or not len(told):
-            return values.sum(axis=1)
+            total: FloatArray = values.sum(axis=1)
+            return total
         low, width = values.min(axis=0), np.ptp(values, axis=0)
         weighted = self.generator.dirichlet(np.ones(self._objectives)) * (values - low) / np.where(width > 0, width, 1)
         scalars: FloatArray = weighted.max(axis=1) + _AUGMENTATION * weighted.sum(axis=1)

@@ -71,7 +71,7 @@ class RegularizedEvolution(BaseProposer):
     def _mutant(self, told: Sequence[Evaluated], limits: Limits) -> IntArray:
         """The winner of a tournament among the latest, with one other gene."""
         alive = told[-self.population :]
-        drawn = self.generator.choice(len(alive), size=min(self.sample, len(alive)), replace=False)
+        drawn = self.generator.choice(len(alive), size=min(self.sample, len(alive)), replace=False).tolist()
         genes = [self.groups.contract(alive[index].choice) for index in drawn]
         excess = limits.excess(limits.totals(np.stack(genes)))
         best = min(range(len(drawn)), key=lambda at: (excess[at], alive[drawn[at]].quality))
