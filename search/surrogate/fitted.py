@@ -17,6 +17,7 @@ from .monotone import MonotoneMap
 from .pairwise import pair_tables
 from .posterior import drawn_log_table, monotone_log_table
 from .table import TableFit
+from .threads import one_thread
 
 if TYPE_CHECKING:
     from ..problem import Problem
@@ -85,6 +86,7 @@ class Fitted:
         """Two site indices -> what the two cost beyond their sum, [formats, formats], for ``allocate(pair_loss=)``."""
         return pair_tables(self._fit.model, self._log_table - self._level)
 
+    @one_thread()
     def sample(self, generator: np.random.Generator) -> FloatArray:
         """A table drawn from the posterior (Thompson sampling): positive, [sites, formats], 0 where not offered.
 
@@ -94,6 +96,7 @@ class Fitted:
         drawn = drawn_log_table(self._fit, generator)
         return self._by_site(monotone_log_table(self._fit, drawn))
 
+    @one_thread()
     def predict(self, choices: IntArray) -> Prediction:
         """What is expected of configurations.
 
@@ -108,6 +111,7 @@ class Fitted:
         sd = 0.5 * (inverse(mean + deviation) - inverse(mean - deviation))
         return Prediction(inverse(mean), inverse(low), inverse(high), sd)
 
+    @one_thread()
     def latent_moments(self, choices: IntArray) -> tuple[FloatArray, FloatArray]:
         """Mean [n] and covariance [n, n] of the latent values, with what no table explains on the diagonal."""
         features = self._fit.features_of(self._genes(choices))

@@ -19,6 +19,7 @@ from .pairwise import chosen_pairs
 from .posterior import monotone_log_table
 from .prior import Prior
 from .table import FREEDOM, TableFit, fit_table
+from .threads import one_thread
 
 if TYPE_CHECKING:
     from ..problem import Problem
@@ -59,6 +60,7 @@ class Surrogate:
         self._prior = Prior.of(problem)
         self._known: set[bytes] = set()
 
+    @one_thread()
     def fit(self, evaluated: Sequence[Evaluated]) -> Fitted:
         """Refit to all measurements so far.
 
