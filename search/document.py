@@ -85,6 +85,7 @@ def build(result: Result, exports: list[dict[str, Any]]) -> dict[str, Any]:
         "surrogate": asdict(result.surrogate) if result.surrogate else None,
         "seconds": result.seconds,
         "stages": result.ledger.plain(),
+        "search": result.search,
         "failed": result.report["failed"],
         "notes": result.notes,
         "exports": exports,

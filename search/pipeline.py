@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,15 +18,17 @@ from ..store import Store
 from ..task import SPLITS, Split, Task
 from .executor import EvaluatorRecipe, Executor, LocalExecutor, Outcome
 from .knowledge import Knowledge, remember
-from .loop import Loop
+from .loop import PROPOSERS, Loop
 from .overlap import seen_before
 from .problem import Problem, check_names
 from .progress import Progress, Silent
+from .proposers import proposers as proposers_by_name
 from .proxy_choice import AUTO
 from .result import Result
 from .rounds_record import RoundsRecord
 from .stage import Ledger, key_of
 from .stages import calibrated, priced, scores_of
+from .stopping import StopRule
 from .stored_problem import StoredProblem
 from .summary import summarize
 
@@ -46,6 +49,8 @@ def run(
     executor: str | Executor = "ray",
     workers: int | None = None,
     proxies: Sequence[str] | Literal["auto"] = ("hessian_trace", "weight_mse"),
+    proposers: Sequence[str] | Literal["auto"] = "auto",
+    stop: Mapping[str, Any] | None = None,
     recipe: Recipe | None = None,
     store: Store | str | None = None,
     progress: Progress | None = None,
@@ -71,6 +76,8 @@ def run(
         proxies: which predict the loss. The first evaluations are shared between their fronts, later ones go to the
             proxy that has ranked what was measured best; the first is the one that reports show. ``"auto"``: a cheap
             set, from which the first measurements choose one or weight them (``result.proxy_choice``).
+        proposers: who proposes what is measured; several are mixed by a bandit. ``"auto"``: ``loop.PROPOSERS``.
+        stop: what ends the search early: the fields of ``StopRule``.
         recipe: how weights are rounded and ranges chosen, the same for every candidate.
         store: a ``Store`` or its URL; default ``$BITFRONT_STORE`` or ``.bitfront/store.db``. What it knows is not
             measured again, so a killed search goes on where it was.
@@ -95,6 +102,10 @@ def run(
         raise InvalidInput(f"evaluations={evaluations}; it must be at least 1")
     if not proxies or (isinstance(proxies, str) and proxies != "auto"):
         raise InvalidInput(f"proxies={proxies!r}; give a list of names, such as ['hessian_trace'], or 'auto'")
+    rule = StopRule(**(stop or {}))
+    check_targets(rule.target, list(cost_models()))
+    named = PROPOSERS if isinstance(proposers, str) else tuple(dict.fromkeys(proposers))
+    check_proposers(named)
     started = time.perf_counter()
     search = _Search(
         task=task,
@@ -111,6 +122,8 @@ def run(
         seed=seed,
         proxies=AUTO if proxies == "auto" else tuple(proxies),
         auto=proxies == "auto",
+        proposers=named,
+        stop=rule,
         recipe=recipe or Recipe(),
         job=dict(job or {}),
         key=key or key_of("task", task.digest(*SPLITS), space.digest, device, batch, str(recipe or Recipe()), seed),
@@ -149,6 +162,8 @@ class _Search:
     seed: int
     proxies: tuple[str, ...]
     auto: bool
+    proposers: tuple[str, ...]
+    stop: StopRule
     recipe: Recipe
     job: dict[str, Any]
     key: str
@@ -205,6 +220,7 @@ class _Search:
             notes=self.notes,
             choice=loop.choice,
             ledger=self.ledger,
+            search=loop.report(),
         )
 
     def _remember(self, problem: Problem, contexts: dict[Split, str]) -> None:
@@ -226,7 +242,7 @@ class _Search:
 
     def _problem(self, calibration: Calibration) -> Problem:
         """Prices and scores; an impossible budget is refused here, before any evaluation."""
-        asked = dict.fromkeys([*self.objectives, *self.constraints, *ALWAYS_PRICED])
+        asked = dict.fromkeys([*self.objectives, *self.constraints, *self.stop.target, *ALWAYS_PRICED])
         metrics = [name for name in asked if name != "quality"]
         with self._timed("price"):
             prices = priced(self.space, self.device, self.batch, metrics, self.store, self.progress, ledger=self.ledger)
@@ -256,6 +272,7 @@ class _Search:
             self.constraints,
             store=self.store,
             ledger=self.ledger,
+            kept=frozenset(sensitivities),
         )
         if self.constraints:
             with self._timed("allocate"):
@@ -269,6 +286,33 @@ class _Search:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+
+def check_proposers(names: Sequence[str]) -> None:
+    """Refuse unknown proposers.
+
+    Raises:
+        InvalidInput: there are none, or one is unknown; the message names the nearest.
+    """
+    known = proposers_by_name()
+    if not names:
+        raise InvalidInput("proposers is empty; give names, such as ['exact_front', 'level_switch'], or 'auto'")
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+            raise InvalidInput(f"unknown proposer {name!r}; did you mean {near!r}? Known: {', '.join(sorted(known))}")
+
+
+def check_targets(target: Mapping[str, float], known: Sequence[str]) -> None:
+    """Refuse targets that are neither the quality nor a price.
+
+    Raises:
+        InvalidInput: the message names the nearest valid one.
+    """
+    for name in target:
+        if name != "quality" and name not in known:
+            near = difflib.get_close_matches(name, [*known, "quality"], n=1, cutoff=0.0)[0]
+            raise InvalidInput(f"stop: unknown target {name!r}; did you mean {near!r}?")
 
 
 def _executor(asked: str | Executor, workers: int | None) -> Executor:

@@ -108,6 +108,7 @@ class Result:
         proxy_choice: which proxy ``proxies: auto`` decided for; ``None`` where the proxies were named.
         ledger: the stages that ran and those that were reused.
         key: under which the store keeps what ``resolve`` answers new budgets from.
+        search: how the search went: rounds, shares of the proposers, the surrogate, why it ended.
     """
 
     problem: Problem
@@ -123,6 +124,7 @@ class Result:
     proxy_choice: ProxyChoice | None = None
     ledger: Ledger = field(default_factory=Ledger)
     key: str = ""
+    search: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def front(self) -> pd.DataFrame:
@@ -167,6 +169,7 @@ class Result:
             "trust": {**self.trust.to_dict(), "choice": self._choice_told()},
             "seconds": self.seconds,
             "stages": self.ledger.plain(),
+            "search": self.search,
             "notes": self.notes,
         }
 

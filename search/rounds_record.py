@@ -7,9 +7,8 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 from ..measurement import Measurement
-from ..space import Configuration
 from ..store import Store
-from ..task import Split
+from ..task import SPLITS, Split
 from .stage import Ledger, Ran
 from .summary import FLOAT
 
@@ -17,12 +16,12 @@ if TYPE_CHECKING:
     from .executor import Outcome, Rounds, Work
     from .loop import Loop
 
-#: Who proposes before anything was learnt from measurements; what others propose is the stage *refine*.
-_BEFORE_LEARNING = ("float", "uniform", "exact_front", "budget", "diverse")
-
 
 class RoundsRecord:
     """Watches the rounds of one search.
+
+    What is proposed before anything is learnt from measurements is the stage *measure*, what is proposed after that
+    the stage *refine*, and what is evaluated on held-out data the stage *validate*.
 
     Args:
         loop: the search.
@@ -58,11 +57,15 @@ class RoundsRecord:
     def enter(self, ledger: Ledger) -> None:
         """Put down the stages *propose*, *measure*, *refine* and *validate*."""
         reused: defaultdict[str, list[Measurement]] = defaultdict(list)
-        for found in [FLOAT, *(each for each in self._loop.proposals if each != FLOAT)]:
-            for split in ("validation", "holdout"):
+        opening = max(
+            (line["proposed"] for line in self._loop.log if not line["round"].startswith("round ")), default=0
+        )
+        for position, found in enumerate(self._loop.proposals):
+            for split in SPLITS[1:]:
                 known = self._stored.get((found.digest, split))
                 if known is not None:
-                    reused[self._stage_of(found, split)].append(known)
+                    stage = "measure" if position < opening else "refine"
+                    reused["validate" if split == "holdout" else stage].append(known)
         ledger.add(Ran("propose", "candidates", "", len(self._loop.proposals), 0, self._seconds["propose"]))
         for stage in ("measure", "refine", "validate"):
             saved = sum(each.seconds for each in reused[stage])
@@ -80,13 +83,9 @@ class RoundsRecord:
         )
 
     def _stage(self, work: Work) -> str:
-        return self._stage_of(work.configuration, work.split)
-
-    def _stage_of(self, configuration: Configuration, split: Split) -> str:
-        if split == "holdout":
+        if work.split == "holdout":
             return "validate"
-        origin = self._loop.proposals.get(configuration, "float")
-        return "measure" if origin.startswith(_BEFORE_LEARNING) else "refine"
+        return "measure" if self._loop.mixture is None else "refine"
 
 
 class _Timed:

@@ -21,13 +21,17 @@ class StoredProblem(Problem):
     Attributes:
         store: where fronts are kept.
         ledger: is told which were solved and which reused.
+        kept: proxies whose fronts are kept; those of a surrogate, which changes with every round, are not.
     """
 
     store: Store = field(kw_only=True, repr=False, compare=False)
     ledger: Ledger = field(kw_only=True, repr=False, compare=False)
+    kept: frozenset[str] = field(kw_only=True)
 
     def front(self, proxy: str, metric: str) -> np.ndarray:
         """See ``Problem.front``."""
+        if proxy not in self.kept:
+            return super().front(proxy, metric)
         if (proxy, metric) not in self._fronts:
             solve = super().front
             self._fronts[proxy, metric] = outcome(

@@ -36,6 +36,7 @@ def summarize(
     notes: list[str],
     choice: ProxyChoice | None = None,
     ledger: Ledger | None = None,
+    search: dict[str, Any] | None = None,
 ) -> Result:
     """The result of what was measured.
 
@@ -51,6 +52,7 @@ def summarize(
         notes: what else is to be told.
         choice: what ``proxies: auto`` decided.
         ledger: what ran and what was reused.
+        search: how the search went (``Loop.report``).
 
     Raises:
         InvalidInput: no candidate, or not the float model, has a measurement.
@@ -107,6 +109,7 @@ def summarize(
         notes,
         choice,
         record,
+        search=dict(search or {}),
     )
 
 
