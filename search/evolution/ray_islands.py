@@ -56,6 +56,9 @@ class RayIslands:
             self._token = secrets.token_hex(8)
             self._data = ray.put((list(benches), settings, list(known)))
             self._states: list[Any] = [ray.put(Island.first(settings, index)) for index in range(settings.islands)]
+            warm = ray.remote(num_cpus=1, max_retries=_RETRIES)(_loaded)
+            loading = [warm.remote(self._token, [self._data]) for _ in range(self._workers)]
+            ray.wait(loading, num_returns=len(loading))
         except BaseException:
             self._stack.close()
             raise
@@ -95,14 +98,23 @@ def _round(
     token: str, data: list[Any], index: int, island: Island, arrivals: Sequence[Individual]
 ) -> tuple[Island, Report]:
     """A round of one island in a worker: its next state, and what came of it."""
+    scorer = _scorer(token, data)
+    found = report_of(index, island, scorer, scorer.settings, arrivals)
+    return island, found
+
+
+def _loaded(token: str, data: list[Any]) -> None:
+    """A worker that imports and loads everything before the clock of the evolution starts."""
+    _scorer(token, data)
+
+
+def _scorer(token: str, data: list[Any]) -> Scorer:
     if token not in _scorers:
         import ray
 
         _scorers.clear()
         _scorers[token] = Scorer(*ray.get(data[0]))
-    scorer = _scorers[token]
-    found = report_of(index, island, scorer, scorer.settings, arrivals)
-    return island, found
+    return _scorers[token]
 
 
 def _received(reference: Any) -> Report:
