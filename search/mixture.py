@@ -1,0 +1,102 @@
+"""Proposers mixed by a bandit: each has a share of the round, and the best of what it asks for is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from ..space import Configuration
+from .bandit import Bandit
+from .problem import Problem, Proposal
+from .proposers import Evaluated, Proposer, make
+
+Select = Callable[[Sequence[Proposal], int], list[int]]
+_OVERSAMPLE = 32  # proposals in a pool for each that is measured
+_SOLVED = 2  # the same for those who solve an integer program for each
+_POOL = 256  # most proposals kept of one proposer
+
+
+class Mixture:
+    """Several proposers as one.
+
+    A proposer asks for more than its share; what is not measured stays in its pool and competes in the next round.
+
+    Args:
+        names: of the proposers.
+        problem: scores, prices, objectives, constraints.
+        seed: of every random choice.
+    """
+
+    def __init__(self, names: Sequence[str], problem: Problem, seed: int) -> None:
+        self.proposers: dict[str, Proposer] = {
+            name: make(name, problem, seed + index) for index, name in enumerate(dict.fromkeys(names))
+        }
+        self.bandit = Bandit(list(self.proposers))
+        self._pools: dict[str, dict[Configuration, Proposal]] = {name: {} for name in self.proposers}
+        self._owner: dict[Configuration, str] = {}
+
+    def use(self, table: Any, pairs: Mapping[tuple[int, int], Any] | None) -> None:
+        """Hand the refitted table to those who solve one."""
+        for proposer in self.proposers.values():
+            take = getattr(proposer, "use", None)
+            if take is not None:
+                take(table, pairs)
+
+    def ask(self, count: int, select: Select, taken: Iterable[Configuration]) -> list[Proposal]:
+        """The next round.
+
+        Args:
+            count: how many configurations.
+            select: which of the pooled proposals of one proposer, given how many: indices, most wanted first.
+            taken: what needs no measuring any more.
+
+        Returns:
+            Up to ``count`` different configurations; fewer when no proposer has more.
+        """
+        gone = set(taken)
+        chosen: dict[Configuration, Proposal] = {}
+        shares = self.bandit.shares(count)
+        for name, share in shares.items():
+            self._draw(name, share, select, gone, chosen)
+        for name in sorted(shares, key=lambda each: -shares[each]):  # what others could not fill
+            self._draw(name, count - len(chosen), select, gone, chosen)
+        return list(chosen.values())
+
+    def tell(self, evaluated: Sequence[Evaluated], gains: Sequence[float]) -> None:
+        """Results of a round and what each gained; every proposer learns all of them, the bandit credits the owners."""
+        for proposer in self.proposers.values():
+            proposer.tell(evaluated)
+        improvements: dict[str, list[float]] = {}
+        for found, gain in zip(evaluated, gains, strict=True):
+            owner = self._owner.get(found.configuration)
+            if owner is not None:
+                improvements.setdefault(owner, []).append(gain)
+        if improvements:
+            self.bandit.reward(improvements)
+
+    def report(self) -> list[dict[str, Any]]:
+        """Shares and credits of every proposer, as plain data."""
+        return [asdict(arm) for arm in self.bandit.report()]
+
+    def _draw(
+        self, name: str, count: int, select: Select, gone: set[Configuration], chosen: dict[Configuration, Proposal]
+    ) -> None:
+        """Add up to ``count`` of one proposer to what is chosen."""
+        if count <= 0:
+            return
+        pool = self._pools[name]
+        proposer = self.proposers[name]
+        wanted = (_SOLVED if hasattr(proposer, "use") else _OVERSAMPLE) * count
+        for proposal in proposer.ask(min(wanted, _POOL)):
+            pool.setdefault(proposal.configuration, proposal)
+        for configuration in [each for each in pool if each in gone or each in chosen]:
+            del pool[configuration]
+        offered = list(pool.values())
+        for index in select(offered, count):
+            found = offered[index]
+            chosen[found.configuration] = found
+            self._owner[found.configuration] = name
+            del pool[found.configuration]
+        for configuration in list(pool)[: max(0, len(pool) - _POOL)]:  # the oldest
+            del pool[configuration]
