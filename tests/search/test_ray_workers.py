@@ -4,6 +4,8 @@ import ctypes
 import json
 import os
 import signal
+import time
+import uuid
 from dataclasses import asdict
 
 import bitfront as bf
@@ -153,6 +155,33 @@ def test_ray_gives_what_one_after_the_other_gives(cluster, recipe, answered, mon
     assert max(in_hand) == 2
     assert executor.report["evaluations"] == 2 * len(works)
     assert 0 < executor.report["busy_seconds"] < 2 * executor.report["wall_seconds"]
+
+
+class Meeting:
+    """A metric that returns when two evaluations have begun, so that both are needed at the same time."""
+
+    __name__ = "meeting"
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __call__(self, outputs, targets):
+        (self.folder / uuid.uuid4().hex).touch()
+        begun = len(list(self.folder.iterdir()))
+        deadline = time.monotonic() + 100
+        while len(list(self.folder.iterdir())) < begun + begun % 2:
+            assert time.monotonic() < deadline, "nobody else came"
+            time.sleep(0.01)
+        return outputs.double().square().mean(1)
+
+
+def test_all_workers_work_and_stay_warm_over_rounds(cluster, recipe, tmp_path):
+    """Tune left to itself keeps one idle actor between rounds and starts the others again."""
+    meeting = EvaluatorRecipe(task_of(Meeting(tmp_path)), recipe.space, recipe.calibration)
+    works = [Work(each, batches=1) for each in configurations(recipe.space, 2)]
+    _, commits = drive(RayExecutor(2, shard_size=1), meeting, works, rounds=3)
+    assert len(commits) == 6
+    assert len({outcome.worker for outcome in commits}) == 2
 
 
 class Simulated:
