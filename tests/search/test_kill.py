@@ -18,7 +18,7 @@ from bitfront.evaluators import FakeQuantEvaluator
 from bitfront.search import LocalExecutor
 
 ROUNDS = 5
-KILLS = 3  # in each; every start goes on from where the last one was killed
+KILLS = 2  # in each; every start goes on from where the last one was killed
 
 
 @pytest.fixture(scope="module")
