@@ -50,16 +50,16 @@ def ray_cluster(cpus: float, address: str | None = None) -> Iterator[bool]:
 def _silent() -> Iterator[None]:
     """Ray tells of every dead worker on standard output, where a command writes its JSON, and in its log.
 
-    The search deals with dead workers itself, and reports what it cannot deal with.
+    The search deals with dead workers itself, and reports what it cannot deal with. Standard output stays closed to
+    Ray, because it holds repeated lines back until the process ends.
     """
     from ray._private import worker
 
     log = logging.getLogger("ray.tune")
-    before, level = getattr(worker, "_worker_logs_enabled", True), log.level
+    level = log.level
     worker._worker_logs_enabled = False
     log.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        worker._worker_logs_enabled = before
         log.setLevel(level)
