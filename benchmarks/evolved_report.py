@@ -113,7 +113,7 @@ def quality_table(name: str, variant: str, picked: dict[str, dict[str, Any]], fo
     lines.append(["uniform", *("" if row is None else shown(row["quality"]["value"]) for row in uniform)])
     duels = found["duels"][name][variant]
     for rival in dict.fromkeys(each for row in duels.values() for each in row):
-        cells = [interval(duels[budget].get(rival), sign=True) for budget in picked]
+        cells = [interval(duels[budget].get(rival), sign=True, small=True) for budget in picked]
         lines.append([f"evolved minus {rival}", *cells])
     title = f"### {name}: measured {network['metric']} of what the allocator picks, {_TITLES[variant]}"
     heads = ["proxy", *(f"{budget} bits" for budget in picked)]
@@ -291,13 +291,12 @@ def table(heads: list[str], rows: Iterable[list[str]]) -> list[str]:
     ]
 
 
-def interval(estimate: dict[str, float] | None, sign: bool = False) -> str:
-    """``0.52 [0.44, 0.60]``; more digits where the values are small."""
+def interval(estimate: dict[str, float] | None, sign: bool = False, small: bool = False) -> str:
+    """``0.52 [0.44, 0.60]``; with ``small`` four digits where all values are below 0.1."""
     if estimate is None:
         return ""
     largest = max(abs(estimate[end]) for end in ("value", "low", "high"))
-    digits = 2 if largest >= 0.1 or not largest else 4
-    spec = f"{'+' if sign else ''}.{digits}f"
+    spec = f"{'+' if sign else ''}.{4 if small and largest < 0.1 else 2}f"
     return f"{estimate['value']:{spec}} [{estimate['low']:{spec}}, {estimate['high']:{spec}}]"
 
 
