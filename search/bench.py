@@ -18,12 +18,11 @@ from ..task import Task
 from .bench_draws import bench_configurations
 from .executor import EvaluatorRecipe, Executor, LocalExecutor, Outcome, Rounds, Work
 from .judged import judged
+from .problem import FLOAT
 from .progress import Progress, Silent
 from .proxy_choice import ProxyChoice, choose_proxy
 from .stages import calibrated, scores_of
 from .trust import TrustReport
-
-FLOAT = Configuration(())
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from ..space import Configuration
 from .bandit import Bandit
 from .problem import Problem, Proposal
@@ -14,6 +16,7 @@ from .proposers import Evaluated, Proposer, make
 Select = Callable[[Sequence[Proposal], int], list[int]]
 _OVERSAMPLE = 32  # proposals in a pool for each that is measured
 _SOLVED = 2  # the same for those who solve an integer program for each
+_THINNED = 64  # points of a predicted front
 _POOL = 256  # most proposals kept of one proposer
 
 
@@ -42,6 +45,15 @@ class Mixture:
             take = getattr(proposer, "use", None)
             if take is not None:
                 take(table, pairs)
+
+    def predicted_front(self) -> np.ndarray | None:
+        """The exact front of the table in use against the first price objective, thinned evenly: [points, sites]."""
+        for proposer in self.proposers.values():
+            source = getattr(proposer, "source", None)
+            if source is not None:
+                front = source.front(next(iter(source.sensitivities)), source.price_objectives[0])
+                return front[np.unique(np.linspace(0, len(front) - 1, min(len(front), _THINNED)).astype(int))]
+        return None
 
     def ask(self, count: int, select: Select, taken: Iterable[Configuration]) -> list[Proposal]:
         """The next round.

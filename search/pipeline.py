@@ -16,9 +16,11 @@ from ..proxies import Sensitivity
 from ..space import SearchSpace
 from ..store import Store
 from ..task import SPLITS, Split, Task
+from .beginnings import beginnings
 from .executor import EvaluatorRecipe, Executor, LocalExecutor, Outcome
 from .knowledge import Knowledge, remember
 from .loop import PROPOSERS, Loop
+from .measurements import Halving, Measurements
 from .overlap import seen_before
 from .problem import Problem, check_names
 from .progress import Progress, Silent
@@ -51,6 +53,8 @@ def run(
     proxies: Sequence[str] | Literal["auto"] = ("hessian_trace", "weight_mse"),
     proposers: Sequence[str] | Literal["auto"] = "auto",
     stop: Mapping[str, Any] | None = None,
+    fidelity: Mapping[str, int] | None = None,
+    finalists: int | None = None,
     recipe: Recipe | None = None,
     store: Store | str | None = None,
     progress: Progress | None = None,
@@ -78,6 +82,10 @@ def run(
             set, from which the first measurements choose one or weight them (``result.proxy_choice``).
         proposers: who proposes what is measured; several are mixed by a bandit. ``"auto"``: ``loop.PROPOSERS``.
         stop: what ends the search early: the fields of ``StopRule``.
+        fidelity: ``{"samples": 32, "factor": 4}``: candidates are measured on so many validation samples first, one of
+            ``factor`` goes on to ``factor`` times as many, until the whole data; so more candidates are seen for the
+            same time. ``evaluations`` then counts evaluations of the whole data, or what costs as much.
+        finalists: most candidates measured on held-out data beside the uniform ones; default: the measured front.
         recipe: how weights are rounded and ranges chosen, the same for every candidate.
         store: a ``Store`` or its URL; default ``$BITFRONT_STORE`` or ``.bitfront/store.db``. What it knows is not
             measured again, so a killed search goes on where it was.
@@ -124,6 +132,8 @@ def run(
         auto=proxies == "auto",
         proposers=named,
         stop=rule,
+        halving=Halving.of(task, **fidelity) if fidelity is not None else None,
+        finalists=finalists,
         recipe=recipe or Recipe(),
         job=dict(job or {}),
         key=key or key_of("task", task.digest(*SPLITS), space.digest, device, batch, str(recipe or Recipe()), seed),
@@ -164,6 +174,8 @@ class _Search:
     auto: bool
     proposers: tuple[str, ...]
     stop: StopRule
+    halving: Halving | None
+    finalists: int | None
     recipe: Recipe
     job: dict[str, Any]
     key: str
@@ -187,13 +199,19 @@ class _Search:
                 f"{seen} of {held} held-out samples are also in the calibration or validation data, so the held-out "
                 "figures are not those of unseen data; give other samples"
             )
-        known = {
-            (digest, split): found
-            for split, context in contexts.items()
-            for digest, found in self.store.evaluations(context, split).items()
-        }
-        workers = getattr(self.executor, "workers", 1)
-        loop = Loop(problem, self.evaluations, self.deadline, workers, known, self.progress, self.auto, seed=self.seed)
+        measurements = self._known(problem, calibration, contexts)
+        loop = Loop(
+            problem,
+            measurements,
+            self.evaluations,
+            self.deadline,
+            getattr(self.executor, "workers", 1),
+            self.auto,
+            self.proposers,
+            self.stop,
+            self.finalists,
+            self.seed,
+        )
         record = RoundsRecord(loop, self.store, job_id)
 
         def commit(outcome: Outcome) -> None:
@@ -202,7 +220,7 @@ class _Search:
                 context = contexts[work.split]
                 self.store.save_evaluation(context, work.configuration, outcome.measurement, outcome.worker)
             record.count(outcome)
-            loop.advance(1)
+            measurements.advance(1)
 
         with self._timed("evaluate"):
             recipe = EvaluatorRecipe(self.task, self.space, calibration, self.recipe.batch_norm)
@@ -210,9 +228,9 @@ class _Search:
         record.enter(self.ledger)
         return summarize(
             loop.problem,
-            loop.proposals,
-            loop.known,
-            failures=loop.failures,
+            measurements.proposals,
+            measurements.known,
+            failures=measurements.failures,
             seconds=self.seconds,
             job=self.job,
             model=self.task.name,
@@ -222,6 +240,22 @@ class _Search:
             ledger=self.ledger,
             search=loop.report(),
         )
+
+    def _known(self, problem: Problem, calibration: Calibration, contexts: dict[Split, str]) -> Measurements:
+        """What the store knows of the candidates: whole splits, and the first samples of the validation data."""
+        again = self.recipe.batch_norm
+        found = beginnings(self.store, self.task, calibration, "validation", reestimate_batch_norm=again)
+        known = {
+            (digest, split): measurement
+            for split, context in contexts.items()
+            for digest, measurement in self.store.evaluations(context, split).items()
+        }
+        partial = {digest: each for digest, each in found.items() if (digest, "validation") not in known}
+        if self.halving is not None and len(self.halving.ladder.batches) < 2:
+            self.notes.append(
+                f"fidelity: {self.halving.ladder.samples[0]} validation samples in one rung, none is saved"
+            )
+        return Measurements(problem, known, self.progress, partial, self.halving)
 
     def _remember(self, problem: Problem, contexts: dict[Split, str]) -> None:
         """Keep what a new budget is answered from without the model."""

@@ -17,6 +17,10 @@ from .allocation import BudgetConflict, allocate, exact_front
 _LEVELS = 24  # budgets per price when other constraints bind, or pairs interact
 
 
+FLOAT = Configuration(())
+"""The float model among the candidates: no site has a format."""
+
+
 @dataclass(frozen=True)
 class Proposal:
     """A configuration worth measuring.

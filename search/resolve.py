@@ -21,9 +21,9 @@ from ..measurement import Measurement
 from ..space import Configuration
 from ..store import Store
 from .knowledge import Knowledge, measurements, recall
-from .problem import Problem
+from .problem import FLOAT, Problem
 from .result import Choice, Point, Result
-from .summary import FLOAT, summarize
+from .summary import summarize
 from .surrogate import PowerLaw, spearman
 
 _NORMAL_95 = 1.959964  # two-sided 95 % quantile of the normal distribution
@@ -208,7 +208,7 @@ def _resolved(configuration: Configuration, proxy: str, known: Knowledge, result
         return Resolved(configuration, prices, None, None, None, None)
     scores = known.sensitivities[proxy]
     law = PowerLaw.fit(
-        np.array([scores.of(point.configuration) for point in result.points]),
+        np.array([scores.joint(point.configuration) for point in result.points]),
         np.array([point.validation.value for point in result.points]),
         offset=result.float_model["validation"].value,
     )

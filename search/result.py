@@ -160,7 +160,7 @@ class Result:
         measured = np.array([point.validation.value for point in self.points])
         trust = {}
         for name, scores in self.problem.sensitivities.items():
-            predicted = np.array([scores.of(point.configuration) for point in self.points])
+            predicted = np.array([scores.joint(point.configuration) for point in self.points])
             trust[name] = {"spearman": spearman(predicted, measured), "points": len(measured)}
         return {
             "evaluated": len(self.points),

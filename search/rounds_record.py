@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from ..measurement import Measurement
 from ..store import Store
 from ..task import SPLITS, Split
+from .problem import FLOAT
 from .stage import Ledger, Ran
-from .summary import FLOAT
 
 if TYPE_CHECKING:
     from .executor import Outcome, Rounds, Work
@@ -31,7 +31,7 @@ class RoundsRecord:
 
     def __init__(self, loop: Loop, store: Store, job_id: str) -> None:
         self._loop, self._store, self._job_id = loop, store, job_id
-        self._stored: dict[tuple[str, Split], Measurement] = dict(loop.known)
+        self._stored: dict[tuple[str, Split], Measurement] = dict(loop.measurements.known)
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._fresh: Counter[str] = Counter()
 
@@ -60,13 +60,15 @@ class RoundsRecord:
         opening = max(
             (line["proposed"] for line in self._loop.log if not line["round"].startswith("round ")), default=0
         )
-        for position, found in enumerate(self._loop.proposals):
+        for position, found in enumerate(self._loop.measurements.proposals):
             for split in SPLITS[1:]:
                 known = self._stored.get((found.digest, split))
                 if known is not None:
                     stage = "measure" if position < opening else "refine"
                     reused["validate" if split == "holdout" else stage].append(known)
-        ledger.add(Ran("propose", "candidates", "", len(self._loop.proposals), 0, self._seconds["propose"]))
+        ledger.add(
+            Ran("propose", "candidates", "", len(self._loop.measurements.proposals), 0, self._seconds["propose"])
+        )
         for stage in ("measure", "refine", "validate"):
             saved = sum(each.seconds for each in reused[stage])
             ledger.add(Ran(stage, "", "", self._fresh[stage], len(reused[stage]), self._seconds[stage], saved))
@@ -77,8 +79,8 @@ class RoundsRecord:
         self._store.add_candidates(
             self._job_id,
             [
-                (found, origin, first.of(found) if found != FLOAT else None)
-                for found, origin in self._loop.proposals.items()
+                (found, origin, first.joint(found) if found != FLOAT else None)
+                for found, origin in self._loop.measurements.proposals.items()
             ],
         )
 

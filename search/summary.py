@@ -13,13 +13,12 @@ from ..measurement import Measurement
 from ..space import Configuration
 from ..task import SPLITS, Split
 from .pareto import non_dominated
-from .problem import Problem
+from .problem import FLOAT, Problem
 from .proxy_choice import ProxyChoice
 from .result import Point, Result
 from .stage import Ledger, Ran
 from .surrogate import PowerLaw
 
-FLOAT = Configuration(())  # the float model among the measurements
 Known = Mapping[tuple[str, Split], Measurement]
 
 
@@ -69,7 +68,7 @@ def summarize(
     values = np.array([known[found.digest, "validation"].value for found in measured])
     costs = [[totals[found][name].value for name in problem.price_objectives] for found in measured]
     proxy = next(iter(problem.sensitivities.values()))
-    scores = np.array([proxy.of(found) for found in measured])
+    scores = np.array([proxy.joint(found) for found in measured])
     started = time.perf_counter()
     law = PowerLaw.fit(scores, values, offset=float_model["validation"].value)
     record.add(Ran("refit", f"power law of {proxy.proxy}", "", 1, 0, time.perf_counter() - started))

@@ -13,9 +13,12 @@ Over networks k and folds j of their configurations (alike in size, ranked apart
 .. math::
     F = s\, \bar\rho - \lambda \sqrt{\operatorname{Var}_k \rho_k + \operatorname{mean}_k \operatorname{Var}_j \rho_{kj}}
 
-with the orientation :math:`s = \pm 1` the sign of the mean: which end of a formula is good is learned on the
-configurations that it is trained on, one orientation for all networks. Where the size determines the prediction or the
-measurement, the formula knows nothing beyond it: :math:`\rho = 0`.
+with the orientation :math:`s = \pm 1`, one for all networks: given, or the sign of the mean. Where the size determines
+the prediction or the measurement, the formula knows nothing beyond it: :math:`\rho = 0`.
+
+An allocator takes only what is predicted best. So with a share :math:`w` of the extremes every :math:`\rho` above is
+:math:`(1 - w) \rho + w\, \tau`, with :math:`\tau` the standing of the configurations that are predicted best among those
+of about their size (``extremes``).
 """
 
 from __future__ import annotations
@@ -27,9 +30,10 @@ import numpy as np
 
 from ...errors import InvalidInput
 from .bench_data import BenchData, FloatArray, IntArray
+from .extremes import Extremes
+from .ranks import average_ranks, dense_ranks
 
 _SINGULAR = 1e-9  # a partial correlation divides by 1 - rho^2
-_DIGITS = 12  # of the largest prediction: closer ones are tied, sums in floating point differ by their order
 
 
 @dataclass(frozen=True)
@@ -55,9 +59,15 @@ class FixedSizeRanks:
     Args:
         bench: its configurations.
         folds: how many folds; 0: none.
+        extremes: share of the configurations predicted best in what is called the correlation.
+
+    Raises:
+        InvalidInput: too few configurations for the folds, or a share that is none.
     """
 
-    def __init__(self, bench: BenchData, folds: int) -> None:
+    def __init__(self, bench: BenchData, folds: int, extremes: float = 0.0) -> None:
+        if not 0 <= extremes <= 1:
+            raise InvalidInput(f"extremes={extremes}; it is a share, between 0 and 1")
         if folds and len(bench) < 6 * folds:
             raise InvalidInput(
                 f"bench {bench.name}: {len(bench)} configurations in {folds} folds; give at least {6 * folds}"
@@ -65,7 +75,7 @@ class FixedSizeRanks:
         self._bench = bench
         by_size = np.argsort(bench.sizes, kind="stable")
         parts = [np.arange(len(bench)), *(np.sort(by_size[fold::folds]) for fold in range(folds))]
-        self._parts = [_Part(bench, part) for part in parts]
+        self._parts = [_Part(bench, part, extremes) for part in parts]
 
     def correlations(self, table: FloatArray) -> FloatArray:
         """Rho on all configurations, then on each fold: [1 + folds].
@@ -84,7 +94,9 @@ class FixedSizeRanks:
 class _Part:
     """Some configurations of a network, with the ranks of size and measurement."""
 
-    def __init__(self, bench: BenchData, points: IntArray) -> None:
+    def __init__(self, bench: BenchData, points: IntArray, extremes: float) -> None:
+        self._share = extremes
+        self._extremes = Extremes(bench.sizes[points], bench.measured[points]) if extremes else None
         self._all = len(points) == len(bench)
         self._points = points
         self._size = _standard(average_ranks(dense_ranks(bench.sizes[points])))
@@ -95,10 +107,14 @@ class _Part:
 
     def rho(self, levels: IntArray) -> float:
         """The partial correlation with predictions of these levels (dense ranks over all points)."""
-        ranks = _standard(average_ranks(levels if self._all else levels[self._points]))
+        own = average_ranks(levels if self._all else levels[self._points])
+        ranks = _standard(own)
         with_size = float(ranks @ self._size)
         free = 1 - with_size * with_size
-        return float(ranks @ self._measured) / np.sqrt(free) if free > _SINGULAR else 0.0
+        rho = float(ranks @ self._measured) / np.sqrt(free) if free > _SINGULAR else 0.0
+        if self._extremes is None:
+            return rho
+        return (1 - self._share) * rho + self._share * self._extremes.standing(own)
 
 
 class FitnessFunction:
@@ -108,13 +124,16 @@ class FitnessFunction:
         benches: the configurations that formulas are chosen on, one bench a network.
         folds: of the configurations of each network.
         penalty: lambda, what a standard deviation costs.
+        extremes: w, share of the configurations predicted best.
     """
 
-    def __init__(self, benches: Sequence[BenchData], folds: int = 4, penalty: float = 0.5) -> None:
+    def __init__(
+        self, benches: Sequence[BenchData], folds: int = 4, penalty: float = 0.5, extremes: float = 0.0
+    ) -> None:
         if penalty < 0:
             raise InvalidInput(f"penalty={penalty}; it must not be negative")
         self.penalty = penalty
-        self.networks = [FixedSizeRanks(bench, folds) for bench in benches]
+        self.networks = [FixedSizeRanks(bench, folds, extremes) for bench in benches]
 
     def __call__(self, correlations: Sequence[FloatArray], orientation: int | None = None) -> Fitness:
         """From the correlations of every network, see ``FixedSizeRanks.correlations``.
@@ -140,25 +159,6 @@ class FitnessFunction:
         """Of the predictions on every network, each [points]; ``orientation`` as above."""
         found = [ranks.of(each) for ranks, each in zip(self.networks, predictions, strict=True)]
         return self(found, orientation)
-
-
-def dense_ranks(values: FloatArray) -> IntArray:
-    """Levels from 0 upwards: [points]; values that agree to 12 digits of the largest share one."""
-    scale = float(np.abs(values).max(initial=0.0))
-    rounded = np.round(values / scale, _DIGITS) if scale > 0 else values
-    order = np.argsort(rounded, kind="stable")
-    ordered = rounded[order]
-    levels = np.empty(len(values), dtype=np.int64)
-    levels[order] = np.concatenate([[0], np.cumsum(ordered[1:] != ordered[:-1])])
-    return levels
-
-
-def average_ranks(levels: IntArray) -> FloatArray:
-    """Ranks from 0 with the mean rank for ties, from dense ranks (which may have gaps): [points]."""
-    counts = np.bincount(levels)
-    mean = np.cumsum(counts) - (counts + 1) / 2
-    ranks: FloatArray = mean[levels]
-    return ranks
 
 
 def _standard(ranks: FloatArray) -> FloatArray:

@@ -11,7 +11,7 @@ import hashlib
 import numpy as np
 
 from .bench_data import BenchData, FloatArray
-from .fitness import dense_ranks
+from .ranks import dense_ranks
 
 
 class Probe:

@@ -1,0 +1,159 @@
+"""What a search knows of its candidates, and the rounds of work that find out more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..measurement import Measurement
+from ..space import Configuration
+from ..task import Split, Task
+from .fidelity import affordable, successive_halving
+from .problem import FLOAT, Problem, Proposal
+from .progress import Advance, Progress
+from .rungs import Ladder, OnSamples, Rivals
+from .work import Outcome, Rounds, Work
+
+
+@dataclass(frozen=True)
+class Halving:
+    """How candidates are screened on part of the validation data.
+
+    Attributes:
+        task: whose data.
+        ladder: the rungs; the last is the whole split.
+        factor: one of so many goes on.
+    """
+
+    task: Task
+    ladder: Ladder
+    factor: int
+
+    @staticmethod
+    def of(task: Task, samples: int = 32, factor: int = 4) -> Halving:
+        """Rungs of ``samples`` validation samples, ``factor`` times as many, and so on to all of them.
+
+        Raises:
+            InvalidInput: a number out of range.
+        """
+        return Halving(task, Ladder.of(task, "validation", least=samples, factor=factor), factor)
+
+    def contestants(self, evaluations: int) -> int:
+        """How many candidates may be screened for the price of so many whole evaluations."""
+        return affordable(evaluations, self.ladder.batches, self.factor)
+
+
+@dataclass
+class Measurements:
+    """Proposals of one search and what came of them.
+
+    Args:
+        problem: prices and constraints.
+        known: measurements of whole splits, of earlier runs too, by (configuration digest, split).
+        partial: the longest measurement of the first validation samples, by configuration digest.
+        progress: who watches.
+        halving: whether candidates are screened on few samples first; ``None``: all are measured on the whole split.
+
+    Attributes:
+        proposals: configuration -> who proposed it, in the order of proposal.
+        failures: configuration -> why it has no measurement.
+        screened: configurations that were out after part of the samples.
+        advance: called with the number of evaluations that have arrived.
+    """
+
+    problem: Problem
+    known: dict[tuple[str, Split], Measurement]
+    progress: Progress
+    partial: dict[str, Measurement] = field(default_factory=dict)
+    halving: Halving | None = None
+    proposals: dict[Configuration, str] = field(default_factory=dict)
+    failures: dict[Configuration, str] = field(default_factory=dict)
+    screened: set[Configuration] = field(default_factory=set)
+    advance: Advance = field(default=lambda steps: None)
+
+    def of(self, configuration: Configuration, split: Split = "validation") -> Measurement | None:
+        """The measurement on a whole split, if there is one."""
+        return self.known.get((configuration.digest, split))
+
+    def quality(self, configuration: Configuration) -> float:
+        """Measured on the validation data; infinite if it is not known."""
+        found = self.of(configuration)
+        return found.value if found else float("inf")
+
+    def measured(self) -> list[Configuration]:
+        """The candidates with a measurement of the whole validation split, in the order of proposal."""
+        return [found for found in self.proposals if found != FLOAT and self.of(found)]
+
+    def seconds(self) -> float | None:
+        """Median of a whole evaluation on the validation data; ``None`` before there is one."""
+        found = [each.seconds for (_, split), each in self.known.items() if split == "validation"]
+        return float(np.median(found)) if found else None
+
+    def measure(self, name: str, proposals: Sequence[Proposal], split: Split = "validation") -> Rounds:
+        """Ask for what is not known of whole splits, with a progress bar of its own."""
+        if split == "validation":
+            self._propose(proposals)
+        missing = [
+            Work(proposal.configuration, split, known=self._part(proposal.configuration, split))
+            for proposal in proposals
+            if self.of(proposal.configuration, split) is None and proposal.configuration not in self.failures
+        ]
+        if len(missing) < len(proposals):
+            self.progress.note(f"{name}: {len(proposals) - len(missing)} of {len(proposals)} already in the store")
+        if not missing:
+            return
+        with self.progress.stage(f"evaluate {name}", len(missing)) as self.advance:
+            outcomes = yield missing
+        for outcome in outcomes:
+            self._take(outcome)
+
+    def halve(self, name: str, proposals: Sequence[Proposal], keep: int) -> Rounds:
+        """Screen candidates on the first samples; the better ones are measured on the whole split.
+
+        Args:
+            name: of the round, for the progress bar.
+            proposals: the contestants.
+            keep: at least so many reach the whole split.
+        """
+        assert self.halving is not None
+        self._propose(proposals)
+        task, ladder = self.halving.task, self.halving.ladder
+        contestants = [each.configuration for each in proposals if each.configuration not in self.failures]
+        costs = {} if self.problem.constraints else {each: self._costs(each) for each in contestants}
+        rivals = {each: found for each in self.measured() if each not in contestants and (found := self.of(each))}
+        prices = {each: self._costs(each) for each in [*rivals, *contestants]} if costs else {}
+        part = {each: found for each in contestants if (found := self.of(each) or self.partial.get(each.digest))}
+        race = Rivals(task, rivals, prices)
+        on = OnSamples(task, lambda each: each, measured=part, race=race)
+        bracket = successive_halving(
+            contestants, ladder.batches, costs=costs, known=on.known, factor=self.halving.factor, keep=keep
+        )
+        with self.progress.stage(f"screen {name}", len(contestants)) as self.advance:
+            yield from on.rounds(bracket)
+        self.failures |= on.failures
+        for each, found in on.measured.items():
+            if found.partial:
+                self.partial[each.digest] = found
+                self.screened.add(each)
+            else:
+                self.known[each.digest, "validation"] = found
+
+    def _costs(self, configuration: Configuration) -> tuple[float, ...]:
+        prices = self.problem.prices.of(configuration)
+        return tuple(prices[name].value for name in self.problem.price_objectives)
+
+    def _part(self, configuration: Configuration, split: Split) -> Measurement | None:
+        return self.partial.get(configuration.digest) if split == "validation" else None
+
+    def _propose(self, proposals: Sequence[Proposal]) -> None:
+        for proposal in proposals:
+            self.proposals.setdefault(proposal.configuration, proposal.origin)
+
+    def _take(self, outcome: Outcome) -> None:
+        work = outcome.work
+        if outcome.measurement is None:
+            self.failures[work.configuration] = outcome.failure
+        else:
+            self.known[work.configuration.digest, work.split] = outcome.measurement
