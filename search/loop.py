@@ -15,13 +15,14 @@ from .archive import Archive
 from .executor import Rounds
 from .measurements import Measurements
 from .mixture import Mixture
-from .pareto import non_dominated
-from .problem import FLOAT, Problem, Proposal, spread
+from .problem import FLOAT, Problem, Proposal
 from .proposers import Evaluated, make
 from .proxy_choice import ProxyChoice, choose_proxy
+from .round_log import RoundLog
 from .selection import Selection
 from .stopping import StopRule
-from .surrogate import Fitted, Surrogate, front_gap
+from .surrogate import Fitted, Surrogate
+from .survivors import survivors
 
 PROPOSERS = ("exact_front", "diverse", "gaps", "level_switch", "nsga2")
 """Who proposes unless a search says otherwise."""
@@ -55,7 +56,7 @@ class Loop:
         seed: of every random choice.
 
     Attributes:
-        log: one line for each round, plain data.
+        log: one line for each round.
         choice: what ``auto`` decided.
         ended: why the search ended.
     """
@@ -71,7 +72,7 @@ class Loop:
     finalists: int | None = None
     seed: int = 0
     choice: ProxyChoice | None = None
-    log: list[dict[str, Any]] = field(default_factory=list)
+    log: RoundLog = field(default_factory=RoundLog)
     ended: str = ""
     archive: Archive = field(init=False)
     mixture: Mixture | None = None
@@ -80,14 +81,17 @@ class Loop:
     def rounds(self) -> Rounds:
         """The search as a coroutine: yields work, is sent outcomes."""
         uniforms = [Proposal(found, "uniform") for found in dict.fromkeys(self.problem.space.uniforms().values())]
-        measure = self.measurements.measure
-        yield from measure("float and uniform baselines", [Proposal(FLOAT, "float"), *uniforms])
-        self.archive = Archive(self.problem, self.measurements.quality(FLOAT))
-        self._archived(uniforms)
-        self.archive.fix_scale()
-        self._log("uniform baselines", len(uniforms))
-        yield from self._search(max(0, self.evaluations - len(uniforms)))
-        yield from measure("survivors on held-out data", self.survivors(), "holdout")
+        measurements = self.measurements
+        with measurements.bar("search", max(self.evaluations, len(uniforms))):
+            yield from measurements.measure("float and uniform baselines", [Proposal(FLOAT, "float"), *uniforms])
+            self.archive = Archive(self.problem, measurements.quality(FLOAT))
+            self._archived(uniforms)
+            self.archive.fix_scale()
+            self._logged("uniform baselines", len(uniforms))
+            yield from self._search(max(0, self.evaluations - len(uniforms)))
+        finalists = survivors(self.problem, measurements, self.finalists)
+        with measurements.bar("validate on held-out data", len(finalists) - 1):
+            yield from measurements.measure("held-out data", finalists, "holdout")
 
     def _search(self, left: int) -> Rounds:
         """All rounds between the baselines and the held-out data."""
@@ -100,7 +104,7 @@ class Loop:
             left -= len(asked)
             yield from self.measurements.measure("exact front of the scores", asked)
             self._archived(asked)
-            self._log("exact front of the scores", len(asked))
+            self._logged("exact front of the scores", len(asked))
         if self.auto:
             self._choose()
         self.mixture = Mixture(self.proposers, self.problem, self.seed)
@@ -115,13 +119,14 @@ class Loop:
             if not asked:
                 self.ended = self.ended or "every proposer has run out of new configurations"
                 return
-            left -= count if halving else len(asked)
             if halving:
                 yield from self.measurements.halve(f"round {number}", asked, max(1, count // halving.factor))
+                left -= max(1, round(self.measurements.spent(asked)))
             else:
                 yield from self.measurements.measure(f"round {number}", asked)
-            self.mixture.tell(*self._archived(asked))
-            self._log(f"round {number}", len(asked), fitted)
+                left -= len(asked)
+            self.mixture.tell(*self._archived(asked), asked)
+            self._logged(f"round {number}", len(asked), fitted)
 
     def _ask(self, count: int) -> tuple[list[Proposal], Fitted | None]:
         """The next round: refit, solve, share, choose."""
@@ -136,46 +141,16 @@ class Loop:
             taken = [*self.measurements.proposals, *self.measurements.failures]
             return self.mixture.ask(count, selection, taken), fitted
 
-    def survivors(self) -> list[Proposal]:
-        """The float model, the uniform configurations, and what is not dominated on the validation data.
-
-        With ``finalists`` only so many beside the uniform ones: the best in quality where there are constraints, else
-        spread over the front.
-        """
-        of, problem = self.measurements, self.problem
-        measured, uniforms = of.measured(), set(problem.space.uniforms().values())
-        keep = self.pareto(measured) if measured else np.zeros(0, dtype=bool)
-        front = [found for found, on_front in zip(measured, keep, strict=True) if on_front and found not in uniforms]
-        best = sorted((found for found in measured if self._meets(found)), key=of.quality)
-        kept = list(dict.fromkeys([*best[:2], *front]))
-        if self.finalists is not None and problem.constraints:
-            kept = sorted((found for found in kept if self._meets(found)), key=of.quality)[: self.finalists]
-        elif self.finalists is not None and front:
-            costs = problem.totals(
-                np.stack([problem.space.choice(each) for each in front]), problem.price_objectives[0]
-            )
-            kept = [front[index] for index in spread(costs, self.finalists, np.zeros(len(front), dtype=bool))]
-        baselines = [found for found in measured if found in uniforms]
-        return [Proposal(found, "survivor") for found in dict.fromkeys([FLOAT, *baselines, *kept])]
-
-    def pareto(self, measured: Sequence[Configuration]) -> np.ndarray:
-        """Which measured configurations are not dominated in the objectives: boolean array."""
-        choices = np.stack([self.problem.space.choice(found) for found in measured])
-        prices = [self.problem.totals(choices, name) for name in self.problem.price_objectives]
-        return non_dominated(np.column_stack([[self.measurements.quality(found) for found in measured], *prices]))
-
     def report(self) -> dict[str, Any]:
         """How the search went, as plain data: rounds, shares of the proposers, the surrogate, why it ended."""
         return {
-            "rounds": self.log,
+            "rounds": self.log.lines,
+            "evaluations": len(self.archive.evaluated),
             "proposers": self.mixture.report() if self.mixture else [],
             "surrogate": self.surrogate.fitted.report() if self.surrogate and self.surrogate.fitted else None,
             "screened": len(self.measurements.screened),
             "ended": self.ended or "all evaluations spent",
         }
-
-    def _meets(self, configuration: Configuration) -> bool:
-        return bool(self.problem.meets(self.problem.space.choice(configuration)[None])[0])
 
     def _choose(self) -> None:
         """Put the proxy, or the weighted sum, that the measurements speak for in front of the others."""
@@ -198,60 +173,21 @@ class Loop:
                 found.append(self.archive.add(proposal.configuration, proposal.origin, measurement))
         return [each for each, _ in found], [gain for _, gain in found]
 
-    def _log(self, name: str, proposed: int, fitted: Fitted | None = None) -> None:
-        """One line for a round: what it measured, the front after it, and what was predicted before it."""
-        best, before = self.archive.best(), self.log[-1]["evaluations"] if self.log else 0
-        self.log.append(
-            {
-                "round": name,
-                "proposed": proposed,
-                "measured": len(self.archive.evaluated) - before,
-                "evaluations": len(self.archive.evaluated),
-                "hypervolume": self.archive.hypervolume(),
-                "best": best.quality if best else None,
-                "gap": self._gap(fitted) if fitted else None,
-                "model": fitted.kind if fitted else None,
-            }
-        )
-
-    def _gap(self, fitted: Fitted) -> float | None:
-        """Share of the predicted front's hypervolume that is not measured yet, in the first price objective.
-
-        The predicted front is the exact one of the refitted table, thinned evenly.
-        """
-        assert self.mixture is not None
-        front = self.mixture.predicted_front()
-        known = [found for found in self.archive.evaluated if found.feasible]
-        if front is None or not len(front) or not known:
-            return None
-        metric = self.problem.price_objectives[0]
-        gap = front_gap(
-            fitted.latent,
-            fitted.predict(front).mean,
-            self.problem.totals(front, metric)[:, None],
-            np.array([found.quality for found in known]),
-            np.array([found.costs[:1] for found in known]),
-        )
-        return gap.relative
+    def _logged(self, name: str, proposed: int, fitted: Fitted | None = None) -> None:
+        self.log.add(name, proposed, self.archive, fitted, self.mixture)
+        self.measurements.progress.status(f"{name}: {self.log.told()}")
 
     def _stopped(self) -> bool:
-        inf = float("inf")
-        history = [
-            (line["evaluations"], line["hypervolume"], inf if line["best"] is None else line["best"])
-            for line in self.log
-        ]
-        self.ended = self.ended or self.stop.reason(self.archive, history) or ""
-        if self.ended:
-            self.measurements.progress.note(f"search: {self.ended}")
+        self.ended = self.ended or self.stop.reason(self.archive, self.log.history()) or ""
         return bool(self.ended)
 
     def _limited(self, count: int) -> int:
-        """As many as fit before the deadline, judged by the evaluations seen so far."""
+        """As many as fit before the deadline, judged by the evaluations seen so far; none: the time is up."""
         each = self.measurements.seconds()
         if self.deadline is None or not count or each is None:
             return count
-        fitting = max(0, int((self.deadline - time.perf_counter()) * self.workers / max(each, 1e-9)))
-        if fitting < count:
+        left = self.deadline - time.perf_counter()
+        fitting = min(count, max(0, int(left * self.workers / max(each, 1e-9))))
+        if not fitting:
             self.ended = "the time is up"
-            self.measurements.progress.note(f"time is short: {fitting} of {count} further candidates are measured")
-        return min(count, fitting)
+        return fitting

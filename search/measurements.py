@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -60,7 +61,6 @@ class Measurements:
         proposals: configuration -> who proposed it, in the order of proposal.
         failures: configuration -> why it has no measurement.
         screened: configurations that were out after part of the samples.
-        advance: called with the number of evaluations that have arrived.
     """
 
     problem: Problem
@@ -71,7 +71,7 @@ class Measurements:
     proposals: dict[Configuration, str] = field(default_factory=dict)
     failures: dict[Configuration, str] = field(default_factory=dict)
     screened: set[Configuration] = field(default_factory=set)
-    advance: Advance = field(default=lambda steps: None)
+    _advance: Advance | None = field(default=None, repr=False)
 
     def of(self, configuration: Configuration, split: Split = "validation") -> Measurement | None:
         """The measurement on a whole split, if there is one."""
@@ -91,8 +91,28 @@ class Measurements:
         found = [each.seconds for (_, split), each in self.known.items() if split == "validation"]
         return float(np.median(found)) if found else None
 
+    @contextmanager
+    def bar(self, name: str, total: int) -> Iterator[None]:
+        """One progress bar for all that is measured inside, in evaluations of a whole split."""
+        with self.progress.stage(name, total) as self._advance:
+            try:
+                yield
+            finally:
+                self._advance = None
+
+    def arrived(self, outcome: Outcome) -> None:
+        """Move the bar by an outcome: part of the samples is part of an evaluation. The float model counts nothing."""
+        work, found = outcome.work, outcome.measurement
+        if self._advance is None or work.configuration == FLOAT:
+            return
+        whole = self.of(FLOAT, work.split)
+        if found is None or whole is None:
+            self._advance(1)
+            return
+        self._advance((found.samples - (work.known.samples if work.known else 0)) / whole.samples)
+
     def measure(self, name: str, proposals: Sequence[Proposal], split: Split = "validation") -> Rounds:
-        """Ask for what is not known of whole splits, with a progress bar of its own."""
+        """Ask for what is not known of whole splits."""
         if split == "validation":
             self._propose(proposals)
         missing = [
@@ -100,12 +120,11 @@ class Measurements:
             for proposal in proposals
             if self.of(proposal.configuration, split) is None and proposal.configuration not in self.failures
         ]
-        if len(missing) < len(proposals):
-            self.progress.note(f"{name}: {len(proposals) - len(missing)} of {len(proposals)} already in the store")
+        asked = {work.configuration for work in missing}
+        self._reused(name, [each for each in proposals if each.configuration not in asked], len(proposals))
         if not missing:
             return
-        with self.progress.stage(f"evaluate {name}", len(missing)) as self.advance:
-            outcomes = yield missing
+        outcomes = yield missing
         for outcome in outcomes:
             self._take(outcome)
 
@@ -113,7 +132,7 @@ class Measurements:
         """Screen candidates on the first samples; the better ones are measured on the whole split.
 
         Args:
-            name: of the round, for the progress bar.
+            name: of the round.
             proposals: the contestants.
             keep: at least so many reach the whole split.
         """
@@ -125,13 +144,13 @@ class Measurements:
         rivals = {each: found for each in self.measured() if each not in contestants and (found := self.of(each))}
         prices = {each: self._costs(each) for each in [*rivals, *contestants]} if costs else {}
         part = {each: found for each in contestants if (found := self.of(each) or self.partial.get(each.digest))}
+        self._reused(name, [each for each in proposals if self.of(each.configuration)], len(proposals))
         race = Rivals(task, rivals, prices)
         on = OnSamples(task, lambda each: each, measured=part, race=race)
         bracket = successive_halving(
             contestants, ladder.batches, costs=costs, known=on.known, factor=self.halving.factor, keep=keep
         )
-        with self.progress.stage(f"screen {name}", len(contestants)) as self.advance:
-            yield from on.rounds(bracket)
+        yield from on.rounds(bracket)
         self.failures |= on.failures
         for each, found in on.measured.items():
             if found.partial:
@@ -139,6 +158,22 @@ class Measurements:
                 self.screened.add(each)
             else:
                 self.known[each.digest, "validation"] = found
+
+    def spent(self, proposals: Sequence[Proposal]) -> float:
+        """What a round has cost in evaluations of the whole validation data, whoever ran them and when."""
+        whole, total = self.of(FLOAT), 0.0
+        for each in proposals:
+            part = self.of(each.configuration) or self.partial.get(each.configuration.digest)
+            total += part.samples / whole.samples if part and whole else 1.0
+        return total
+
+    def _reused(self, name: str, known: Sequence[Proposal], proposed: int) -> None:
+        """Say what the store had already, and move the bar by it."""
+        if not known:
+            return
+        self.progress.status(f"{name}: {len(known)} of {proposed} already in the store")
+        if self._advance is not None:
+            self._advance(len([each for each in known if each.configuration != FLOAT]))
 
     def _costs(self, configuration: Configuration) -> tuple[float, ...]:
         prices = self.problem.prices.of(configuration)

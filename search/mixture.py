@@ -12,6 +12,7 @@ from ..space import Configuration
 from .bandit import Bandit
 from .problem import Problem, Proposal
 from .proposers import Evaluated, Proposer, make
+from .proposers.tables import TableProposer
 
 Select = Callable[[Sequence[Proposal], int], list[int]]
 _OVERSAMPLE = 32  # proposals in a pool for each that is measured
@@ -36,24 +37,25 @@ class Mixture:
             name: make(name, problem, seed + index) for index, name in enumerate(dict.fromkeys(names))
         }
         self.bandit = Bandit(list(self.proposers))
+        tables = [each for each in self.proposers.values() if isinstance(each, TableProposer)]
+        self._table = tables[0] if tables else TableProposer(problem, seed)
         self._pools: dict[str, dict[Configuration, Proposal]] = {name: {} for name in self.proposers}
         self._owner: dict[Configuration, str] = {}
 
     def use(self, table: Any, pairs: Mapping[tuple[int, int], Any] | None) -> None:
         """Hand the refitted table to those who solve one."""
-        for proposer in self.proposers.values():
+        for proposer in dict.fromkeys([self._table, *self.proposers.values()]):
             take = getattr(proposer, "use", None)
             if take is not None:
                 take(table, pairs)
 
-    def predicted_front(self) -> np.ndarray | None:
+    def predicted_front(self) -> np.ndarray:
         """The exact front of the table in use against the first price objective, thinned evenly: [points, sites]."""
-        for proposer in self.proposers.values():
-            source = getattr(proposer, "source", None)
-            if source is not None:
-                front = source.front(next(iter(source.sensitivities)), source.price_objectives[0])
-                return front[np.unique(np.linspace(0, len(front) - 1, min(len(front), _THINNED)).astype(int))]
-        return None
+        source = self._table.source
+        front = source.front(self._table.first(), source.price_objectives[0])
+        if not len(front):
+            return front
+        return front[np.unique(np.linspace(0, len(front) - 1, min(len(front), _THINNED)).astype(int))]
 
     def ask(self, count: int, select: Select, taken: Iterable[Configuration]) -> list[Proposal]:
         """The next round.
@@ -75,15 +77,22 @@ class Mixture:
             self._draw(name, count - len(chosen), select, gone, chosen)
         return list(chosen.values())
 
-    def tell(self, evaluated: Sequence[Evaluated], gains: Sequence[float]) -> None:
-        """Results of a round and what each gained; every proposer learns all of them, the bandit credits the owners."""
+    def tell(self, evaluated: Sequence[Evaluated], gains: Sequence[float], asked: Sequence[Proposal] = ()) -> None:
+        """Results of a round; every proposer learns all of them, the bandit credits the owners.
+
+        Args:
+            evaluated: what was measured on the whole validation data.
+            gains: what each gained.
+            asked: the round; what of it has no such measurement (it failed, or was screened out) gained nothing.
+        """
         for proposer in self.proposers.values():
             proposer.tell(evaluated)
+        gained = {found.configuration: gain for found, gain in zip(evaluated, gains, strict=True)}
         improvements: dict[str, list[float]] = {}
-        for found, gain in zip(evaluated, gains, strict=True):
-            owner = self._owner.get(found.configuration)
+        for configuration in dict.fromkeys([*gained, *(each.configuration for each in asked)]):
+            owner = self._owner.get(configuration)
             if owner is not None:
-                improvements.setdefault(owner, []).append(gain)
+                improvements.setdefault(owner, []).append(gained.get(configuration, 0.0))
         if improvements:
             self.bandit.reward(improvements)
 

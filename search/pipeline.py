@@ -6,7 +6,8 @@ import difflib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from inspect import signature
 from typing import Any, Literal
 
 from ..errors import InvalidInput, UnsupportedModel
@@ -110,6 +111,10 @@ def run(
         raise InvalidInput(f"evaluations={evaluations}; it must be at least 1")
     if not proxies or (isinstance(proxies, str) and proxies != "auto"):
         raise InvalidInput(f"proxies={proxies!r}; give a list of names, such as ['hessian_trace'], or 'auto'")
+    if finalists is not None and finalists < 1:
+        raise InvalidInput(f"finalists={finalists}; it must be at least 1, or None for the whole measured front")
+    check_keys("stop", stop or {}, [each.name for each in fields(StopRule)])
+    check_keys("fidelity", fidelity or {}, list(signature(Halving.of).parameters)[1:])
     rule = StopRule(**(stop or {}))
     check_targets(rule.target, list(cost_models()))
     named = PROPOSERS if isinstance(proposers, str) else tuple(dict.fromkeys(proposers))
@@ -220,7 +225,7 @@ class _Search:
                 context = contexts[work.split]
                 self.store.save_evaluation(context, work.configuration, outcome.measurement, outcome.worker)
             record.count(outcome)
-            measurements.advance(1)
+            measurements.arrived(outcome)
 
         with self._timed("evaluate"):
             recipe = EvaluatorRecipe(self.task, self.space, calibration, self.recipe.batch_norm)
@@ -335,6 +340,18 @@ def check_proposers(names: Sequence[str]) -> None:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
             raise InvalidInput(f"unknown proposer {name!r}; did you mean {near!r}? Known: {', '.join(sorted(known))}")
+
+
+def check_keys(argument: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Refuse unknown keys of an argument that is a mapping.
+
+    Raises:
+        InvalidInput: the message names the nearest.
+    """
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+            raise InvalidInput(f"{argument}: unknown key {name!r}; did you mean {near!r}? Known: {', '.join(known)}")
 
 
 def check_targets(target: Mapping[str, float], known: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
-Advance = Callable[[int], None]
+Advance = Callable[[float], None]
 
 
 class Progress(Protocol):
@@ -20,6 +20,10 @@ class Progress(Protocol):
         """One line of what was found out."""
         ...
 
+    def status(self, text: str) -> None:
+        """How far the running stage has come, beside its bar; replaces the last one."""
+        ...
+
 
 class Silent:
     """Nobody watches."""
@@ -30,4 +34,7 @@ class Silent:
         yield lambda steps: None
 
     def note(self, text: str) -> None:
+        """Drop the line."""
+
+    def status(self, text: str) -> None:
         """Drop the line."""

@@ -201,9 +201,11 @@ class Result:
         if not eligible:
             raise InfeasibleBudget(self._unreachable(limits))
         price = self.problem.price_objectives[0]
+        validated = [point for point in eligible if point.holdout is not None]
         if max_drop is not None:
             worst = self.float_model["validation"].value + max_drop
-            kept = [point for point in eligible if point.validation.value <= worst]
+            within = [point for point in eligible if point.validation.value <= worst]
+            kept = [point for point in within if point.holdout is not None] or within
             if not kept:
                 least = min(point.validation.value for point in eligible) - self.float_model["validation"].value
                 raise InfeasibleBudget(
@@ -213,11 +215,10 @@ class Result:
             rivals = [point for point in eligible if self._no_dearer(point, chosen)]
             return self._against_uniform(chosen, rivals, f"the cheapest in {price} within a drop of {max_drop:g}")
         if limits:
-            validated = [point for point in eligible if point.holdout is not None]
             chosen = min(validated or eligible, key=lambda point: point.validation.value)
             told = ", ".join(f"{name} <= {limit:g}" for name, limit in limits.items())
             return self._against_uniform(chosen, eligible, f"the best quality within {told}")
-        chosen = self._knee([point for point in eligible if point.pareto])
+        chosen = self._knee([p for p in validated if p.pareto] or [p for p in eligible if p.pareto])
         return self._against_uniform(
             chosen,
             [point for point in eligible if self._no_dearer(point, chosen)],

@@ -57,8 +57,8 @@ class RoundsRecord:
     def enter(self, ledger: Ledger) -> None:
         """Put down the stages *propose*, *measure*, *refine* and *validate*."""
         reused: defaultdict[str, list[Measurement]] = defaultdict(list)
-        opening = max(
-            (line["proposed"] for line in self._loop.log if not line["round"].startswith("round ")), default=0
+        opening = 1 + sum(  # the float model, too
+            line["proposed"] for line in self._loop.log.lines if not line["round"].startswith("round ")
         )
         for position, found in enumerate(self._loop.measurements.proposals):
             for split in SPLITS[1:]:

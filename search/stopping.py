@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ..errors import InvalidInput
 from .archive import Archive
 
 _STEP = 1e-3  # relative growth of the hypervolume that counts as an improvement
@@ -23,6 +24,10 @@ class StopRule:
 
     no_improvement: int | None = None
     target: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.no_improvement is not None and self.no_improvement < 1:
+            raise InvalidInput(f"stop: no_improvement={self.no_improvement}; it must be at least 1, or None")
 
     def reason(self, archive: Archive, history: list[tuple[int, float, float]]) -> str | None:
         """Why the search ends now; ``None`` if it goes on.

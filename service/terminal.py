@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from rich.table import Table
 
 
 class TerminalProgress:
-    """Progress of a run: bars on a terminal, one line per stage elsewhere, and everything in a log file.
+    """Progress of a run: bars on a terminal, lines elsewhere, and everything in a log file.
 
     Args:
         log: file that every line is appended to; ``None``: no log.
@@ -26,12 +26,14 @@ class TerminalProgress:
     def __init__(self, log: Path | None = None, quiet: bool = False) -> None:
         self.console = Console(stderr=True, quiet=quiet)
         self._log = log
+        self._bar: Progress | None = None
+        self._started, self._done, self._total = 0.0, 0.0, 0
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
-    def stage(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A stage of ``total`` steps with a bar, the time spent and the time left."""
+    def stage(self, name: str, total: int) -> Iterator[Callable[[float], None]]:
+        """A stage of ``total`` steps with a bar, the time spent, the time left and the latest status."""
         started = time.perf_counter()
         self._write(f"{name}: started ({total} steps)")
         columns = (
@@ -41,11 +43,21 @@ class TerminalProgress:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[status]}", style="dim", markup=False),
         )
         bar = Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
-        with bar:
-            task = bar.add_task(name, total=max(total, 1))
-            yield lambda steps: bar.advance(task, steps)
+        self._bar, self._started, self._done, self._total = bar, started, 0.0, max(total, 1)
+        try:
+            with bar:
+                task = bar.add_task(name, total=self._total, status="")
+
+                def advance(steps: float) -> None:
+                    self._done += steps
+                    bar.advance(task, steps)
+
+                yield advance
+        finally:
+            self._bar = None
         seconds = time.perf_counter() - started
         self.console.print(f"[green]done[/] {name:<42} {seconds:7.1f} s", highlight=False)
         self._write(f"{name}: done in {seconds:.2f} s")
@@ -54,6 +66,23 @@ class TerminalProgress:
         """One line of what was found out."""
         self.console.print(f"     {text}", style="dim", highlight=False, markup=False)
         self._write(text)
+
+    def status(self, text: str) -> None:
+        """How far the running stage has come: beside its bar, or a line with the time left where there is no bar."""
+        self._write(text)
+        if self._bar is not None and self.console.is_terminal:
+            for task in self._bar.task_ids:
+                self._bar.update(task, status=text.partition(": ")[2] or text)
+        else:
+            self.console.print(f"     {text}{self._left()}", style="dim", highlight=False, markup=False)
+
+    def _left(self) -> str:
+        """Steps done, and the time left if they go on as fast."""
+        if self._bar is None or not self._done:
+            return ""
+        done = min(self._done, self._total)
+        seconds = (time.perf_counter() - self._started) * (self._total - done) / done
+        return f" ({done:.0f} of {self._total}, about {timedelta(seconds=round(seconds))} left)"
 
     def _write(self, line: str) -> None:
         if self._log is not None:

@@ -50,6 +50,8 @@ class Notes:
     def note(self, text):
         self.lines.append(text)
 
+    status = note
+
     def stage(self, name, total):
         from bitfront.search import Silent
 
