@@ -263,7 +263,7 @@ class Dispatch:
             return
         self.totals.quarantined += 1
         failure = f"given up after the deaths of {_DEATHS_ALONE} workers: {reason}"
-        self._arrive(index, Outcome(self._batch[index], None, failure=failure, worker="quarantine"))
+        self._arrive(index, Outcome(self._batch[index], None, failure=failure, worker="quarantine", final=False))
 
     def _arrive(self, index: int, outcome: Outcome) -> None:
         if index not in self._arrived:

@@ -39,12 +39,15 @@ class Outcome:
         measurement: the result; ``None`` when it failed.
         failure: why it failed; empty when it did not.
         worker: who did it.
+        final: whether a failure would come again (an output that is not finite), or its cause is not known for sure
+            (workers that died).
     """
 
     work: Work
     measurement: Measurement | None
     failure: str = ""
     worker: str = "local"
+    final: bool = True
 
     @property
     def lost(self) -> bool:

@@ -1,13 +1,14 @@
-"""What is known: jobs, candidates, evaluations, scores, formulas, measured kernels."""
+"""What is known: jobs, candidates, evaluations, failures, scores, formulas, measured kernels."""
 
 from .database import default_url, open_engine
-from .models import Candidate, Evaluation, Job, Kernel, Score, ScoredFormula
+from .models import Candidate, Evaluation, Failure, Job, Kernel, Score, ScoredFormula
 from .store import JOB_STATES, Store
 
 __all__ = [
     "JOB_STATES",
     "Candidate",
     "Evaluation",
+    "Failure",
     "Job",
     "Kernel",
     "Score",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,16 @@ from ..errors import InvalidInput
 from ..measurement import Measurement
 from ..space import Configuration
 from .database import default_url, open_engine, writing
+from .failures import read_failures, write_failure
 from .formulas import read_formulas, write_formulas
 from .models import Base, Candidate, Evaluation, Job, Kernel, Score
 
+_PATIENCE = timedelta(days=1)  # until what is not final is tried again
 JOB_STATES = ("queued", "running", "succeeded", "failed", "cancelled", "interrupted")
 
 
 class Store:
-    """Jobs, candidates, evaluations, scores and measured kernels in one SQL database.
+    """Jobs, candidates, evaluations, failures, scores, formulas and measured kernels in one SQL database.
 
     Args:
         url: SQLAlchemy URL; ``$BITFRONT_STORE`` or ``sqlite:///.bitfront/store.db`` if not given.
@@ -145,6 +148,34 @@ class Store:
                 )
                 for row in session.scalars(query)
             }  # fmt: skip
+
+    def save_failure(
+        self, context: str, configuration: Configuration, split: str, reason: str, *, final: bool, worker: str = ""
+    ) -> None:
+        """Commit that a configuration could not be measured; a later failure of the same replaces it.
+
+        Args:
+            context: as for ``save_evaluation``.
+            configuration: which.
+            split: on which whole split it was to be measured, or on a part of it.
+            reason: one line.
+            final: whether it fails whenever it is tried (an output that is not finite), or was given up (its workers
+                died, which may have had another cause).
+            worker: who found out.
+        """
+        with self._writes.begin() as session:
+            write_failure(session, context, configuration, split, reason, final=final, worker=worker)
+
+    def failures(self, context: str, split: str, patience: timedelta = _PATIENCE) -> dict[Configuration, str]:
+        """The configurations that are not to be tried now, with the reason, by digest.
+
+        Args:
+            context: as for ``evaluations``.
+            split: of which whole split.
+            patience: how long what is not final counts after it was tried last.
+        """
+        with self._sessions() as session:
+            return read_failures(session, context, split, patience)
 
     # -- scores -------------------------------------------------------------------------------------------------------
 

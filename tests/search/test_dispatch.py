@@ -1,13 +1,16 @@
 """Dispatch against simulated workers: every work gets one outcome, whatever the workers do."""
 
+from datetime import timedelta
 from itertools import pairwise
 
 import pytest
 from bitfront.errors import BitfrontError, InvalidInput
 from bitfront.measurement import Measurement
 from bitfront.search.dispatch import Dispatch, Limits
+from bitfront.search.stored_outcomes import keep
 from bitfront.search.work import Outcome, Work
 from bitfront.space import Configuration
+from bitfront.store import Store
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -202,3 +205,20 @@ def test_bad_limits_are_refused(wrong):
     with pytest.raises(InvalidInput) as caught:
         Limits(**wrong)
     assert "\n" not in str(caught.value)
+
+
+def test_outcomes_are_kept_and_a_restart_knows_what_failed(tmp_path):
+    store = Store(f"sqlite:///{tmp_path}/store.db")
+    dispatch, _, _ = dispatch_of(size=1)
+    killer, infinite, fine = batch = works(3)
+    dispatch.begin(batch)
+    serve(dispatch, dispatch.take())
+    dispatch.answer(dispatch.take().key, [Outcome(infinite, None, failure="NaN at fc1")], 1.0)
+    kill_all(dispatch, "Segmentation fault")
+    for outcome in dispatch.outcomes:
+        keep(store, "ctx", outcome)
+    assert set(store.evaluations("ctx", "validation")) == {fine.configuration.digest}
+    failures = store.failures("ctx", "validation")
+    assert set(failures) == {killer.configuration, infinite.configuration}
+    assert "Segmentation fault" in failures[killer.configuration]
+    assert store.failures("ctx", "validation", timedelta(0)) == {infinite.configuration: "NaN at fc1"}

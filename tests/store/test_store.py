@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import bitfront as bf
@@ -81,6 +82,17 @@ def test_the_first_result_of_a_candidate_stays(url):
     other = Measurement("kl", "validation", 9.0, 9.0, 9.0, 1.0, 1, (9.0,))
     store.save_evaluation("ctx", CONFIGURATION, other)
     assert Store(url).evaluations("ctx", "validation")[CONFIGURATION.digest].value == 0.25
+
+
+def test_failures_are_kept_and_what_is_not_final_is_forgotten_after_a_while(url):
+    store, other = Store(url), bf.Configuration.from_dict({"a": "w2", "b": "w8"})
+    store.save_failure("ctx", CONFIGURATION, "validation", "NaN at a", final=True, worker="pid 1")
+    store.save_failure("ctx", other, "validation", "killed", final=False)
+    assert Store(url).failures("ctx", "validation") == {CONFIGURATION: "NaN at a", other: "killed"}
+    assert store.failures("ctx", "validation", timedelta(0)) == {CONFIGURATION: "NaN at a"}
+    assert store.failures("ctx", "holdout") == store.failures("other", "validation") == {}
+    store.save_failure("ctx", other, "validation", "NaN at b", final=True)
+    assert Store(url).failures("ctx", "validation", timedelta(0))[other] == "NaN at b"
 
 
 def test_an_unfinished_job_is_taken_up_and_a_finished_one_is_not(url):
