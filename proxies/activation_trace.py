@@ -8,8 +8,9 @@ with H_{a_l, n} the Hessian of the objective of sample n with respect to the m_l
 enters the site. Dong et al. 2020, HAWQ-V2, arXiv:1911.03852, section 3.4: for activations the full Hessian over all
 samples is too large to form even one product with, but it is block diagonal, and its average trace is the mean over the
 samples. Here halved, so that it estimates the loss.
-``hessian_trace`` adds it to the weights' part; here it stands alone, to choose or to judge the formats of activations.
-Formats that leave activations alone score 0.
+HAWQ-V2 adds it to the part of the weights, and so does ``hessian_trace``, whose score is that sum: take that one to
+choose formats. Here the part stands alone, to judge or to choose the formats of activations where those of the weights
+are settled: formats that leave activations alone score 0, so weight-only formats of any width tie with float.
 
 Traces, each the mean over samples and random probes:
 
@@ -27,14 +28,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ..errors import InvalidInput, NonFiniteOutput
 from ..evaluators import QuantizedModel, objective
 from .first_order import first_order_terms
-from .gradient_errors import input_errors, mean_and_error, rounded_modules
+from .gradient_errors import check_reached, input_errors, mean_and_error, rounded_modules
+from .hutchinson import random_signs
 from .likelihood import objective_has_labels, score
-from .probing import ACTIVATIONS
+from .probing import ACTIVATIONS, wide
 from .recording import Pass, Recorder, single_samples
 from .second_order import differentiated, differentiated_twice
 from .sensitivity import Advance, Sensitivity, in_evaluation
@@ -57,7 +58,10 @@ class ActivationTrace:
     """
 
     name = "activation_trace"
-    summary = "HAWQ-V2 for activations alone: mean Hessian trace x squared activation error; weights are ignored"
+    summary = (
+        "HAWQ-V2's term of the activations alone: weight-only formats score 0 and are not told apart; "
+        "hessian_trace is the sum of both"
+    )
     additive = True
     gradients = 2
     source = "Dong et al. 2020 (HAWQ-V2), arXiv:1911.03852, section 3.4"
@@ -95,12 +99,13 @@ class ActivationTrace:
         generator = torch.Generator().manual_seed(seed)
         traces = np.zeros((len(batches), len(space.sites)))
         noise, elements = np.where(space.allowed, 0.0, np.nan), np.zeros(len(space.sites))
-        twice = objective_has_labels(task)
+        twice, reached = objective_has_labels(task), set[int]()
         for position, batch in enumerate(batches):
             with differentiated_twice(), recorder.run(batch) as run:
                 calls = [call for call in run.calls if call.value is not None]
                 probe = _hutchinson if twice else _gauss_newton
-                estimates = probe(task, run, calls, generator, self.probes)
+                estimates, found = probe(task, run, calls, generator, self.probes)
+                reached |= found
                 for call, estimate in zip(calls, estimates, strict=True):
                     traces[position, call.row] += estimate
                 with torch.no_grad():
@@ -110,6 +115,8 @@ class ActivationTrace:
                             noise[call.row, columns] += float(difference.double().square().sum())
             if advance:
                 advance(1)
+        floating = {row for row, site in enumerate(space.sites) if set(site.modules) & set(modules)}
+        check_reached(task, quantized, reached | {*range(len(space.sites))} - floating, batches[0])
         if not np.isfinite(traces).all():
             row = int(np.argwhere(~np.isfinite(traces))[0][1])
             raise NonFiniteOutput(f"proxy activation_trace: the Hessian at site {space.sites[row].name} is not finite")
@@ -130,36 +137,40 @@ class ActivationTrace:
 
 def _gauss_newton(
     task: Task, run: Pass, calls: list[Call], generator: torch.Generator, probes: int
-) -> np.ndarray[Any, Any]:
-    """Estimates of the traces at the calls, by one backward pass a probe."""
+) -> tuple[np.ndarray[Any, Any], set[int]]:
+    """Estimates of the traces at the calls, by one backward pass a probe, and the rows that a gradient reached."""
     values = [call.value for call in calls if call.value is not None]
-    found = np.zeros(len(values))
+    found, reached = np.zeros(len(values)), set()
     for probe in range(probes):
         drawn = score(task, run.output, run.targets, "signs", generator)
         gradients = run.gradients(values, drawn.seed, again=probe + 1 < probes)
+        reached |= {call.row for call, gradient in zip(calls, gradients, strict=True) if gradient is not None}
         squares = [0.0 if each is None else float(each.double().square().sum()) for each in gradients]
         found += np.array(squares) * drawn.root**2 / probes
-    return found
+    return found, reached
 
 
 def _hutchinson(
     task: Task, run: Pass, calls: list[Call], generator: torch.Generator, probes: int
-) -> np.ndarray[Any, Any]:
-    """Estimates of the traces at the calls, by double differentiation."""
+) -> tuple[np.ndarray[Any, Any], set[int]]:
+    """Likewise by double differentiation."""
     values = [call.value for call in calls if call.value is not None]
     found = np.zeros(len(values))
-    loss = objective(task, run.output, run.output.detach(), run.targets)
+    output = run.output.to(wide(run.output))
+    loss = objective(task, output, output.detach(), run.targets)
     gradients = differentiated(loss, values, again=True)
+    reached = {call.row for call, gradient in zip(calls, gradients, strict=True) if gradient is not None}
     for _ in range(probes):
-        signs = [_signs(value, generator) for value in values]
-        total = sum((each * sign).sum() for each, sign in zip(gradients, signs, strict=True) if each is not None)
-        if not isinstance(total, Tensor) or not total.requires_grad:
-            return found  # the loss is linear in the activations
-        products = differentiated(total, values, keep=True)
+        signs = [random_signs(tuple(value.shape), generator, value) for value in values]
+        curved = [
+            (gradient, sign)
+            for gradient, sign in zip(gradients, signs, strict=True)
+            if gradient is not None and gradient.requires_grad
+        ]
+        if not curved:
+            break  # the loss is linear in the activations
+        firsts, along = zip(*curved, strict=True)
+        products = differentiated(firsts, values, direction=along, keep=True)
         for position, (sign, product) in enumerate(zip(signs, products, strict=True)):
             found[position] += 0.0 if product is None else float((sign * product).double().sum()) / probes
-    return found
-
-
-def _signs(like: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randint(0, 2, like.shape, generator=generator, dtype=torch.int8).mul_(2).sub_(1).to(like)
+    return found, reached

@@ -23,7 +23,8 @@ from ..errors import InvalidInput, NonFiniteOutput
 from ..evaluators import QuantizedModel
 from ..evaluators.float_run import on_device
 from ..evaluators.metrics import output_tensor
-from ..formats import Format, TensorFormat, weight_name
+from ..formats import Format, weight_name
+from .layer_calls import activation_columns
 from .likelihood import Source, score
 from .recording import Recorder, not_differentiable, single_samples
 from .sample_loop import over_passes
@@ -176,19 +177,12 @@ def rounded_modules(quantized: QuantizedModel, space: SearchSpace) -> list[str]:
 
 def input_errors(quantized: QuantizedModel, call: Call) -> list[tuple[list[int], Tensor]]:
     """Q(a) - a of a recorded activation for every distinct activation format, with the columns that use it."""
-    space = quantized.space
-    site = space.sites[call.row]
-    columns: dict[TensorFormat, list[int]] = {}
-    for column, name in enumerate(space.formats):
-        target = Format.parse(name)
-        rounds = site.offers(name) and target.activation is not None
-        if call.value is not None and rounds and quantized.rounding(site, call.module, target) is not None:
-            columns.setdefault(target.activation, []).append(column)  # type: ignore[arg-type]
     value = call.value
+    if value is None:
+        return []
     return [
         (found, (quantized.rule(call.module, target)[1](value) - value).float())
-        for target, found in columns.items()
-        if value is not None
+        for target, found in activation_columns(quantized, call.row, call.module).items()
     ]
 
 

@@ -40,6 +40,7 @@ from torch.nn import functional
 from ..errors import InvalidInput, NonFiniteOutput
 from ..evaluators.metrics import task_loss
 from ..task import SELF_REFERENCED
+from .hutchinson import random_signs
 
 if TYPE_CHECKING:
     from ..task import Task
@@ -157,7 +158,7 @@ def score(task: Task, output: Tensor, targets: Tensor | None, source: Source, ge
     if kind == "softmax":
         return _softmax(output, targets if objective_has_labels(task) else None, source, generator)
     flat = output.float()
-    noise = _signs(flat, generator) if source == "signs" else _normal(flat, generator)
+    noise = random_signs(tuple(flat.shape), generator, flat) if source == "signs" else _normal(flat, generator)
     norm = float(flat.double().norm().clamp(min=1e-30))
     if kind == "cosine":
         unit = flat / norm
@@ -177,7 +178,7 @@ def _data(task: Task, output: Tensor, targets: Tensor) -> Score:
 def _softmax(output: Tensor, targets: Tensor | None, source: Source, generator: torch.Generator) -> Score:
     p = functional.softmax(output.float(), -1)
     if source == "signs":
-        mixed = p.sqrt() * _signs(p, generator)
+        mixed = p.sqrt() * random_signs(tuple(p.shape), generator, p)
         seed = mixed - p * mixed.sum(-1, keepdim=True)
     else:
         flat = p.reshape(-1, p.shape[-1]).cpu()
@@ -201,11 +202,6 @@ def _cross_entropy_gradient(output: Tensor, targets: Tensor) -> Tensor:
         loss = functional.cross_entropy(leaf.flatten(0, -2), targets.flatten().long())
         (gradient,) = torch.autograd.grad(loss, leaf)
     return gradient
-
-
-def _signs(like: Tensor, generator: torch.Generator) -> Tensor:
-    draws = torch.randint(0, 2, like.shape, generator=generator, dtype=torch.int8)
-    return draws.mul_(2).sub_(1).to(like)
 
 
 def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
