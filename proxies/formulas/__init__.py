@@ -1,8 +1,10 @@
 """Formulas: proxies that are written as expressions of the statistics of a site."""
 
+from .compatibility import Compatibility
 from .draw import STRUCTURES, Structure, crossover, mutate, random_formula
 from .evaluate import Scorer, Unusable, probe, scores
 from .expression import Formula, Node
+from .join import join
 from .library import Entry, best_evolved, read_library, write_library
 from .primitives import PRIMITIVES, Primitive
 from .statistics import SiteStatistics
@@ -13,6 +15,7 @@ __all__ = [
     "MAX_SIZE",
     "PRIMITIVES",
     "STRUCTURES",
+    "Compatibility",
     "Entry",
     "Formula",
     "Memo",
@@ -25,6 +28,7 @@ __all__ = [
     "best_evolved",
     "crossover",
     "fault",
+    "join",
     "mutate",
     "probe",
     "random_formula",

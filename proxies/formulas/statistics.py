@@ -100,12 +100,20 @@ class SiteStatistics:
             for name in [each for each in found if "/" in each]:
                 kind, own = name.split("/", 1)
                 kinds[kind][own] = found.pop(name)
-            return SiteStatistics(
+            statistics = SiteStatistics(
                 tuple(str(name) for name in found.pop("sites")),
                 tuple(str(name) for name in found.pop("formats")),
-                **found,
-                **kinds,
+                found.pop("allowed"),
+                found.pop("shapes"),
+                found.pop("elements"),
+                kinds["tensors"],
+                kinds["format_tensors"],
+                kinds["scalars"],
+                kinds["format_scalars"],
             )
+            if found:
+                raise ValueError(f"it also holds {', '.join(found)}")
+            return statistics
         except (OSError, ValueError, KeyError, TypeError) as cause:
             raise InvalidInput(
                 f"{path} is no file of site statistics: {cause}; make one with `bitfront bench build`"

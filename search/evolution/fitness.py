@@ -11,14 +11,13 @@ The residual of y does not depend on the formula and is computed once; a formula
 Over networks k and folds j of their configurations (alike in size, ranked apart)
 
 .. math::
-    F = s\, \bar\rho - \lambda \sqrt{\operatorname{Var}_k \rho_k + \operatorname{mean}_k \operatorname{Var}_j \rho_{kj}}
+    F = \bar\rho - \lambda \sqrt{\operatorname{Var}_k \rho_k + \operatorname{mean}_k \operatorname{Var}_j \rho_{kj}}.
 
-with the orientation :math:`s = \pm 1`, one for all networks: given, or the sign of the mean. Where the size determines
-the prediction or the measurement, the formula knows nothing beyond it: :math:`\rho = 0`.
+Where the size determines the prediction or the measurement, the formula knows nothing beyond it: :math:`\rho = 0`.
 
 An allocator takes only what is predicted best. So with a share :math:`w` of the extremes every :math:`\rho` above is
-:math:`(1 - w) \rho + w\, \tau`, with :math:`\tau` the standing of the configurations that are predicted best among those
-of about their size (``extremes``).
+:math:`(1 - w) \rho + w\, \tau`, with :math:`\tau` the standing of the configurations that are predicted best among
+those of about their size (``extremes``).
 """
 
 from __future__ import annotations
@@ -42,9 +41,9 @@ class Fitness:
 
     Attributes:
         value: F.
-        orientation: 1: a large value means a large loss; -1: a small loss.
-        correlations: rho of every network, oriented.
-        folds: rho of every fold of every network, oriented.
+        orientation: 1: a large value of the formula means a large loss; -1: a small loss.
+        correlations: rho of every network.
+        folds: rho of every fold of every network.
     """
 
     value: float
@@ -135,30 +134,23 @@ class FitnessFunction:
         self.penalty = penalty
         self.networks = [FixedSizeRanks(bench, folds, extremes) for bench in benches]
 
-    def __call__(self, correlations: Sequence[FloatArray], orientation: int | None = None) -> Fitness:
+    def __call__(self, correlations: Sequence[FloatArray], orientation: int = 1) -> Fitness:
         """From the correlations of every network, see ``FixedSizeRanks.correlations``.
 
         Args:
-            correlations: of every network.
-            orientation: given for what is known to predict a loss; ``None``: the sign of the mean.
+            correlations: of every network, of predicted losses.
+            orientation: what made losses of the formula's values; kept, not applied.
         """
         found = np.stack(list(correlations))
         whole, folds = found[:, 0], found[:, 1:]
-        orientation = orientation or (-1 if whole.mean() < 0 else 1)
         between = float(whole.var(ddof=1)) if len(whole) > 1 else 0.0
         within = float(folds.var(axis=1, ddof=1).mean()) if folds.shape[1] > 1 else 0.0
-        value = orientation * float(whole.mean()) - self.penalty * float(np.sqrt(between + within))
-        return Fitness(
-            value,
-            orientation,
-            tuple((orientation * whole).tolist()),
-            tuple(tuple(row) for row in (orientation * folds).tolist()),
-        )
+        value = float(whole.mean()) - self.penalty * float(np.sqrt(between + within))
+        return Fitness(value, orientation, tuple(whole.tolist()), tuple(tuple(row) for row in folds.tolist()))
 
-    def of(self, predictions: Sequence[FloatArray], orientation: int | None = None) -> Fitness:
-        """Of the predictions on every network, each [points]; ``orientation`` as above."""
-        found = [ranks.of(each) for ranks, each in zip(self.networks, predictions, strict=True)]
-        return self(found, orientation)
+    def of(self, predictions: Sequence[FloatArray]) -> Fitness:
+        """Of the predicted losses on every network, each [points]."""
+        return self([ranks.of(each) for ranks, each in zip(self.networks, predictions, strict=True)])
 
 
 def _standard(ranks: FloatArray) -> FloatArray:

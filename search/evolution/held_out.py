@@ -17,8 +17,8 @@ from ...errors import InvalidInput
 from ...proxies.formulas import Formula, Unusable, scores
 from .bench_data import BenchData, FloatArray
 from .evolve import Evolution, evolve
-from .fitness import FitnessFunction
 from .record import Record
+from .scoring import fitness_of
 from .settings import EvolutionSettings
 from .validation import DRAWS, Judgement, best_rival, judge
 
@@ -116,8 +116,7 @@ def evolve_held_out(
     first, second = [half[0] for half in halves], [half[1] for half in halves]
     evolution = evolve(first, settings=chosen_settings, **limits)
     chosen = evolution.chosen
-    fitness = FitnessFunction(first, chosen_settings.folds, chosen_settings.penalty)
-    rival = best_rival(first, fitness, None if left_out is None else left_out.rivals)
+    rival = best_rival(first, fitness_of(first, chosen_settings), None if left_out is None else left_out.rivals)
     assert chosen.fitness is not None  # what is archived has one
     formulas = {**(released or {}), EVOLVED: (chosen.expression, chosen.fitness.orientation)}
     unusable: dict[str, str] = {}

@@ -13,6 +13,7 @@ from typing import Protocol
 from .population import Individual, Island, advance
 from .record import Record
 from .scoring import Scorer
+from .seeds import seeds_for
 from .settings import EvolutionSettings
 
 
@@ -59,7 +60,8 @@ class LocalIslands:
 
     def __init__(self, scorer: Scorer, settings: EvolutionSettings) -> None:
         self._scorer, self._settings = scorer, settings
-        self._islands = [Island.first(settings, index) for index in range(settings.islands)]
+        seeds = seeds_for(scorer.inputs, settings)
+        self._islands = [Island.first(settings, index, seeds) for index in range(settings.islands)]
 
     def round(self, arrivals: Sequence[Sequence[Individual]]) -> Iterator[Report]:
         """See ``Islands.round``."""

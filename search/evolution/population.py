@@ -4,7 +4,8 @@ As EMQ (Dong et al. 2023, arXiv:2307.10554, section 4 and algorithm 1): parents 
 half, offspring by crossover and mutation, and some compete with a fresh random formula (diversity prompting); the
 better of the two enters and the worst leaves. Beyond it: no formula enters that ranks configurations as one that was
 tried before, of formulas that are equally fit to two digits the smaller wins (lexicographic parsimony, Luke and Panait
-2002), and operators are drawn by how often formulas with them survive.
+2002), operators are drawn by how often formulas with them survive, some offspring join both parents whole (``join``),
+and the first formulas are those of known proxies (``seeds``).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ...proxies.formulas import STRUCTURES, Formula, crossover, mutate, random_formula
+from ...proxies.formulas import STRUCTURES, Formula, crossover, join, mutate, random_formula
 from .operator_weights import OperatorWeights, operators
 from .record import Record
 from .scoring import Scorer
@@ -48,6 +49,7 @@ class Island:
         tried: digests of all formulas that were tried here.
         signatures: of all that got a fitness here.
         weights: of operators.
+        seeds: formulas that are tried before any other.
     """
 
     generator: np.random.Generator
@@ -55,11 +57,12 @@ class Island:
     tried: set[str] = field(default_factory=set)
     signatures: set[str] = field(default_factory=set)
     weights: OperatorWeights = field(default_factory=OperatorWeights)
+    seeds: list[Formula] = field(default_factory=list)
 
     @staticmethod
-    def first(settings: EvolutionSettings, index: int) -> Island:
-        """An empty island; islands draw apart."""
-        return Island(np.random.default_rng([settings.seed, index]))
+    def first(settings: EvolutionSettings, index: int, seeds: Sequence[Formula] = ()) -> Island:
+        """An empty island; islands draw apart, but begin with the same seeds."""
+        return Island(np.random.default_rng([settings.seed, index]), seeds=list(seeds))
 
     def emigrants(self, count: int) -> list[Individual]:
         """Its best."""
@@ -102,9 +105,11 @@ class _Round:
         return self.records
 
     def _birth(self) -> None:
-        """Fill the population with random formulas; then an offspring, and its competitor."""
+        """Seeds, then random formulas until the population is full; then an offspring, and its competitor."""
         island, generator = self.island, self.island.generator
-        if len(island.members) < self.settings.population:
+        if island.seeds:
+            born = [self._tried(lambda: island.seeds.pop(0))]
+        elif len(island.members) < self.settings.population:
             born = [self._tried(self._random)]
         else:
             born = [self._tried(self._offspring)]
@@ -150,7 +155,8 @@ class _Round:
         crossed, mutated = generator.random() < settings.crossover, generator.random() < settings.mutation
         formula = self._parent()
         if crossed:
-            formula = crossover(formula, self._parent(), generator, self.inputs, max_size=settings.max_size)
+            bred = join if generator.random() < settings.joining else crossover
+            formula = bred(formula, self._parent(), generator, self.inputs, max_size=settings.max_size)
         if mutated or not crossed:  # a mere copy would be no offspring
             weights = self.island.weights.weights()
             formula = mutate(formula, generator, self.inputs, weights, max_size=settings.max_size)

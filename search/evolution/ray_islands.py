@@ -15,11 +15,12 @@ from typing import Any
 
 from ...errors import BitfrontError
 from ..ray_cluster import ray_cluster
-from .bench_data import BenchData
+from .bench_data import BenchData, common_inputs
 from .islands import Report, report_of
 from .population import Individual, Island
 from .record import Record
 from .scoring import Scorer
+from .seeds import seeds_for
 from .settings import EvolutionSettings
 
 _RETRIES = 2  # of a round whose worker died
@@ -55,7 +56,10 @@ class RayIslands:
             self._task = ray.remote(num_cpus=1, num_returns=2, max_retries=_RETRIES)(_round)
             self._token = secrets.token_hex(8)
             self._data = ray.put((list(benches), settings, list(known)))
-            self._states: list[Any] = [ray.put(Island.first(settings, index)) for index in range(settings.islands)]
+            seeds = seeds_for(common_inputs(benches), settings)
+            self._states: list[Any] = [
+                ray.put(Island.first(settings, index, seeds)) for index in range(settings.islands)
+            ]
             warm = ray.remote(num_cpus=1, max_retries=_RETRIES)(_loaded)
             loading = [warm.remote(self._token, [self._data]) for _ in range(self._workers)]
             ray.wait(loading, num_returns=len(loading))

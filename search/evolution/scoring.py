@@ -7,7 +7,7 @@ import time
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
 
-from ...proxies.formulas import Formula, Unusable
+from ...proxies.formulas import Compatibility, Formula, Unusable
 from ...proxies.formulas import Scorer as TableScorer
 from .bench_data import BenchData, FloatArray, common_inputs
 from .fitness import FitnessFunction
@@ -15,14 +15,14 @@ from .record import Record
 from .screening import Probe, cheapest
 from .settings import EvolutionSettings
 
-_VERSION = "formulas-1"  # of what a stored fitness means
+_VERSION = "formulas-2"  # of what a stored fitness means
 
 
 class Scorer:
     """Tries formulas on the training configurations of some networks.
 
     Cheap checks come first: a corner of the smallest network, then that network, where a formula that gives no usable
-    numbers, or the ranks of a formula that is there already, costs no more.
+    numbers, a table that no allocator can use, or the ranks of a formula that is there already, costs no more.
 
     Args:
         benches: the configurations that formulas are chosen on, one bench a network.
@@ -44,8 +44,9 @@ class Scorer:
         self.known = {record.digest: record for record in known}
         self.context = context_of(benches, settings)
         self.computed = 0
-        self._fitness = FitnessFunction(benches, settings.folds, settings.penalty)
+        self._fitness = fitness_of(benches, settings)
         self._first = cheapest(self.benches)
+        self._compatible = [Compatibility(bench.statistics) for bench in benches]
         self._probe = Probe(self.benches[self._first], settings.probes)
         share = settings.memo_mb * 1_000_000 // len(self.benches)
         self._tables = [TableScorer(bench.statistics, cache_bytes=share) for bench in self.benches]
@@ -80,27 +81,42 @@ class Scorer:
 
     def _computed(self, formula: Formula, taken: Container[str]) -> Record:
         record = Record(formula.digest, str(formula), formula.size, "", None, "", 0.0)
-        tables: dict[int, FloatArray] = {}
+        losses: dict[int, FloatArray] = {}
         try:
             self._tables[self._first].screen(formula)
-            tables[self._first] = self.table(formula, self._first)
-            signature = self._probe.signature(tables[self._first])
+            table = self.table(formula, self._first)
+            signature = self._probe.signature(table)
             if signature is None:
                 return replace(record, reason="all configurations get the same score")
+            orientation, fault = self._compatible[self._first].orientation(table)
+            if fault:
+                return replace(record, reason=fault)
+            losses[self._first] = orientation * table
             record = replace(record, signature=signature)
             if signature in taken:
                 return replace(record, reason=_SAME)
-            tables |= {index: self.table(formula, index) for index in range(len(self.benches)) if index not in tables}
+            for index, compatible in enumerate(self._compatible):
+                if index != self._first:
+                    losses[index] = orientation * self.table(formula, index)
+                    fault = compatible.fault(losses[index])
+                    if fault:
+                        return replace(record, signature="", reason=fault)
         except Unusable as cause:
             return replace(record, signature="", reason=cause.reason)
-        found = [ranks.correlations(tables[index]) for index, ranks in enumerate(self._fitness.networks)]
-        return replace(record, fitness=self._fitness(found))
+        found = [ranks.correlations(losses[index]) for index, ranks in enumerate(self._fitness.networks)]
+        return replace(record, fitness=self._fitness(found, orientation))
 
 
 _SAME = "ranks configurations as a formula that is there already"
 
 
+def fitness_of(benches: Sequence[BenchData], settings: EvolutionSettings) -> FitnessFunction:
+    """The fitness that the settings ask for."""
+    return FitnessFunction(benches, settings.folds, settings.penalty, settings.extremes)
+
+
 def context_of(benches: Sequence[BenchData], settings: EvolutionSettings) -> str:
     """Digest of all that the fitness of a formula depends on."""
-    content = (_VERSION, [bench.digest for bench in benches], settings.folds, settings.penalty, settings.probes)
+    asked = (settings.folds, settings.penalty, settings.extremes, settings.probes)
+    content = (_VERSION, [bench.digest for bench in benches], *asked)
     return hashlib.sha256(repr(content).encode()).hexdigest()[:32]

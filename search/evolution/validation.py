@@ -166,7 +166,7 @@ def best_rival(
     ]
     if not shared:
         return None
-    return max(shared, key=lambda name: fitness.of([bench.rivals[name] for bench in benches], orientation=1).value)
+    return max(shared, key=lambda name: fitness.of([bench.rivals[name] for bench in benches]).value)
 
 
 def _correlations(bench: BenchData, scores: FloatArray, counts: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from bitfront.errors import InvalidInput
 from bitfront.search.evolution import BenchData, FitnessFunction, FixedSizeRanks
-from bitfront.search.evolution.fitness import average_ranks, dense_ranks
+from bitfront.search.evolution.extremes import Extremes
+from bitfront.search.evolution.ranks import average_ranks, dense_ranks
 from bitfront.search.rank_statistics import partial, spearman
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -84,16 +85,24 @@ def test_the_spread_over_networks_and_folds_is_paid_for(bench):
     assert steady.value == pytest.approx(0.6)
 
 
-def test_the_orientation_is_learned_unless_it_is_given(bench):
-    fitness, upside_down = FitnessFunction([bench()], 2), [np.array([-0.8, -0.7, -0.9])]
-    learned, forced = fitness(upside_down), fitness(upside_down, orientation=1)
-    assert (learned.orientation, learned.correlations) == (-1, (0.8,))
-    assert learned.value > 0.7
-    assert forced.value < -0.8
+def test_the_orientation_is_kept_and_changes_nothing(bench):
+    fitness = FitnessFunction([bench()], 2)
+    there, back = fitness([np.array([0.8, 0.7, 0.9])]), fitness([np.array([0.8, 0.7, 0.9])], orientation=-1)
+    assert (there.orientation, back.orientation) == (1, -1)
+    assert (there.value, there.correlations) == (back.value, (0.8,))
     made = bench()
-    there, back = fitness.of([made.rivals["mse"]]), fitness.of([-made.rivals["mse"]])
-    assert there.value == pytest.approx(back.value, abs=1e-12)
-    assert there.orientation == -back.orientation
+    assert fitness.of([made.rivals["mse"]]).correlations[0] == pytest.approx(
+        -fitness.of([-made.rivals["mse"]]).correlations[0], abs=1e-12
+    )
+
+
+def test_extremes_are_mixed_into_every_part(bench):
+    made, predicted = bench(points=60), np.random.default_rng(2).normal(size=60)
+    plain, mixed, alone = (FixedSizeRanks(made, 2, share).of(predicted) for share in (0.0, 0.25, 1.0))
+    np.testing.assert_allclose(mixed, 0.75 * plain + 0.25 * alone, atol=1e-12)
+    assert alone[0] == pytest.approx(Extremes(made.sizes, made.measured).standing(predicted))
+    with pytest.raises(InvalidInput, match="extremes=2"):
+        FixedSizeRanks(made, 2, 2.0)
 
 
 def test_nearly_equal_predictions_are_tied():
