@@ -21,12 +21,16 @@ many are in memory at a time. The products are exact; sites run side by side, so
   curvature, one backward pass (``output_tangents``, ``gauss_newton_root``). No operation is differentiated twice, which
   makes a product on a transformer 1.5 times as fast;
 - elsewhere by double differentiation of the objective.
+
+The start vectors are random, and an iteration that stops has not converged. ``error`` is its residual, which some
+eigenvalue lies within (``lanczos``), times the squared weight error: 0 where the eigenvalue is known. It is no spread
+over draws, and the true eigenvalue is never smaller; stopped at 2 % to 30 % it covers 80 % to 97 % of starts.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
@@ -35,18 +39,17 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidInput, NonFiniteOutput
-from ..evaluators import QuantizedModel, objective
+from ..evaluators import QuantizedModel
+from .curvature_blocks import CurvatureBlocks, DoubleBackward, GaussNewton
 from .first_order import first_order_terms, mean_over_samples
-from .gauss_newton_root import Root
 from .gradient_errors import check_reached
 from .lanczos import Lanczos
 from .layer_calls import pieces
-from .output_tangents import OutputTangents
 from .padding import without_padding
 from .perturbation import weight_errors
-from .probing import WEIGHTS, labelled, wide
-from .recording import Pass, Recorder
-from .second_order import differentiated, differentiated_twice
+from .probing import WEIGHTS, labelled
+from .recording import Recorder
+from .second_order import differentiated_twice
 from .sensitivity import Advance, Sensitivity, in_evaluation
 
 if TYPE_CHECKING:
@@ -107,20 +110,21 @@ class TopEigenvalue:
         if self.iterations < 1:
             raise InvalidInput(f"top_eigenvalue needs at least 1 iteration, got {self.iterations}")
         solver = _Solver(task, space, self, seed)
-        eigenvalues = np.zeros(len(space.sites))
+        eigenvalues, above = np.zeros((2, len(space.sites)))
         for rows in solver.groups():
-            for row, value in solver.solve(rows, advance).items():
-                eigenvalues[row] = value
+            for row, (value, off) in solver.solve(rows, advance).items():
+                eigenvalues[row], above[row] = max(value, 0.0), max(value + off, 0.0)
         quantized = QuantizedModel(task.model, space, calibration, cache_bytes=0)
         check_reached(task, quantized, solver.reached, solver.batches[0])
-        values = 0.5 * np.maximum(eigenvalues, 0)[:, None] * weight_errors(task, space, calibration)
+        power = 0.5 * weight_errors(task, space, calibration)
+        values, error = eigenvalues[:, None] * power, (above - eigenvalues)[:, None] * power
         if self.first_order:
             terms, passes = first_order_terms(task, space, calibration, solver.batches)
             values += mean_over_samples(terms, solver.batches)[WEIGHTS]
             solver.forward, solver.backward = solver.forward + passes, solver.backward + passes
         seconds = time.perf_counter() - started
         names = tuple(space.names)
-        return Sensitivity(self.name, values, None, names, space.formats, seconds, solver.forward, solver.backward)
+        return Sensitivity(self.name, values, error, names, space.formats, seconds, solver.forward, solver.backward)
 
 
 class _Solver:
@@ -156,10 +160,10 @@ class _Solver:
             held += size
         yield range(start, len(self.space.sites))
 
-    def solve(self, rows: range, advance: Advance | None) -> dict[int, float]:
-        """The largest eigenvalue of each of some sites."""
+    def solve(self, rows: range, advance: Advance | None) -> dict[int, tuple[float, float]]:
+        """The largest eigenvalue of each of some sites, and how far it may be off."""
         running = {row: self._start(row) for row in rows}
-        found: dict[int, float] = {}
+        found: dict[int, tuple[float, float]] = {}
         with ExitStack() as stack:
             alone = len(self.batches) == 1
             kept = stack.enter_context(self._graph(self.batches[0], rows)) if alone else None
@@ -171,12 +175,12 @@ class _Solver:
                         self._multiply(graph, rows, running, products, len(batch))
                 for row, each in list(running.items()):
                     each.add(products[row])
-                    value, _ = each.largest()
+                    value, residual = each.largest()
                     if not np.isfinite(value):
                         name = self.space.sites[row].name
                         raise NonFiniteOutput(f"proxy top_eigenvalue: the Hessian at site {name} is NaN or infinite")
                     if each.finished or each.error() <= self.setting.tolerance * abs(value):
-                        found[row] = value
+                        found[row] = value, residual
                         del running[row]
                     if advance:
                         advance(1)
@@ -189,18 +193,23 @@ class _Solver:
         return Lanczos.start(vector.to(weight.device, type_), self.setting.iterations)
 
     @contextmanager
-    def _graph(self, batch: Batch, rows: range) -> Iterator[_Graph]:
+    def _graph(self, batch: Batch, rows: range) -> Iterator[CurvatureBlocks]:
         """What multiplies with the Hessian blocks of some sites, for one batch."""
         with differentiated_twice(), self.recorder.run(batch) as run:
             distance = not labelled(self.task, batch)
-            graph = (_GaussNewton if distance else _DoubleBackward)(self.task, run, [run.weights[row] for row in rows])
+            graph = (GaussNewton if distance else DoubleBackward)(self.task, run, [run.weights[row] for row in rows])
             self.forward += len(batch)
             self.backward += len(batch)
             self.reached.update(row for row, reached in zip(rows, graph.reached, strict=True) if reached)
             yield graph
 
     def _multiply(
-        self, graph: _Graph, rows: range, running: dict[int, Lanczos], products: dict[int, Tensor], samples: int
+        self,
+        graph: CurvatureBlocks,
+        rows: range,
+        running: dict[int, Lanczos],
+        products: dict[int, Tensor],
+        samples: int,
     ) -> None:
         """Add the share of a batch in the products of the Hessian blocks with the current vectors."""
         for position, row in enumerate(rows):
@@ -210,58 +219,3 @@ class _Solver:
             self.backward += samples * graph.passes
             if product is not None:
                 products[row] += product.flatten().to(products[row].dtype) * (samples / self.total)
-
-
-class _DoubleBackward:
-    """Blocks of the Hessian of the objective on one batch.
-
-    Args:
-        task: says which objective.
-        run: the pass.
-        weights: of the sites.
-
-    Attributes:
-        reached: which weights the outputs depend on.
-    """
-
-    passes = 1
-
-    def __init__(self, task: Task, run: Pass, weights: Sequence[Tensor]) -> None:
-        output = run.output
-        loss = objective(task, output, output.detach(), run.targets)
-        self.weights, self.gradients = weights, differentiated(loss, weights, again=True)
-        self.reached = [gradient is not None for gradient in self.gradients]
-
-    def times(self, position: int, vector: Tensor) -> Tensor | None:
-        """H v, of the shape of the weight; ``None`` where it is zero."""
-        weight, gradient = self.weights[position], self.gradients[position]
-        if gradient is None or not gradient.requires_grad:
-            return None  # the objective is linear in these weights
-        direction = vector.reshape(weight.shape).to(gradient.dtype)
-        return differentiated(gradient, [weight], direction=direction, keep=True)[0]
-
-
-class _GaussNewton:
-    """Blocks of the Gauss-Newton matrix of the objective on one batch; arguments as for ``_DoubleBackward``."""
-
-    passes = 2
-
-    def __init__(self, task: Task, run: Pass, weights: Sequence[Tensor]) -> None:
-        self.run, self.weights = run, weights
-        self.root = Root.of(task, run.output, None)
-        self.tangents = OutputTangents(run, weights)
-        self.reached = [image is not None for image in self.tangents.images]
-
-    def times(self, position: int, vector: Tensor) -> Tensor | None:
-        """G v, of the shape of the weight; ``None`` where it is zero."""
-        if not self.reached[position]:
-            return None
-        tangent = self.tangents.along({position: vector})
-        direction, factor = self.root.times(self.root.transposed(tangent))
-        largest = float(direction.abs().max()) or 1.0  # half precision holds entries of order one
-        seed = (direction / largest).to(self.run.output.dtype)
-        (product,) = self.run.gradients([self.weights[position]], seed, again=True)
-        return None if product is None else product.to(wide(product)) * (factor * largest)
-
-
-_Graph = _DoubleBackward | _GaussNewton

@@ -116,6 +116,24 @@ def test_the_start_vectors_come_from_the_seed():
     assert not np.array_equal(first.values, other.values)
 
 
+def test_the_error_is_that_of_stopping_early():
+    task, space, calibration = images("kl", ("w4", "fp32"))
+    column = space.formats.index("w4")
+    exact = TopEigenvalue(iterations=80, tolerance=0).score(task, space, calibration, seed=0, advance=None)
+    np.testing.assert_allclose(exact.error, 0, atol=1e-5 * exact.values.max())  # the whole space is spanned
+    missing, told = [], []
+    for seed in range(20):
+        found = TopEigenvalue(tolerance=0.3).score(task, space, calibration, seed=seed, advance=None)
+        assert np.all(found.error[:, space.formats.index("fp32")] == 0)
+        missing.append((exact.values - found.values)[:, column])
+        told.append(found.error[:, column])
+    missing, told = np.array(missing), np.array(told)
+    assert missing.min() > -1e-5 * exact.values.max()  # never above the largest
+    assert np.all(told > 0)
+    assert np.mean(missing <= told) > 0.7
+    assert np.all(told.mean(0) < 0.2 * exact.values[:, column])
+
+
 def test_progress_stays_within_what_was_announced():
     task, space, calibration = images("loss", ("w4",))
     done = []
