@@ -1,0 +1,67 @@
+"""How far the best that a search found lies from the optimum: local search around everything that was found.
+
+From the best measured configuration, all neighbours within the budget are measured: one group changes by one format, or
+two groups do. The best neighbour is the next centre, until none is better: then no exchange of two steps improves it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+from bitfront.search.groups import Groups
+from bitfront.space import Configuration
+from bitfront.store import Store
+from search_nets import enter
+from search_tasks import SAMPLES, Bed, Notebook
+
+SLACK = 0.25  # average bits that a neighbour may leave unused
+
+
+def optimum(book: Notebook, nets: Notebook, store: Store, name: str, formats: tuple[str, ...], width: float) -> None:
+    """Descend from the best of every method, on the validation data."""
+    bed = Bed(name, formats, SAMPLES[name], store)
+    prefix = f"{name}/{formats[0]}-{formats[-1]}x{len(formats)}/{width:g}"
+    starts = {
+        Configuration.from_dict(row["configuration"])
+        for key, row in nets.content.items()
+        if key.startswith(f"{prefix}/")
+    }
+    centre = min(sorted(starts, key=lambda each: each.digest), key=lambda each: bed.measured([each])[0].value)
+    best, measured, started = bed.measured([centre])[0].value, 0, time.perf_counter()
+    while not book.over:
+        around = list(dict.fromkeys(neighbours(bed, centre, width)))
+        values = [each.value for each in bed.measured(around)]
+        measured += len(around)
+        print(f"{prefix}: {best:.5f}, {len(around)} neighbours, best {min(values):.5f}", flush=True)
+        if min(values) >= best:
+            break
+        best, centre = min(values), around[int(np.argmin(values))]
+    else:
+        print(f"{prefix}: the time is up, it may still fall", flush=True)
+    for reference in ("uniform", "exact measured_kl"):
+        book.write(f"{prefix}/{reference}", nets[f"{prefix}/{reference}"])
+    extra = {"evaluations": measured, "seconds": time.perf_counter() - started, "ended": not book.over}
+    enter(book, bed, prefix, "local search", centre, extra)
+
+
+def neighbours(bed: Bed, centre: Configuration, width: float) -> Iterator[Configuration]:
+    """One or two groups changed by one format; within the budget and not far below it."""
+    groups = Groups.of(bed.space)
+    genes = groups.contract(bed.space.choice(centre))
+    steps = [
+        (group, int(column))
+        for group in range(len(groups))
+        for column in (genes[group] - 1, genes[group] + 1)
+        if 0 <= column < groups.allowed.shape[1] and groups.allowed[group, column]
+    ]
+    for first, (one, column) in enumerate(steps):
+        for other, second in [(one, column), *steps[first + 1 :]]:
+            moved = genes.copy()
+            moved[one] = column
+            if other != one or second != column:
+                moved[other] = second
+            found = bed.space.configuration(groups.expand(moved))
+            if width - SLACK <= bed.bits(found) <= width * (1 + 1e-9):
+                yield found
