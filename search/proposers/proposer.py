@@ -16,7 +16,9 @@ from ..problem import Proposal
 
 @dataclass(frozen=True, eq=False)
 class Evaluated:
-    """A configuration that was measured on the whole validation split.
+    """A configuration that was measured on the whole validation split, or estimated from a part of it.
+
+    Estimates are for the surrogate alone; proposers are told whole measurements.
 
     Attributes:
         configuration: what.
@@ -25,6 +27,8 @@ class Evaluated:
         measurement: its quality.
         costs: its price objectives, in the order of ``problem.price_objectives``: float64 [price objectives].
         feasible: whether it meets the constraints.
+        error: standard error of the quality where it is an estimate (``whole_from_part``), in its unit; 0 where it was
+            measured on the whole split.
     """
 
     configuration: Configuration
@@ -33,6 +37,7 @@ class Evaluated:
     measurement: Measurement
     costs: NDArray[np.float64]
     feasible: bool
+    error: float = 0.0
 
     @property
     def quality(self) -> float:

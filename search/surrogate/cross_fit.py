@@ -7,6 +7,7 @@ than they are. Here the points are divided into folds and everything but the sca
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,22 +28,33 @@ class CrossFit:
     Attributes:
         fits: one for each fold.
         fold: of every point: [n].
+        errors: standard errors of points that were estimated: [n].
         predicted: latent values of the points, each by the fit that did not see it: [n].
-        deviation: standard deviation of those predictions: [n].
+        deviation: standard deviation of what is measured or estimated there around those predictions: [n].
         residuals: measured less predicted: [n].
     """
 
     fits: tuple[TableFit, ...]
     fold: IntArray
+    errors: FloatArray
     predicted: FloatArray
     deviation: FloatArray
     residuals: FloatArray
 
-    @property
-    def density(self) -> float:
-        """Mean log predictive density of the points, as Student t: a few points far off do not decide alone."""
+    def density(self, weights: FloatArray) -> float:
+        """Mean log predictive density of the points, as Student t: a few points far off do not decide alone.
+
+        Args:
+            weights: of the points in the mean: [n].
+        """
         scaled = self.residuals / self.deviation
-        return float(np.mean(student.logpdf(scaled, FREEDOM) - np.log(self.deviation)))
+        return float(np.average(student.logpdf(scaled, FREEDOM) - np.log(self.deviation), weights=weights))
+
+    @property
+    def told(self) -> FloatArray:
+        """Share of every point's variance that is not the known error of an estimate: 1 where it was measured: [n]."""
+        share: FloatArray = 1 - (self.errors / self.deviation) ** 2
+        return share
 
     @property
     def inflation(self) -> float:
@@ -67,7 +79,7 @@ def cross_fit(fit: TableFit, folds: int = FOLDS, seed: int = 0) -> CrossFit:
     Returns:
         The fits and what they predict.
     """
-    genes, latent, prior = fit.features.genes, fit.latent, fit.model.prior
+    genes, latent, errors, prior = fit.features.genes, fit.latent, fit.errors, fit.model.prior
     count = min(folds, len(latent))
     fold = np.random.default_rng([seed, len(latent)]).permutation(len(latent)) % count
     predicted, deviation = np.empty(len(latent)), np.empty(len(latent))
@@ -75,12 +87,13 @@ def cross_fit(fit: TableFit, folds: int = FOLDS, seed: int = 0) -> CrossFit:
     fits = []
     for left in range(count):
         out = fold == left
-        found = fit_table(prior, genes[~out], latent[~out], corrected=fit.corrected, scales=fit.scales, start=alone)
+        seen: dict[str, Any] = {"errors": errors[~out], "scales": fit.scales}
+        found = fit_table(prior, genes[~out], latent[~out], corrected=fit.corrected, start=alone, **seen)
         if len(fit.model.pairs):
             pairs = chosen_pairs(found, len(fit.model.pairs))
-            found = fit_table(prior, genes[~out], latent[~out], pairs=pairs, scales=fit.scales, start=found.model)
-        seen = found.features_of(genes[out])
-        predicted[out] = found.model.predict(genes[out]) + found.local(seen)
-        deviation[out] = np.sqrt(found.predictive_variance(seen))
+            found = fit_table(prior, genes[~out], latent[~out], pairs=pairs, start=found.model, **seen)
+        features = found.features_of(genes[out])
+        predicted[out] = found.model.predict(genes[out]) + found.local(features)
+        deviation[out] = np.sqrt(found.predictive_variance(features) + errors[out] ** 2)
         fits.append(found)
-    return CrossFit(tuple(fits), fold, predicted, deviation, latent - predicted)
+    return CrossFit(tuple(fits), fold, errors, predicted, deviation, latent - predicted)

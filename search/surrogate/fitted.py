@@ -53,11 +53,11 @@ class Fitted:
         kind: ``prior`` (too few points: scores and a power law), ``map`` (scores and a monotone map), ``table`` (the
             table of losses refitted) or ``pairs`` (with interactions).
         latent: the scale on which it was fitted.
-        points: how many measurements it rests on.
+        points: how many measurements and estimates it rests on.
         coverage: of earlier predictions.
         candidates: mean log predictive density of left-out points of every kind that was tried, higher is better.
         left_out: predictions of the points by fits that did not see them, on the latent scale: [points].
-        measured: the same points, measured, on the latent scale: [points].
+        measured: the same points, measured or estimated, on the latent scale: [points].
     """
 
     problem: Problem
@@ -122,7 +122,7 @@ class Fitted:
 
     def report(self) -> dict[str, Any]:
         """What it is and how far to trust it, as plain data."""
-        measured, predicted = self.measured, self.left_out
+        measured, predicted = self.measured[self._exact], self.left_out[self._exact]
         spread = float(((measured - measured.mean()) ** 2).sum()) if len(measured) else 0.0
         explained = 1 - float(((measured - predicted) ** 2).sum()) / spread if spread > 0 else None
         rho = math.nan
@@ -132,6 +132,7 @@ class Fitted:
             "kind": self.kind,
             "few_points": self.kind == "prior",
             "points": self.points,
+            "estimated": int((~self._exact).sum()),
             "map": "isotonic" if len(self._map.knots) else "power law",
             "exponent": self._fit.model.slope,
             "weights": dict(zip(self._fit.model.prior.proxies, self._fit.model.weights.tolist(), strict=True)),
@@ -173,10 +174,17 @@ class Fitted:
         if self._cross is not None:
             residual = np.abs(self.measured - self.left_out) / (self._inflation * self._cross.deviation)
             without = self._map(self._cross.without(features.genes))
+            residual, without = residual[self._exact], without[:, self._exact]
             lower, upper = jackknife_plus(without, factor * deviation, residual, alpha)
             low = np.where(np.isfinite(lower), lower, low)
             high = np.where(np.isfinite(upper), upper, high)
         return mean, deviation, np.minimum(low, mean), np.maximum(high, mean)
+
+    @property
+    def _exact(self) -> NDArray[np.bool_]:
+        """Which points were measured, not estimated: those whose residuals are of the kind that intervals speak of."""
+        exact: NDArray[np.bool_] = self._fit.errors == 0
+        return exact
 
     @property
     def _inflation(self) -> float:

@@ -56,12 +56,16 @@ class Gaussian:
         precision = np.diag(self.inverse)
         return self.alpha / precision, np.sqrt(1 / precision)
 
-    def left_out_density(self, freedom: float) -> float:
+    def left_out_density(self, freedom: float, points: NDArray[np.bool_]) -> float:
         """Mean log predictive density of the left-out points, as Student t with so many degrees of freedom.
 
         Unlike a normal density it does not let a few points that no model predicts decide between models.
+
+        Args:
+            freedom: degrees.
+            points: which count: boolean [n].
         """
-        residuals, deviations = self.left_out()
+        residuals, deviations = (each[points] for each in self.left_out())
         return float(np.mean(student.logpdf(residuals / deviations, freedom) - np.log(deviations)))
 
     def variance(self, cross: FloatArray, prior: FloatArray) -> FloatArray:

@@ -24,6 +24,7 @@ from ...measurement import Measurement
 FloatArray = NDArray[np.float64]
 _SIDES = 2 * 1.959964  # standard errors in the width of a 95 % interval
 _LEAST = 1e-12  # smallest share of the range that counts as an excess
+_SMALL = 0.5  # standard errors: a smaller estimated excess counts as so much
 _OVERFLOW = 700.0
 _CEILINGS = (1.1, 2.0)  # in units of the worst that was measured
 
@@ -76,6 +77,23 @@ class Latent:
         share = np.minimum(excess / self.ceiling, 1 - 1e-9)
         saturated: FloatArray = np.log(excess) - np.log1p(-share)
         return saturated
+
+    def estimated(self, quality: FloatArray, error: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Latent values of estimated qualities, and their standard errors to first order: both of the shape given.
+
+        An estimate whose excess is less than half its standard error says only that it is small: it counts as that
+        half. Where the error is 0 this is ``forward``.
+
+        Args:
+            quality: estimates.
+            error: their standard errors, in units of the quality; not negative.
+        """
+        floor = self.float_quality - self.offset + _SMALL * error
+        told = self.forward(np.where(error > 0, np.maximum(quality, floor), quality))
+        excess = np.maximum(np.maximum(quality, floor) - self.float_quality + self.offset, 1e-300)
+        share = np.zeros_like(excess) if math.isinf(self.ceiling) else np.minimum(excess / self.ceiling, 1 - 1e-9)
+        relative: FloatArray = np.minimum(error / excess / (1 - share), 1 / _SMALL)
+        return told, relative
 
     def inverse(self, latent: FloatArray) -> FloatArray:
         """Qualities of latent values of any shape."""

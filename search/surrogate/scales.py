@@ -83,9 +83,25 @@ def prior_variance(features: Features, scales: Scales, slope: float, corrected: 
 
 
 def most_evident(
-    features: Features, residual: FloatArray, weights: FloatArray, start: Scales, slope: float, corrected: bool
+    features: Features,
+    residual: FloatArray,
+    weights: FloatArray,
+    errors: FloatArray,
+    start: Scales,
+    slope: float,
+    corrected: bool,
 ) -> Scales:
-    """Scales that maximise evidence times hyperprior: coordinate search in factors of 3, then of 1.6."""
+    """Scales that maximise evidence times hyperprior: coordinate search in factors of 3, then of 1.6.
+
+    Args:
+        features: of the points.
+        residual: targets less their prior mean: [n].
+        weights: of the noise of every point: its variance is ``noise**2 / weights``: [n].
+        errors: standard errors of the points, which come on top: [n].
+        start: where the search begins.
+        slope: b.
+        corrected: whether the table is corrected.
+    """
     parts = {"local": features.similarity(features) / slope**2}
     if corrected:
         parts |= features.covariances(features)
@@ -93,14 +109,15 @@ def most_evident(
         parts["pair"] = features.pairs @ features.pairs.T
     total = prior_covariance(features, features, start, slope, corrected)
     best = start
-    reached = log_evidence(total, start.noise**2 / weights, residual) + start.log_prior()
+    known = errors**2
+    reached = log_evidence(total, start.noise**2 / weights + known, residual) + start.log_prior()
     for factor in (3.0, 1.6):
         for kind in ("noise", *parts):
             for change in (factor, 1 / factor):
                 tried = replace(best, **{kind: best.of(kind) * change})
                 added = slope**2 * (tried.of(kind) ** 2 - best.of(kind) ** 2)
                 changed = total + added * parts[kind] if kind in parts else total
-                found = log_evidence(changed, tried.noise**2 / weights, residual) + tried.log_prior()
+                found = log_evidence(changed, tried.noise**2 / weights + known, residual) + tried.log_prior()
                 if found > reached:
                     best, reached, total = tried, found, changed
                     break

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,28 +64,33 @@ class Surrogate:
     def fit(self, evaluated: Sequence[Evaluated]) -> Fitted:
         """Refit to all measurements so far.
 
-        What was not there at the last fit tests its intervals first.
+        What was measured since the last fit tests its intervals first. Estimates (``Evaluated.error``) enter with
+        their standard error as noise; they test nothing and fix no scale.
 
         Args:
-            evaluated: everything measured, in the order of proposal.
+            evaluated: everything measured or estimated, each configuration once, in the order of proposal.
 
         Returns:
             The fitted surrogate.
 
         Raises:
-            InvalidInput: nothing was measured, or a quality is not finite.
+            InvalidInput: nothing was measured, or a quality or an error is not finite.
         """
-        if not evaluated:
+        exact = [found for found in evaluated if found.error == 0]
+        if not exact:
             raise InvalidInput("the surrogate is fitted to measurements; give at least one")
-        self._test(evaluated)
+        self._test(exact)
         genes = self._prior.groups.contract(np.stack([found.choice for found in evaluated]))
         quality = np.array([found.quality for found in evaluated])
-        scale = Latent.of(self.float_quality, [found.measurement for found in evaluated])
-        latent, simple = self._scaled(scale, genes, quality)
-        measured = latent.forward(quality)
+        error = np.array([found.error for found in evaluated])
+        if not np.isfinite([quality, error]).all() or (error < 0).any():
+            raise InvalidInput("a quality is NaN or infinite, or a standard error is no number of at least 0")
+        scale = Latent.of(self.float_quality, [found.measurement for found in exact])
+        latent, simple = self._scaled(scale, genes, quality, error)
+        measured = simple.latent
         kind, candidates, fit, cross = self._chosen(genes, simple)
         left_out = measured - fit.gaussian.left_out()[0] if cross is None else cross.predicted
-        bend = _bend(left_out, measured)
+        bend = _bend(left_out[error == 0], measured[error == 0])
         self.fitted = Fitted(
             self.problem,
             kind,
@@ -111,12 +116,16 @@ class Surrogate:
             self.coverage = self.coverage.after((told.low <= quality) & (quality <= told.high))
         self._known |= {found.choice.tobytes() for found in fresh}
 
-    def _scaled(self, scale: Latent, genes: IntArray, quality: FloatArray) -> tuple[Latent, TableFit]:
+    def _scaled(
+        self, scale: Latent, genes: IntArray, quality: FloatArray, error: FloatArray
+    ) -> tuple[Latent, TableFit]:
         """The scale on which scores and a power law predict left-out points best, and that fit."""
-        tried = scale.saturating(quality) if len(quality) >= 2 * _FEW else [scale]
-        fits = [fit_table(self._prior, genes, each.forward(quality), corrected=False) for each in tried]
+        exact = error == 0
+        tried = scale.saturating(quality) if exact.sum() >= 2 * _FEW else [scale]
+        told = [each.estimated(quality, error) for each in tried]
+        fits = [fit_table(self._prior, genes, latent, errors=errors, corrected=False) for latent, errors in told]
         density = [
-            fit.gaussian.left_out_density(FREEDOM) + float(each.log_slope(quality).mean())
+            fit.gaussian.left_out_density(FREEDOM, exact) + float(each.log_slope(quality[exact]).mean())
             for each, fit in zip(tried, fits, strict=True)
         ]
         best = int(np.argmax(np.array(density) - np.array([0.0, *[_GAIN] * (len(tried) - 1)])))
@@ -126,13 +135,15 @@ class Surrogate:
         """The most flexible model that predicts points it did not see better than the simpler ones."""
         if len(genes) < _FEW:
             return "prior", {}, simple, None
-        fits: dict[Kind, TableFit] = {"map": simple, "table": fit_table(self._prior, genes, simple.latent)}
+        points: dict[str, Any] = {"latent": simple.latent, "errors": simple.errors}
+        fits: dict[Kind, TableFit] = {"map": simple, "table": fit_table(self._prior, genes, **points)}
         crossed = {kind: cross_fit(fit, seed=self.seed) for kind, fit in fits.items()}
-        if len(genes) >= _PAIRS_FROM and crossed["table"].density > crossed["map"].density:
+        told = crossed["map"].told  # an estimate that is all error tells no model from another
+        if len(genes) >= _PAIRS_FROM and crossed["table"].density(told) > crossed["map"].density(told):
             pairs = chosen_pairs(fits["table"])
-            fits["pairs"] = fit_table(self._prior, genes, simple.latent, pairs=pairs)
+            fits["pairs"] = fit_table(self._prior, genes, pairs=pairs, **points)
             crossed["pairs"] = cross_fit(fits["pairs"], seed=self.seed)
-        density = {kind: cross.density for kind, cross in crossed.items()}
+        density = {kind: cross.density(told) for kind, cross in crossed.items()}
         best = max(density, key=lambda kind: density[kind] - _MARGIN[kind])
         return best, {str(kind): value for kind, value in density.items()}, fits[best], crossed[best]
 

@@ -55,6 +55,7 @@ class TableFit:
         scales: that maximise the evidence.
         gaussian: the last linear model; its residuals are those at the estimate.
         latent: what was fitted: [n].
+        errors: standard errors of what was fitted, 0 where it was measured: [n].
         corrected: whether the table is corrected, or only the blend of the scores.
     """
 
@@ -63,6 +64,7 @@ class TableFit:
     scales: Scales
     gaussian: Gaussian
     latent: FloatArray
+    errors: FloatArray
     corrected: bool = True
 
     def features_of(self, genes: IntArray) -> Features:
@@ -93,6 +95,7 @@ def fit_table(
     genes: IntArray,
     latent: FloatArray,
     *,
+    errors: FloatArray | None = None,
     corrected: bool = True,
     pairs: IntArray | None = None,
     scales: Scales | None = None,
@@ -104,6 +107,7 @@ def fit_table(
         prior: scores of the proxies.
         genes: columns by group: [n, groups].
         latent: measured, on the latent scale: [n].
+        errors: standard errors of points that were estimated, 0 of the others; default: all were measured: [n].
         corrected: whether entries of the table are corrected; otherwise only intercept, slope and weights are fitted.
         pairs: groups (g, h), g < h, whose correlation is fitted: [pairs, 2].
         scales: if given they are kept; otherwise they maximise the evidence.
@@ -117,13 +121,14 @@ def fit_table(
     if pairs is not None:
         model = model.with_pairs(pairs)
     weights = np.ones(len(latent))
+    errors = np.zeros(len(latent)) if errors is None else errors
     for step in range(_STEPS):
         features = Features.of(model, genes)
         target, mean = _linearised(model, features, latent)
         if step in searched:
-            scales = most_evident(features, target - mean, weights, scales, model.slope, corrected)
+            scales = most_evident(features, target - mean, weights, errors, scales, model.slope, corrected)
         covariance = prior_covariance(features, features, scales, model.slope, corrected)
-        noise = scales.noise**2 / weights
+        noise = scales.noise**2 / weights + errors**2
         found = Gaussian.fit(covariance, noise, target - mean)
         judge = _Objective(genes, latent, unexplained_precision(features, noise, scales), scales)
         moved = judge.towards(model, _updated(model, features, found, scales, corrected))
@@ -131,8 +136,8 @@ def fit_table(
         if done or step == _STEPS - 1:
             break
         model = moved
-        weights = _robust(found, scales.noise**2)
-    return TableFit(model, features, scales, found, latent, corrected)
+        weights = _robust(found, scales.noise**2, scales.noise**2 / weights)
+    return TableFit(model, features, scales, found, latent, errors, corrected)
 
 
 def unexplained_precision(features: Features, noise: FloatArray, scales: Scales) -> FloatArray:
@@ -209,8 +214,11 @@ def _updated(model: Additive, features: Features, found: Gaussian, scales: Scale
     return replace(model, **values)
 
 
-def _robust(found: Gaussian, noise: float) -> FloatArray:
-    """Weights of the scale mixture: (nu + 1) / (nu + E[e^2] / sigma^2), e the noise of every point."""
-    expected = (found.noise * found.alpha) ** 2 + found.noise - found.noise**2 * np.diag(found.inverse)
+def _robust(found: Gaussian, noise: float, own: FloatArray) -> FloatArray:
+    """Weights of the scale mixture: (nu + 1) / (nu + E[e^2] / sigma^2), e the noise of every point.
+
+    ``own`` is the variance of e alone, without that of a known error of the point: [n].
+    """
+    expected = (own * found.alpha) ** 2 + own - own**2 * np.diag(found.inverse)
     weights: FloatArray = (FREEDOM + 1) / (FREEDOM + expected / noise)
     return weights

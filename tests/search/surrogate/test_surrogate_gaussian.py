@@ -39,7 +39,7 @@ def test_left_out_residuals_and_shifts_are_those_of_refits(case):
         variance = features[left] @ features[left] - cross @ np.linalg.solve(matrix, cross) + noise[left]
         assert deviations[left] == pytest.approx(np.sqrt(variance))
         assert whole - shifts[:, left] == pytest.approx(other @ seen.T @ weights)
-    assert found.left_out_density(4.0) == pytest.approx(
+    assert found.left_out_density(4.0, np.ones(len(residual), dtype=bool)) == pytest.approx(
         np.mean([student.logpdf(e / d, 4.0) - np.log(d) for e, d in zip(errors, deviations, strict=True)])
     )
 

@@ -46,7 +46,7 @@ def test_their_correlations_are_positive_and_the_fit_predicts_better(world, tabl
     errors = [np.abs(each.model.predict(other) - interacting(world, other)).mean() for each in (table, paired)]
     assert errors[1] < 0.7 * errors[0]
     crossed = [cross_fit(each) for each in (table, paired)]
-    assert crossed[1].density > crossed[0].density
+    assert crossed[1].density(crossed[0].told) > crossed[0].density(crossed[0].told)
 
 
 def test_cross_fit_predicts_every_point_without_its_fold(table):
