@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ..errors import UnsupportedModel
+from ..errors import InvalidInput
 from ..evaluators import CALIBRATION_VERSION, Calibration, Recipe, calibrate, calibration_steps, in_eval
 from ..fingerprint import fingerprint
 from ..hw_models import KernelRow, MeasuredTable, Prices, cost_models, planned, price, site_kernel
@@ -211,17 +211,18 @@ def scores_of(
     *,
     ledger: Ledger | None = None,
 ) -> tuple[dict[str, Sensitivity], dict[str, str]]:
-    """Scores by proxy, and the proxies that cannot score this model with the reason.
+    """Scores by proxy, and the proxies that cannot score this model, data or space with the reason.
 
     Raises:
-        UnsupportedModel: a proxy cannot score this model and ``leave_out`` is off.
+        InvalidInput: a proxy cannot score these and ``leave_out`` is off, or there is no proxy of that name.
     """
     found: dict[str, Sensitivity] = {}
     left_out: dict[str, str] = {}
     for name in dict.fromkeys(proxies):
+        get_proxy(name)  # an unknown name is never left out
         try:
             found[name] = scored(task, space, calibration, name, seed, store, progress, ledger=ledger)
-        except UnsupportedModel as cause:
+        except InvalidInput as cause:
             if not leave_out:
                 raise
             left_out[name] = str(cause)
