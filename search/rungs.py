@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic
@@ -15,6 +16,8 @@ from ..space import Configuration
 from ..task import Split, Task
 from .fidelity import FACTOR, Bracket, Key, Request, Standing
 from .work import Outcome, Work
+
+FACTOR_OF_RIVAL = 2.0  # see Rivals
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class OnSamples(Generic[Key]):
         configuration: of a contestant.
         split: which data.
         measured: the longest measurement of each contestant that is known; kept up to date.
-        race: a race for a contestant over so many samples, or ``None``; such as ``Rivals``.
+        race: the race of a contestant over the whole split, or ``None``; such as ``Rivals``.
 
     Attributes:
         lost: contestants that lost a race: their measurements are partial ones, and they are not better.
@@ -72,7 +75,7 @@ class OnSamples(Generic[Key]):
     configuration: Callable[[Key], Configuration]
     split: Split = "validation"
     measured: dict[Key, Measurement] = field(default_factory=dict)
-    race: Callable[[Key, int], Race | None] = lambda contestant, samples: None
+    race: Callable[[Key], Race | None] = lambda contestant: None
     lost: set[Key] = field(default_factory=set)
     failures: dict[Key, str] = field(default_factory=dict)
 
@@ -98,9 +101,9 @@ class OnSamples(Generic[Key]):
             return standing
 
     def _work(self, request: Request[Key]) -> Work:
-        each, samples = request.contestant, self._ends[request.resource - 1]
+        each = request.contestant
         batches = None if request.resource == len(self._ends) else request.resource
-        return Work(self.configuration(each), self.split, batches, self.measured.get(each), self.race(each, samples))
+        return Work(self.configuration(each), self.split, batches, self.measured.get(each), self.race(each))
 
     def _take(self, contestant: Key, outcome: Outcome) -> Measurement | None:
         if outcome.measurement is None:
@@ -114,13 +117,25 @@ class OnSamples(Generic[Key]):
 
 
 class Rivals(Generic[Key]):
-    """For each contestant the best of what was measured in full and costs no more: who is worse is dominated.
+    r"""For each contestant the best of what was measured in full and costs no more: who is surely worse is dominated.
+
+    The race is about the whole split, also while a contestant runs on its first samples only: it stops where it is
+    refuted that the contestant is within the margin on all samples. (A race about the first samples alone would end
+    with certainty after the last of them, and stop whoever is behind there by chance.)
+
+    The margin keeps what a search learns from: a contestant may have :math:`b + r (q - b)` with the rival's quality q,
+    the float model's quality b and the factor r.
 
     Args:
         task: whose metric; where it has no known smallest value there are no races.
         measured: measurements of the whole split.
         costs: prices of contestants and rivals; empty for a constrained problem, where all compare.
         error: largest probability that a candidate that is not worse is stopped.
+        factor: r, at least 1.
+        base: b; 0 where the metric compares with the float model.
+
+    Raises:
+        InvalidInput: a factor below 1.
     """
 
     def __init__(
@@ -129,15 +144,20 @@ class Rivals(Generic[Key]):
         measured: Mapping[Key, Measurement],
         costs: Mapping[Key, Sequence[float]],
         error: float = 0.05,
+        factor: float = FACTOR_OF_RIVAL,
+        base: float = 0.0,
     ) -> None:
+        if not factor >= 1:
+            raise InvalidInput(f"factor={factor}; a rival allows at least its own quality, so give 1 or more")
         self._floor = smallest_value(task)
         self._rivals = {each: one for each, one in measured.items() if not one.partial}
         self._costs = costs
         self._error = error
-        self._races: dict[tuple[Key, int], Race] = {}
+        self._factor, self._base = factor, base
+        self._races: dict[Key, Race] = {}
 
-    def __call__(self, contestant: Key, samples: int) -> Race | None:
-        """The race of a contestant over the first samples."""
+    def __call__(self, contestant: Key) -> Race | None:
+        """The race of a contestant."""
         if self._floor is None:
             return None
         mine = self._costs.get(contestant, ())
@@ -145,10 +165,15 @@ class Rivals(Generic[Key]):
         if not cheaper:
             return None
         best = min(cheaper, key=lambda each: self._rivals[each].value)
-        if (best, samples) not in self._races:
-            values = np.array(self._rivals[best].values[:samples])
-            self._races[best, samples] = Race(values, self._error, floor=self._floor)
-        return self._races[best, samples]
+        if best not in self._races:
+            rival = self._rivals[best]
+            self._races[best] = Race(np.array(rival.values), self._error, self._margin(rival), self._floor)
+        return self._races[best]
+
+    def _margin(self, rival: Measurement) -> float:
+        """In the unit of the values of the samples, which for perplexity are its logarithms."""
+        more = (self._factor - 1) * max(0.0, rival.value - self._base)
+        return math.log1p(more / rival.value) if rival.metric == "perplexity" else more
 
     def _no_dearer(self, each: Key, prices: Sequence[float]) -> bool:
         return all(a <= b for a, b in zip(self._costs.get(each, ()), prices, strict=True))

@@ -255,12 +255,34 @@ def test_rivals_cost_no_more_and_a_metric_without_a_floor_has_none(recipe):
         name: Measurement.of("kl", "validation", np.full(36, value), 1.0) for name, value in [("a", 3.0), ("b", 1.0)]
     }
     rivals = Rivals(recipe.task, full, {"a": (1.0,), "b": (2.0,), "c": (1.5,), "d": (0.5,), "e": (2.0,)})
-    assert rivals("c", 12).rival_values.tolist() == [3.0] * 12
-    assert rivals("e", 36).rival_values.tolist() == [1.0] * 36
-    assert rivals("d", 36) is None
-    assert rivals("c", 12) is rivals("c", 12)
+    assert rivals("c").rival_values.tolist() == [3.0] * 36
+    assert rivals("e").rival_values.tolist() == [1.0] * 36
+    assert rivals("d") is None
+    assert rivals("c") is rivals("c")
     own = task_of(quality=lambda outputs, targets: outputs.double().mean(1))
-    assert Rivals(own, full, {})("c", 12) is None
+    assert Rivals(own, full, {})("c") is None
+
+
+def test_a_race_on_the_first_samples_is_about_all_of_them(recipe):
+    """A contestant that is a little worse on a rung goes on, though it is worse there beyond doubt."""
+    generator = np.random.default_rng(0)
+    rival = Measurement.of("kl", "validation", generator.exponential(size=400), 1.0)
+    race = Rivals(recipe.task, {"rival": rival}, {}, factor=1.0)("contestant")
+    first = np.array(rival.values[:32])
+    assert not race.lost(first * 1.1)
+    assert race.lost(first * 6)
+
+
+def test_the_margin_is_a_factor_of_the_loss_over_the_float_model(recipe):
+    values = np.random.default_rng(0).exponential(size=400)
+    for metric, base in [("kl", 0.0), ("loss", 0.6), ("perplexity", 1.5)]:
+        rival = Measurement.of(metric, "validation", values, 1.0)
+        race = Rivals(recipe.task, {"rival": rival}, {}, factor=2.0, base=base)("contestant")
+        allowed = base + 2 * (rival.value - base)
+        reached = np.log(allowed) if metric == "perplexity" else allowed
+        assert values.mean() + race.margin == pytest.approx(reached)
+    with pytest.raises(InvalidInput, match=r"factor=0\.5"):
+        Rivals(recipe.task, {"rival": rival}, {}, factor=0.5)
 
 
 def test_what_is_stored_is_continued_in_another_run_and_when_data_is_added(recipe, tmp_path):

@@ -152,7 +152,7 @@ def test_ray_gives_what_one_after_the_other_gives(cluster, recipe, answered, mon
     assert [outcome.work for outcome in found] == works
     assert len(commits) == 2 * len(works)
     assert all(outcome.worker.startswith("pid ") for outcome in commits)
-    assert max(in_hand) == 2
+    assert 1 <= max(in_hand) <= 2  # on a busy machine the first may be through before the second is up
     assert executor.report["evaluations"] == 2 * len(works)
     assert 0 < executor.report["busy_seconds"] < 2 * executor.report["wall_seconds"]
 
