@@ -7,8 +7,8 @@ other networks, and all candidates are judged on the network that was left out:
 
 - Spearman's rho and Kendall's tau, overall and at fixed size, with 95 % bootstrap intervals; Spearman's rho among the
   best 20 % and 50 % (measured) as in EMQ's table; top-k regret; and paired differences to the evolved formula,
-- measured quality of what the allocator picks with each candidate at 3, 4, 5 and 6 average bits, once with weight-only
-  formats and once with 8-bit activations,
+- measured quality of what the allocator picks with each candidate (``--allocate``: with some) at 3, 4, 5 and 6 average
+  bits, once with weight-only formats and once with 8-bit activations,
 - formulas tried per minute.
 
 At last formulas evolve on one half of all networks; that one is written to ``out/evolved_library.json``, ready to ship.
@@ -47,17 +47,18 @@ from bitfront.search.bench import measured
 from bitfront.search.evolution import BenchData, EvolutionSettings, HeldOut, evolve_held_out
 from bitfront.search.evolution.held_out import EVOLVED, SIZE
 from bitfront.search.rank_statistics import Estimate, resamples, spearman, top_regret
-from bitfront.search.stages import scored
+from bitfront.search.stages import score_key, scored
 from bitfront.space import Configuration
 from bitfront.store import Store
 from evolved_report import write_report
 
 from proxies import FORMATS, RECIPE, SAMPLES, in_order
 
-NETWORKS = ("efficientnet_lite0", "minilm_l6", "digits_resnet20", "char_gpt")
+NETWORKS = ("digits_resnet20", "fashion_resnet", "minilm_l6", "efficientnet_lite0")
 BUDGETS = (3.0, 4.0, 5.0, 6.0)  # average bits
 SHARES, PICKS = (0.2, 0.5), (1, 5, 20)
 FORMULAS = ("emq", "evolved")  # proxies that are formulas themselves
+VARIANTS = ("weights", "activations")
 PAIRS_SECONDS = 60.0  # of an allocation with interactions
 
 
@@ -92,6 +93,9 @@ def main() -> None:
     )
     parser.add_argument("--formulas-store", default="sqlite:///out/evolved.db", help="keeps what was tried")
     parser.add_argument("--proxies", nargs="+", default=None, help="hand-made ones; default: all")
+    parser.add_argument("--stored-only", action="store_true", help="leave out proxies whose scores no store holds")
+    parser.add_argument("--allocate", nargs="+", default=None, help="proxies that allocate too; default: all")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="of the allocation")
     parser.add_argument("--evaluations", type=int, default=440, help="configurations of each bench")
     parser.add_argument("--samples", type=int, default=None, help="of each split; default: as benchmarks/proxies.py")
     parser.add_argument("--seconds", type=float, default=900.0, help="of each evolution")
@@ -125,14 +129,23 @@ def main() -> None:
         "allocation": {},
         "duels": {},
     }
-    for name, each in evolutions.items():
-        if each.unseen is not None:
-            found["allocation"][name], found["duels"][name] = allocations(networks[name], each, arguments.budgets)
-    found["seconds"] = time.perf_counter() - started
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(arguments.out, json.dumps(found, indent=1, allow_nan=False) + "\n")
     write_library(arguments.out.with_name(f"{arguments.out.stem}_library.json"), [shipped(networks, evolutions)])
+    left_out = {name: each for name, each in evolutions.items() if each.unseen is not None}
+    for variant, name in [(variant, name) for variant in arguments.variants for name in left_out]:
+        save(found, started, arguments.out)  # measuring takes longest; what is known is kept
+        picked, duels = allocations(networks[name], left_out[name], arguments, variant)
+        found["allocation"].setdefault(name, {})[variant] = picked
+        found["duels"].setdefault(name, {})[variant] = duels
+        print(f"{variant}: measured what is picked for {name} after {time.perf_counter() - started:.0f} s", flush=True)
+    save(found, started, arguments.out)
     print(write_report(found, arguments.out.with_suffix("")))
+
+
+def save(found: dict[str, Any], started: float, path: Path) -> None:
+    """Write the JSON."""
+    found["seconds"] = time.perf_counter() - started
+    write_text(path, json.dumps(found, indent=1, allow_nan=False) + "\n")
 
 
 def load(name: str, arguments: argparse.Namespace) -> Network:
@@ -159,6 +172,10 @@ def load(name: str, arguments: argparse.Namespace) -> Network:
     sensitivities: dict[str, Sensitivity] = {}
     unusable: dict[str, str] = {}
     for proxy in in_order(arguments.proxies or [each for each in known_proxies() if each not in FORMULAS]):
+        key = score_key(task, space, calibration, proxy, arguments.seed)
+        if arguments.stored_only and store.score(key) is None:
+            unusable[proxy] = "not scored here: the store holds no scores of it"
+            continue
         try:
             sensitivities[proxy] = scored(task, space, calibration, proxy, arguments.seed, store, Silent())
         except BitfrontError as cause:
@@ -278,44 +295,47 @@ def among_the_best(predicted: np.ndarray, quality: np.ndarray, share: float, see
     return asdict(rho) if rho else None
 
 
-def allocations(network: Network, found: HeldOut, budgets: list[float]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Measured quality of what the allocator picks with every candidate: variant -> budget -> candidate.
+def allocations(
+    network: Network, found: HeldOut, arguments: argparse.Namespace, variant: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Measured quality of what the allocator picks with the candidates: budget -> candidate.
 
     Also the paired differences of the evolved formula to the rival and to uniform, sample by sample.
     """
     space = network.space
     quantizes = np.array([Format.parse(name).quantizes_activations for name in space.formats])
     rounding = space.allowed & quantizes
-    variants = {
+    allowed = {
         "weights": space.allowed & ~quantizes,
         "activations": np.where(rounding.any(axis=1, keepdims=True), rounding, space.allowed),
-    }
-    picked: dict[tuple[str, float, str], Configuration] = {}
-    for variant, allowed in variants.items():
-        for budget in budgets:
-            for name, (table, scores_) in candidates(network, found).items():
-                picked[variant, budget, name] = pick(network, table, allowed, budget, scores_)
-            uniform = f"w{budget:.0f}" + ("a8" if variant == "activations" else "")
-            if uniform in space.formats:
-                picked[variant, budget, f"uniform {uniform}"] = space.uniform(uniform)
+    }[variant]
+    named = arguments.allocate and {EVOLVED, "emq", found.rival, *arguments.allocate}
+    asked = {name: each for name, each in candidates(network, found).items() if not named or name in named}
+    picked: dict[tuple[float, str], Configuration] = {}
+    for budget in arguments.budgets:
+        for name, (table, scores_) in asked.items():
+            picked[budget, name] = pick(network, table, allowed, budget, scores_)
+        uniform = f"w{budget:.0f}" + ("a8" if variant == "activations" else "")
+        if uniform in space.formats:
+            picked[budget, f"uniform {uniform}"] = space.uniform(uniform)
     distinct = list(dict.fromkeys(picked.values()))
     known = measured(network.task, space, network.calibration, RECIPE, distinct, network.store, LocalExecutor(), Told())
     exact = price(space, metrics=("avg_bits", "size_mb"))
-    result: dict[str, Any] = {variant: {f"{budget:g}": {} for budget in budgets} for variant in variants}
-    duels: dict[str, Any] = {variant: {f"{budget:g}": {} for budget in budgets} for variant in variants}
-    for (variant, budget, name), configuration in picked.items():
+    result: dict[str, Any] = {f"{budget:g}": {} for budget in arguments.budgets}
+    duels: dict[str, Any] = {f"{budget:g}": {} for budget in arguments.budgets}
+    for (budget, name), configuration in picked.items():
         quality = known.measurements.get(configuration)
         costs = exact.of(configuration)
-        result[variant][f"{budget:g}"][name] = {
+        result[f"{budget:g}"][name] = {
             "digest": configuration.digest,
             "avg_bits": costs["avg_bits"].value,
             "size_mb": costs["size_mb"].value,
             "quality": None if quality is None else {"value": quality.value, "low": quality.low, "high": quality.high},
         }
-        ours = picked.get((variant, budget, EVOLVED))  # a formula may not be usable on this network
+        ours = picked.get((budget, EVOLVED))  # a formula may not be usable on this network
         own = known.measurements.get(ours) if ours is not None else None
         if own is not None and quality is not None and (name == found.rival or name.startswith("uniform")):
-            duels[variant][f"{budget:g}"][name.split()[0]] = asdict(difference(own, quality))
+            duels[f"{budget:g}"][name.split()[0]] = asdict(difference(own, quality))
     return result, duels
 
 

@@ -30,14 +30,15 @@ def write_report(found: dict[str, Any], stem: Path) -> str:
     parts = [evolutions_text(found)]
     if found["held_out"]:
         figures = {"ranks": ranks_figure(found)}
-        figures |= {variant: quality_figure(found, variant) for variant in _TITLES}
+        measured = dict.fromkeys(variant for table in found["allocation"].values() for variant in table)
+        figures |= {variant: quality_figure(found, variant) for variant in measured}
         for name, figure in figures.items():
             write_figure(figure, stem.with_name(f"{stem.name}_{name}"))
         parts += [rank_table(name, rows, found) for name, rows in found["held_out"].items()]
         parts += [
-            quality_table(name, variant, table[variant], found)
+            quality_table(name, variant, picked, found)
             for name, table in found["allocation"].items()
-            for variant in _TITLES
+            for variant, picked in table.items()
         ]
     text = "\n".join(parts)
     stem.with_suffix(".md").write_text(text, encoding="utf-8")

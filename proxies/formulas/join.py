@@ -1,8 +1,8 @@
 r"""Two whole formulas under one operator: a formula of two branches that each were worth something alone.
 
 Subtree crossover rarely keeps both parents whole, but two proxies often know different things: a curvature how much
-the loss minds an error, a signal-to-noise ratio how large it is beside the weights. Formulas have units of their own, so
-they meet in a product or a quotient, or in a sum, a maximum or a minimum of both relative to their mean size.
+the loss minds an error, a signal-to-noise ratio how large it is beside the weights. Formulas have units of their own,
+so they meet in a product or a quotient, or in a sum, a maximum or a minimum of both relative to their mean size.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ...errors import InvalidInput, UnsupportedModel
 from ..sensitivity import Sensitivity
 from .collect import INPUTS, collect_steps, collected
+from .compatibility import Compatibility
 from .evaluate import Unusable, scores
 from .expression import Formula
 from .library import Entry, best_evolved, read_library
@@ -53,6 +54,7 @@ class FormulaProxy:
     additive = True
     gradients = 2  # at most; a formula of weights and errors differentiates nothing
     source = "given as an expression"
+    checked = False  # whether a table that an allocator cannot use is refused
 
     def __init__(
         self, name: str, expression: str, orientation: int = 1, *, samples: int = 32, elements: int = 1024
@@ -77,7 +79,7 @@ class FormulaProxy:
 
     def steps(self, task: Task, space: SearchSpace) -> int:
         """Those of collecting what the formula needs, and one for the formula."""
-        return collect_steps(task, space, self.formula.inputs, self.samples) + 1
+        return collect_steps(task, space, self._inputs(), self.samples) + 1
 
     def score(
         self, task: Task, space: SearchSpace, calibration: Calibration, *, seed: int, advance: Advance | None
@@ -86,7 +88,8 @@ class FormulaProxy:
 
         Raises:
             InvalidInput: the formula names an input that cannot be collected.
-            UnsupportedModel: an input cannot be had of this model, or the formula gives no usable numbers here.
+            UnsupportedModel: an input cannot be had of this model, the formula gives no usable numbers here, or it is
+                the evolved one and an allocator cannot use its table (``compatibility``).
         """
         started = time.perf_counter()
         found = collected(
@@ -94,7 +97,7 @@ class FormulaProxy:
             space,
             calibration,
             seed=seed,
-            inputs=self.formula.inputs,
+            inputs=self._inputs(),
             elements=self.elements,
             samples=self.samples,
             advance=advance,
@@ -103,6 +106,9 @@ class FormulaProxy:
             table = self.orientation * scores(self.formula, found.statistics)
         except Unusable as cause:
             raise UnsupportedModel(f"proxy {self.name}: {cause}; choose another proxy") from None
+        fault = Compatibility(found.statistics).fault(table) if self.checked else ""
+        if fault:
+            raise UnsupportedModel(f"proxy {self.name}: {fault}; choose another proxy")
         if advance:
             advance(1)
         return Sensitivity(
@@ -116,6 +122,10 @@ class FormulaProxy:
             found.backward_passes,
             self.additive,
         )
+
+    def _inputs(self) -> set[str]:
+        """What is collected: the inputs of the formula, and what the check of its table needs."""
+        return {*self.formula.inputs, *(("weight_error", "activation_bits") if self.checked else ())}
 
 
 class EMQ(FormulaProxy):
@@ -138,7 +148,7 @@ class EMQ(FormulaProxy):
 
 
 class Evolved(FormulaProxy):
-    """The best evolved formula that is shipped; without one it refuses to score.
+    """The best evolved formula that is shipped; without one it refuses to score, and so where it would misallocate.
 
     Args:
         samples: calibration samples at most, in every pass over the model.
@@ -148,6 +158,7 @@ class Evolved(FormulaProxy):
     name = "evolved"
     summary = "the best formula that evolution found on measured benches"
     source = "library.json of bitfront.proxies.formulas: expression, where it was found, held-out numbers"
+    checked = True
 
     def __init__(self, samples: int = 32, elements: int = 1024) -> None:
         self.samples = samples

@@ -101,6 +101,15 @@ def test_a_library_names_the_evolved_proxy(case, monkeypatch):
     assert plain.proxy == "f0"
 
 
+def test_the_evolved_proxy_refuses_a_table_that_would_misallocate(case, monkeypatch):
+    numbers = {"spearman": 0.5}
+    entry = Entry("f", "evolved", "bits", 1, "s", "t", numbers, numbers)  # more bits, more loss
+    monkeypatch.setattr(proxy_module, "read_library", lambda: {"f": entry})
+    with pytest.raises(UnsupportedModel, match="in w2 costs less than in w4, whose error is smaller; choose another"):
+        score(Evolved(), case)
+    assert score(FormulaProxy("mine", "bits"), case).values.min() == 0  # a formula of one's own is taken as it is
+
+
 FOUND = {0: "mean(fisher * square(error))", 1: "sum(abs(error))"}
 
 
