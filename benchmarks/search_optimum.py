@@ -1,6 +1,6 @@
 """How far the best that a search found lies from the optimum: local search around everything that was found.
 
-From the best measured configuration, all neighbours within the budget are measured: one group changes by one format, or
+From what every method ended with, all neighbours within the budget are measured: one group changes by one format, or
 two groups do. The best neighbour is the next centre, until none is better: then no exchange of two steps improves it.
 """
 
@@ -28,21 +28,23 @@ def optimum(book: Notebook, nets: Notebook, store: Store, name: str, formats: tu
         for key, row in nets.content.items()
         if key.startswith(f"{prefix}/")
     }
-    centre = min(sorted(starts, key=lambda each: each.digest), key=lambda each: bed.measured([each])[0].value)
-    best, measured, started = bed.measured([centre])[0].value, 0, time.perf_counter()
-    while not book.over:
-        around = list(dict.fromkeys(neighbours(bed, centre, width)))
-        values = [each.value for each in bed.measured(around)]
-        measured += len(around)
-        print(f"{prefix}: {best:.5f}, {len(around)} neighbours, best {min(values):.5f}", flush=True)
-        if min(values) >= best:
-            break
-        best, centre = min(values), around[int(np.argmin(values))]
-    else:
-        print(f"{prefix}: the time is up, it may still fall", flush=True)
+    began, measured = time.perf_counter(), 0
+    ends: dict[Configuration, float] = {}
+    for start in sorted(starts, key=lambda each: bed.measured([each])[0].value):
+        centre, best = start, bed.measured([start])[0].value
+        while not book.over and centre not in ends:
+            around = list(dict.fromkeys(neighbours(bed, centre, width)))
+            values = [each.value for each in bed.measured(around)]
+            measured += len(around)
+            if min(values, default=best) >= best:
+                ends[centre] = best
+            else:
+                best, centre = min(values), around[int(np.argmin(values))]
+        print(f"{prefix}: from {bed.measured([start])[0].value:.5f} to {best:.5f}", flush=True)
+    centre = min(ends, key=lambda each: ends[each])
     for reference in ("uniform", "exact measured_kl"):
         book.write(f"{prefix}/{reference}", nets[f"{prefix}/{reference}"])
-    extra = {"evaluations": measured, "seconds": time.perf_counter() - started, "ended": not book.over}
+    extra = {"evaluations": measured, "seconds": time.perf_counter() - began, "ends": sorted(ends.values())}
     enter(book, bed, prefix, "local search", centre, extra)
 
 

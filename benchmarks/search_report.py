@@ -67,12 +67,12 @@ def exhaustive_table(found: dict[str, Any]) -> list[str]:
         )
         cells = [method]
         for at in (16, 32, 64):
-            cells.append(_spread(100 * regret[:, at - 1], "%") if len(regret) else "")
+            cells += [_spread(100 * regret[:, at - 1], "%")] if len(regret) else [""]
         hit = [int(np.argmax(row <= 1e-9)) + 1 if (row <= 1e-9).any() else None for row in regret]
         reached = [each for each in hit if each is not None]
         cells.append(f"{len(reached)} of {len(hit)}" + (f", after {np.median(reached):.0f}" if reached else ""))
         for at in (16, 32, 64):
-            cells.append(_spread(100 * volume[:, at - 1], "%") if len(volume) else "")
+            cells += [_spread(100 * volume[:, at - 1], "%")] if len(volume) else [""]
         rows.append(cells)
     truth = found["truth"]
     heads = ["method", "regret 16", "32", "64", "optimum found", "hypervolume 16", "32", "64"]
@@ -81,7 +81,8 @@ def exhaustive_table(found: dict[str, Any]) -> list[str]:
     lines.append("")
     lines.append(
         f"{truth['configurations']} configurations, {truth['feasible']} within {truth['avg_bits']} bits; optimum "
-        f"{truth['optimum']:.5f}; uniform {truth['uniform'] / truth['optimum'] - 1:.0%} above it; exact allocation: {exact}"
+        f"{truth['optimum']:.5f}; above it: uniform {truth['uniform'] / truth['optimum'] - 1:.0%}, exact allocation on "
+        f"{exact}"
     )
     return lines
 
@@ -209,9 +210,17 @@ def overfitting_table(found: dict[str, Any]) -> list[str]:
                 f"{np.mean([s['validation'] / u['validation'] for s, u in last]):.3f}x",
                 f"{np.mean([s['test'] / u['test'] for s, u in last]):.3f}x",
                 f"{np.mean([row['steps'][-1]['test'] / min(s['test'] for s in row['steps']) - 1 for row in runs]):.1%}",
+                f"{np.mean([row['finalist']['test'] / row['uniform']['test'] for row in runs]):.3f}x",
             ]
         )
-    heads = ["search", "seeds", "validation / uniform", "held-out / uniform", "held-out above its best on the way"]
+    heads = [
+        "search",
+        "seeds",
+        "validation / uniform",
+        "test / uniform",
+        "test above its best on the way",
+        "test / uniform, finalist chosen with more data",
+    ]
     return table(heads, rows)
 
 
@@ -223,7 +232,7 @@ def overfitting_figure(found: dict[str, Any]) -> go.Figure:
     for column, panel in enumerate(panels, 1):
         runs = [row for key, row in found.items() if key.startswith(f"{panel}/")]
         for index, row in enumerate(runs):
-            for what, label, colour in (("validation", "validation", PREDICTED), ("test", "held-out", MEASURED)):
+            for what, label, colour in (("validation", "validation", PREDICTED), ("test", "test", MEASURED)):
                 figure.add_scatter(
                     x=[s["evaluations"] for s in row["steps"]] + [64],
                     y=[s[what] / row["uniform"][what] for s in row["steps"]]
