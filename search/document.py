@@ -86,6 +86,7 @@ def build(result: Result, exports: list[dict[str, Any]]) -> dict[str, Any]:
         "seconds": result.seconds,
         "stages": result.ledger.plain(),
         "search": result.search,
+        "recipe": result.recipe,
         "failed": result.report["failed"],
         "notes": result.notes,
         "exports": exports,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ class Knowledge:
         objectives: of the search.
         constraints: price -> largest value allowed.
         contexts: split -> key of its evaluations.
+        recipe: with which all was measured, as plain data; empty in records of older versions.
     """
 
     model: str
@@ -51,6 +52,7 @@ class Knowledge:
     objectives: tuple[str, ...]
     constraints: dict[str, float]
     contexts: dict[Split, str]
+    recipe: dict[str, Any] = field(default_factory=dict)
 
 
 def remember(store: Store, job_key: str, found: Knowledge) -> None:
@@ -126,6 +128,7 @@ def _arrays(found: Knowledge) -> dict[str, np.ndarray]:
         "objectives": found.objectives,
         "constraints": found.constraints,
         "contexts": found.contexts,
+        "recipe": found.recipe,
         "proxies": [[name, scores.additive, scores.seconds] for name, scores in found.sensitivities.items()],
     }
     arrays = {"about": as_array(about), **space_arrays(found.space)}
@@ -150,6 +153,7 @@ def _knowledge(arrays: Mapping[str, np.ndarray]) -> Knowledge:
         tuple(about["objectives"]),
         about["constraints"],
         about["contexts"],
+        about.get("recipe", {}),
     )
 
 

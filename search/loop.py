@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ..space import Configuration
 from .archive import Archive
 from .executor import Rounds
 from .measurements import Measurements

@@ -15,8 +15,7 @@ from .proposers import Evaluated, Proposer, make
 from .proposers.tables import TableProposer
 
 Select = Callable[[Sequence[Proposal], int], list[int]]
-_OVERSAMPLE = 32  # proposals in a pool for each that is measured
-_SOLVED = 2  # the same for those who solve an integer program for each
+_OVERSAMPLE = 32  # proposals in a pool for each that is measured, unless a proposer says otherwise: ``oversample``
 _THINNED = 64  # points of a predicted front
 _POOL = 256  # most proposals kept of one proposer
 
@@ -108,7 +107,7 @@ class Mixture:
             return
         pool = self._pools[name]
         proposer = self.proposers[name]
-        wanted = (_SOLVED if hasattr(proposer, "use") else _OVERSAMPLE) * count
+        wanted = getattr(proposer, "oversample", _OVERSAMPLE) * count
         for proposal in proposer.ask(min(wanted, _POOL)):
             pool.setdefault(proposal.configuration, proposal)
         for configuration in [each for each in pool if each in gone or each in chosen]:

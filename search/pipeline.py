@@ -6,12 +6,12 @@ import difflib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from inspect import signature
 from typing import Any, Literal
 
 from ..errors import InvalidInput, UnsupportedModel
-from ..evaluators import Calibration, Recipe, evaluation_context
+from ..evaluators import Calibration, Recipe, evaluation_context, prepared
 from ..hw_models import cost_models
 from ..proxies import Sensitivity
 from ..space import SearchSpace
@@ -27,6 +27,7 @@ from .problem import Problem, check_names
 from .progress import Progress, Silent
 from .proposers import proposers as proposers_by_name
 from .proxy_choice import AUTO
+from .recipe_search import RecipeArgument, asked_recipes, plain, search_recipe, short
 from .result import Result
 from .rounds_record import RoundsRecord
 from .stage import Ledger, key_of
@@ -56,7 +57,7 @@ def run(
     stop: Mapping[str, Any] | None = None,
     fidelity: Mapping[str, int] | None = None,
     finalists: int | None = None,
-    recipe: Recipe | None = None,
+    recipe: RecipeArgument = None,
     store: Store | str | None = None,
     progress: Progress | None = None,
     job: Mapping[str, Any] | None = None,
@@ -87,7 +88,9 @@ def run(
             ``factor`` goes on to ``factor`` times as many, until the whole data; so more candidates are seen for the
             same time. ``evaluations`` then counts evaluations of the whole data, or what costs as much.
         finalists: most candidates measured on held-out data beside the uniform ones; default: the measured front.
-        recipe: how weights are rounded and ranges chosen, the same for every candidate.
+        recipe: how weights are rounded and ranges chosen, the same for every candidate. Of several, or of ``"auto"``
+            (see ``recipe_search``), one is chosen before the loop by real evaluations and successive halving; then
+            the task is prepared here (equalization), for a single recipe that is up to the caller.
         store: a ``Store`` or its URL; default ``$BITFRONT_STORE`` or ``.bitfront/store.db``. What it knows is not
             measured again, so a killed search goes on where it was.
         progress: who watches.
@@ -120,6 +123,7 @@ def run(
     named = PROPOSERS if isinstance(proposers, str) else tuple(dict.fromkeys(proposers))
     check_proposers(named)
     started = time.perf_counter()
+    recipes = asked_recipes(recipe, task, space)
     search = _Search(
         task=task,
         space=space,
@@ -139,9 +143,11 @@ def run(
         stop=rule,
         halving=Halving.of(task, **fidelity) if fidelity is not None else None,
         finalists=finalists,
-        recipe=recipe or Recipe(),
+        recipe=recipes[0],
+        recipes=recipes,
         job=dict(job or {}),
-        key=key or key_of("task", task.digest(*SPLITS), space.digest, device, batch, str(recipe or Recipe()), seed),
+        key=key
+        or key_of("task", task.digest(*SPLITS), space.digest, device, batch, "; ".join(map(str, recipes)), seed),
         ledger=ledger or Ledger(),
     )
     job_id = search.store.open_job(task.name, search.job, out)
@@ -182,6 +188,7 @@ class _Search:
     halving: Halving | None
     finalists: int | None
     recipe: Recipe
+    recipes: tuple[Recipe, ...]
     job: dict[str, Any]
     key: str
     ledger: Ledger
@@ -189,7 +196,8 @@ class _Search:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def go(self, job_id: str) -> Result:
-        """Calibrate, price, score, allocate, evaluate."""
+        """Choose the recipe, calibrate, price, score, allocate, evaluate."""
+        chosen = self._chosen_recipe()
         with self._timed("calibrate"):
             calibration = calibrated(self.task, self.space, self.recipe, self.store, self.progress, ledger=self.ledger)
         problem = self._problem(calibration)
@@ -244,7 +252,20 @@ class _Search:
             choice=loop.choice,
             ledger=self.ledger,
             search=loop.report(),
+            recipe=chosen,
         )
+
+    def _chosen_recipe(self) -> dict[str, Any]:
+        """Which of several recipes is used from here on, and how it was found out."""
+        if len(self.recipes) == 1:
+            return {"chosen": asdict(self.recipe), "name": short(self.recipe), "tried": []}
+        with self._timed("choose the recipe"):
+            found = search_recipe(
+                self.task, self.space, self.recipes, self.constraints, self.store, self.progress, self.seed
+            )
+            self.recipe = found.recipe
+            self.task = prepared(self.task, self.space, self.recipe)
+        return plain(found)
 
     def _known(self, problem: Problem, calibration: Calibration, contexts: dict[Split, str]) -> Measurements:
         """What the store knows of the candidates: whole splits, and the first samples of the validation data."""
@@ -276,6 +297,7 @@ class _Search:
                 self.objectives,
                 self.constraints,
                 contexts,
+                asdict(self.recipe),
             ),
         )
 
@@ -364,6 +386,10 @@ def check_targets(target: Mapping[str, float], known: Sequence[str]) -> None:
         if name != "quality" and name not in known:
             near = difflib.get_close_matches(name, [*known, "quality"], n=1, cutoff=0.0)[0]
             raise InvalidInput(f"stop: unknown target {name!r}; did you mean {near!r}?")
+
+
+def _key(task: Task, space: SearchSpace, device: str, batch: int, recipes: Sequence[Recipe], seed: int) -> str:
+    return key_of("task", task.digest(*SPLITS), space.digest, device, batch, "; ".join(map(str, recipes)), seed)
 
 
 def _executor(asked: str | Executor, workers: int | None) -> Executor:

@@ -108,6 +108,7 @@ class Result:
         proxy_choice: which proxy ``proxies: auto`` decided for; ``None`` where the proxies were named.
         ledger: the stages that ran and those that were reused.
         key: under which the store keeps what ``resolve`` answers new budgets from.
+        recipe: how everything was quantized: what was chosen, and what was tried where there was a choice.
         search: how the search went: rounds, shares of the proposers, the surrogate, why it ended.
     """
 
@@ -125,6 +126,7 @@ class Result:
     ledger: Ledger = field(default_factory=Ledger)
     key: str = ""
     search: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def front(self) -> pd.DataFrame:
@@ -170,6 +172,7 @@ class Result:
             "seconds": self.seconds,
             "stages": self.ledger.plain(),
             "search": self.search,
+            "recipe": self.recipe,
             "notes": self.notes,
         }
 

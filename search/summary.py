@@ -36,6 +36,7 @@ def summarize(
     choice: ProxyChoice | None = None,
     ledger: Ledger | None = None,
     search: dict[str, Any] | None = None,
+    recipe: dict[str, Any] | None = None,
 ) -> Result:
     """The result of what was measured.
 
@@ -52,6 +53,7 @@ def summarize(
         choice: what ``proxies: auto`` decided.
         ledger: what ran and what was reused.
         search: how the search went (``Loop.report``).
+        recipe: how everything was quantized, and how that was chosen.
 
     Raises:
         InvalidInput: no candidate, or not the float model, has a measurement.
@@ -109,6 +111,7 @@ def summarize(
         choice,
         record,
         search=dict(search or {}),
+        recipe=dict(recipe or {}),
     )
 
 

@@ -34,7 +34,8 @@ def survivors(problem: Problem, measurements: Measurements, most: int | None = N
         kept = mixed[:most]
     elif most is not None and front:
         costs = problem.totals(np.stack([problem.space.choice(each) for each in front]), problem.price_objectives[0])
-        kept = [front[index] for index in spread(costs, most, np.zeros(len(front), dtype=bool))]
+        order = np.argsort(costs, kind="stable")  # the cheapest first, then the dearest, then between
+        kept = [front[order[index]] for index in spread(costs[order], most, np.zeros(len(front), dtype=bool))]
     baselines = [found for found in measured if found in uniforms]
     return [Proposal(found, "survivor") for found in dict.fromkeys([FLOAT, *baselines, *kept])]
 

@@ -37,11 +37,13 @@ class Assembled:
         task: model (equalized where the job asks for it), data, metric.
         space: sites, formats, ties.
         example: a batch of inputs for export.
+        plain: the task before any equalization, for a job that compares recipes.
     """
 
     task: Task
     space: SearchSpace
     example: Any
+    plain: Task
 
 
 def assemble(
@@ -93,7 +95,7 @@ def assemble(
         space = SearchSpace.from_model(model, task.calibration[0].piece(0, 2), *asked)
     else:
         space = traced(task, *asked, store, ledger=ledger)
-    return Assembled(prepared(task, space, job.quantization.recipe), space, example)
+    return Assembled(prepared(task, space, job.quantization.recipe), space, example, task)
 
 
 def _zoo_data(job: Job, progress: Callable[[int, int, float], None] | None) -> zoo.ZooEntry | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ from ..formats import Format
 
 if TYPE_CHECKING:
     from ..evaluators import Recipe
+    from ..search import FinetuneSettings
 
 
 #: A path (relative to the job file), or the URL of a file system that fsspec knows.
@@ -79,6 +81,16 @@ class Space(_Part):
         return self
 
 
+class RecipeChange(_Part):
+    """What another recipe does otherwise; what is left out is as in ``quantization``."""
+
+    weights: Literal["mse", "minmax", "gptq", "adaround", "adaquant"] | None = None
+    activations: Literal["minmax", "moving_average", "percentile", "mse", "entropy"] | None = None
+    equalization: Literal["none", "cross_layer", "smoothquant"] | None = None
+    bias_correction: bool | None = None
+    batch_norm: bool | None = None
+
+
 class Quantization(_Part):
     """How scales, codes and ranges are chosen, the same for every candidate."""
 
@@ -95,13 +107,29 @@ class Quantization(_Part):
     )
     bias_correction: bool = Field(False, description="take back the mean shift that rounding causes in a layer")
     batch_norm: bool = Field(False, description="estimate batch-norm statistics again for every configuration")
+    search: Annotated[list[RecipeChange], Field(min_length=1)] | Literal["auto"] | None = Field(
+        None,
+        description="other recipes to compare with this one before the search, by successive halving on real "
+        "evaluations; the best is used. A list of changes, such as [{weights: gptq}, {bias_correction: true}]; auto: "
+        "one change at a time, as far as the model and the formats make a difference; null: this recipe as it is",
+    )
 
     @property
     def recipe(self) -> Recipe:
-        """What the evaluators are told."""
+        """What the evaluators are told; the first to be compared where recipes are searched."""
         from ..evaluators import Recipe  # brings in torch, which reading a job does not need
 
-        return Recipe(**self.model_dump())
+        return Recipe(**self.model_dump(exclude={"search"}))
+
+    @property
+    def listed(self) -> tuple[Recipe, ...]:
+        """This recipe and its changes, where they are listed."""
+        changes = self.search if isinstance(self.search, list) else []
+        return tuple(dict.fromkeys([self.recipe, *(replace(self.recipe, **_given(each)) for each in changes)]))
+
+
+def _given(change: _Part) -> dict[str, Any]:
+    return change.model_dump(exclude_none=True)
 
 
 class Device(_Part):
@@ -169,11 +197,25 @@ class Workers(_Part):
 
     count: Annotated[int, Field(ge=1)] | None = Field(None, description="Ray actors; default: one per CPU")
     cpus: Annotated[float, Field(gt=0)] = Field(1, description="CPUs reserved by each")
-    gpus: Annotated[float, Field(ge=0)] = Field(0, description="GPUs reserved by each")
+    gpus: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="GPUs reserved by each; default: one where the model lies on a GPU, else none"
+    )
     address: str | None = Field(
         None,
         description='of a running Ray cluster, such as "ray://head:10001" or "auto"; default: a local one is started',
     )
+    storage: str | None = Field(
+        None,
+        description="where Ray Tune keeps its own records: a URL, or a folder that all machines see; default: a "
+        "temporary folder",
+    )
+
+
+class FinetuneChange(_Part):
+    """Other hyper-parameters of finetuning; what is left out is as in ``finetune``."""
+
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    loss: Literal["distillation", "task"] | None = None
 
 
 class Finetuning(_Part):
@@ -184,6 +226,28 @@ class Finetuning(_Part):
     loss: Literal["distillation", "task"] = Field(
         "distillation", description="from the float model's outputs, or the task's loss on the targets"
     )
+    search: Annotated[list[FinetuneChange], Field(min_length=1)] | Literal["auto"] | None = Field(
+        None,
+        description="other hyper-parameters to compare with these, with epochs as fidelity, judged on the validation "
+        "data. A list of changes, such as [{learning_rate: 0.001}]; auto: a third and three times the learning rate; "
+        "null: these as they are",
+    )
+
+    @property
+    def settings(self) -> tuple[FinetuneSettings, ...]:
+        """These hyper-parameters and the others to compare with."""
+        from ..search import FinetuneSettings
+
+        own = FinetuneSettings(self.learning_rate, self.loss)
+        if self.search == "auto":
+            return (own, *(replace(own, learning_rate=self.learning_rate * factor) for factor in (1 / 3, 3)))
+        changes = self.search if isinstance(self.search, list) else []
+        return tuple(dict.fromkeys([own, *(replace(own, **_given(each)) for each in changes)]))
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """Epochs that the settings are compared at: a ninth, a third, and all."""
+        return tuple(dict.fromkeys(max(1, self.epochs // part) for part in (9, 3, 1)))
 
 
 class Export(_Part):

@@ -8,11 +8,13 @@ from ..errors import NonFiniteOutput
 from ..evaluators import evaluation_context
 from ..search import Progress, Silent, calibrated
 from ..search.executor import EvaluatorRecipe, Work, attempt
+from ..search.knowledge import recall
 from ..space import Configuration
 from ..store import Store
 from ..task import SPLITS
 from .job import Job
-from .run_job import load
+from .job_key import job_key
+from .run_job import load, with_recipe
 
 
 def measure_configuration(
@@ -32,7 +34,8 @@ def measure_configuration(
     """
     watch = progress or Silent()
     made = load(job, folder, watch, store)
-    recipe = job.quantization.recipe
+    known = recall(store, job_key(job, folder, store))
+    made, recipe = with_recipe(job, made, known.recipe if known else {})
     calibration = calibrated(made.task, made.space, recipe, store, watch)
     evaluator = EvaluatorRecipe(made.task, made.space, calibration, recipe.batch_norm).build()
     with watch.stage("measure the optimum", len(SPLITS) - 1) as advance:

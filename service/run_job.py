@@ -5,17 +5,31 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from ..errors import InvalidInput
-from ..evaluators import Calibration, Finetuned, calibrate, finetune
+from ..evaluators import Calibration, Finetuned, Recipe, calibrate, finetune, prepared
 from ..exporters import STEPS, ExportReport, export
 from ..exporters.registry import get as get_exporter
 from ..files import replacing, write_text
-from ..search import Executor, LocalExecutor, Point, Progress, RayExecutor, Result, Silent, calibrated, run
+from ..search import (
+    Executor,
+    FinetuneSettings,
+    LocalExecutor,
+    Point,
+    Progress,
+    RayExecutor,
+    Result,
+    Silent,
+    calibrated,
+    choose_finetuning,
+    run,
+)
+from ..search.recipe_search import auto_recipes
 from ..search.stage import Ledger, Ran
 from ..space import Configuration
 from ..store import Store
@@ -64,7 +78,7 @@ def run_job(
     ledger = Ledger()
     made = load(job, folder, watch, knowledge, ledger)
     result = run(
-        made.task,
+        made.task if job.quantization.search is None else made.plain,
         made.space,
         device=job.device.name,
         batch=job.device.batch,
@@ -75,7 +89,7 @@ def run_job(
         seed=job.search.seed,
         executor=executor_of(executor, job),
         proxies=job.proxies,
-        recipe=job.quantization.recipe,
+        recipe=_recipes(job, made),
         store=knowledge,
         progress=watch,
         job={**job.plain(), "folder": str(folder)},
@@ -84,6 +98,7 @@ def run_job(
         ledger=ledger,
         **steering,
     )
+    made, _ = with_recipe(job, made, result.recipe["chosen"])
     exports = _exports(job, made, result, out, knowledge, watch)
     document = result.document(exports)
     with watch.stage("write the report", 1) as advance:
@@ -109,16 +124,39 @@ def _steering(job: Job) -> dict[str, Any]:
     return {name: value.model_dump() if isinstance(value, BaseModel) else value for name, value in asked.items()}
 
 
+def _recipes(job: Job, made: Assembled) -> Recipe | tuple[Recipe, ...]:
+    """The recipe of a job, or those to choose from."""
+    asked = job.quantization
+    if asked.search is None:
+        return asked.recipe
+    return auto_recipes(asked.recipe, made.plain, made.space) if asked.search == "auto" else asked.listed
+
+
+def with_recipe(job: Job, made: Assembled, chosen: Mapping[str, Any]) -> tuple[Assembled, Recipe]:
+    """The task prepared for the recipe that a search of a job chose, and that recipe.
+
+    Args:
+        job: what was asked.
+        made: what ``load`` gave.
+        chosen: the recipe as plain data; not looked at where the job names its recipe.
+    """
+    if job.quantization.search is None or not chosen:
+        return made, job.quantization.recipe
+    recipe = Recipe(**chosen)
+    return replace(made, task=prepared(made.plain, made.space, recipe)), recipe
+
+
 def _exports(
     job: Job, made: Assembled, result: Result, out: Path, store: Store, watch: Progress
 ) -> list[dict[str, Any]]:
     """Finetune and export the best configuration as the job asks for; what front.json says of the artifacts."""
     best = result.choose().point
-    recipe = job.quantization.recipe
+    recipe = Recipe(**result.recipe["chosen"])
     calibration = calibrated(made.task, made.space, recipe, store, Silent())
     tuned = None
     if job.finetune is not None:
-        tuned = _finetuned(job, made, best.configuration, calibration, watch)
+        settings = _settings(job, made, best.configuration, calibration, store, watch, result)
+        tuned = _finetuned(job, made, best.configuration, calibration, settings, watch)
         result.notes.append(_note(tuned, best, recipe.batch_norm))
     if job.export is None:
         return []
@@ -226,10 +264,10 @@ def export_point(out: Path, point: str, target: str, progress: Progress | None =
     content = dict(document["job"])
     folder = Path(content.pop("folder", "."))
     job = parse_job(content, "front.json")
-    made = load(job, folder, watch)
+    made, recipe = with_recipe(job, load(job, folder, watch), document.get("recipe", {}).get("chosen", {}))
     with watch.stage(f"export {chosen['id']} to {target} and check back", STEPS) as advance:
         configuration = Configuration.from_dict(chosen["config"])
-        calibration = calibrate(made.task, made.space, job.quantization.recipe)
+        calibration = calibrate(made.task, made.space, recipe)
         report = export(
             made.task.model,
             configuration,
@@ -238,7 +276,7 @@ def export_point(out: Path, point: str, target: str, progress: Progress | None =
             example_inputs=made.task.calibration[0].piece(0, 2),
             calibration=calibration,
             space=made.space,
-            batch_norm=made.task.calibration if job.quantization.batch_norm else None,
+            batch_norm=made.task.calibration if recipe.batch_norm else None,
             advance=advance,
         )
     kept = [found for found in document["exports"] if found["path"] != _summary(report, out)["path"]]
@@ -265,8 +303,49 @@ def load(
     return made
 
 
+def _settings(
+    job: Job,
+    made: Assembled,
+    configuration: Configuration,
+    calibration: Calibration,
+    store: Store,
+    watch: Progress,
+    result: Result,
+) -> FinetuneSettings:
+    """The hyper-parameters of finetuning: those of the job, or the best of those to compare."""
+    assert job.finetune is not None
+    settings = job.finetune.settings
+    if len(settings) == 1:
+        return settings[0]
+    found = choose_finetuning(
+        made.task,
+        made.space,
+        configuration,
+        calibration,
+        settings,
+        epochs=job.finetune.rungs,
+        store=store,
+        seed=job.search.seed,
+        progress=watch,
+    )
+    told = ", ".join(
+        f"{each.learning_rate:g} {each.loss}: {measured.value:.4g}" for each, measured in found.measured.items()
+    )
+    chosen = found.settings
+    result.notes.append(
+        f"finetuning: learning rate {chosen.learning_rate:g}, loss {chosen.loss} of {len(settings)} compared on the "
+        f"validation data, each after the most epochs that it was run for ({told})"
+    )
+    return chosen
+
+
 def _finetuned(
-    job: Job, made: Assembled, configuration: Configuration, calibration: Calibration, watch: Progress
+    job: Job,
+    made: Assembled,
+    configuration: Configuration,
+    calibration: Calibration,
+    settings: FinetuneSettings,
+    watch: Progress,
 ) -> Finetuned:
     assert job.finetune is not None
     with watch.stage("finetune the best configuration", job.finetune.epochs) as advance:
@@ -276,8 +355,8 @@ def _finetuned(
             configuration,
             calibration,
             epochs=job.finetune.epochs,
-            learning_rate=job.finetune.learning_rate,
-            loss=job.finetune.loss,
+            learning_rate=settings.learning_rate,
+            loss=settings.loss,
             seed=job.search.seed,
             advance=advance,
         )
@@ -315,5 +394,11 @@ def executor_of(name: str, job: Job) -> Executor:
     if name == "local":
         return LocalExecutor()
     if name == "ray":
-        return RayExecutor(job.workers.count, job.workers.cpus, job.workers.gpus, address=job.workers.address)
+        return RayExecutor(
+            job.workers.count,
+            job.workers.cpus,
+            job.workers.gpus,
+            address=job.workers.address,
+            storage=job.workers.storage,
+        )
     raise InvalidInput(f"--executor {name!r}; choose ray or local")

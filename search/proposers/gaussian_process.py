@@ -40,6 +40,7 @@ class GP(OptunaProposer):
     """
 
     name = "gp"
+    oversample = 1  # a suggestion takes seconds
 
     def __init__(self, problem: Problem, seed: int = 0, startup: int = 10) -> None:
         self._seed = seed

@@ -28,6 +28,8 @@ class TableProposer(BaseProposer):
         seed: of random choices, where there are any.
     """
 
+    oversample = 2  # an integer program for each
+
     def __init__(self, problem: Problem, seed: int = 0) -> None:
         super().__init__(problem, seed)
         self.source = problem
