@@ -7,7 +7,8 @@ every proxy alone and their weighted sum
 
 .. math:: s[l, f] = \sum_p w_p \, \frac{s_p[l, f]}{g_p}, \qquad w_p = \frac{\max(0, \rho_p)}{\sum_q \max(0, \rho_q)}
 
-with :math:`g_p` the geometric mean of the proxy's predictions for what was measured, so that no unit outweighs another.
+with :math:`g_p` the geometric mean of the magnitudes of the proxy's predictions for what was measured, so that no
+unit outweighs another.
 A sum of additive scores is additive, and interactions of pairs add up alike: the allocator solves it exactly. The
 candidate with the largest rho is chosen; at a tie a single proxy goes before the sum, and an earlier one before a later
 one.
@@ -122,13 +123,14 @@ def _weights(names: Mapping[str, Sensitivity], rhos: Mapping[str, float]) -> dic
 def _weighted(
     sensitivities: Mapping[str, Sensitivity], weights: Mapping[str, float], configurations: Sequence[Configuration]
 ) -> Sensitivity:
-    """The weighted sum of the tables, each divided by the geometric mean of its positive predictions."""
+    """The weighted sum of the tables, each divided by the geometric mean of the magnitudes of its predictions."""
     used = [(sensitivities[name], weight) for name, weight in weights.items() if weight > 0]
     values = np.zeros_like(used[0][0].values)
     pairs: dict[tuple[int, int], np.ndarray] = {}
     for scores, weight in used:
         predicted = np.array([scores.joint(each) for each in configurations])
-        usual = float(np.exp(np.mean(np.log(predicted[predicted > _TINY]))))
+        magnitudes = np.abs(predicted)  # a second-order form with its first-order term may fall below zero
+        usual = float(np.exp(np.mean(np.log(magnitudes[magnitudes > _TINY]))))
         values = values + weight / usual * scores.values
         for sites, table in (scores.pairs or {}).items():
             pairs[sites] = pairs.get(sites, 0.0) + weight / usual * np.asarray(table)

@@ -1,5 +1,7 @@
 """``proxies: auto``: the measurements decide, the choice is told, and the rest of the search goes by it."""
 
+from dataclasses import replace
+
 import bitfront as bf
 import numpy as np
 import pytest
@@ -115,3 +117,17 @@ def test_a_search_with_auto_tells_its_choice_and_goes_by_it(task, space, tmp_pat
     assert set(told["rows"]) >= {*AUTO, choice.proxy, "size", "bops", "random"}
     again = bf.run(task, space, store=f"sqlite:///{tmp_path}/store.db", **options)
     assert again.proxy_choice == choice
+
+
+def test_predictions_below_zero_are_weighed_like_others(space, tables, configurations):
+    below = {
+        **tables,
+        "first": replace(tables["first"], values=tables["first"].values - 2 * tables["first"].values.max()),
+    }
+    choice, ranked = chosen(space, below, ["first", "second"], configurations)
+    assert all(weight > 0 for weight in choice.weights.values())
+    usual = {
+        name: np.exp(np.mean([np.log(abs(below[name].of(each))) for each in configurations])) for name in choice.weights
+    }
+    wanted = sum(weight / usual[name] * below[name].values for name, weight in choice.weights.items())
+    np.testing.assert_allclose(ranked[WEIGHTED].values, wanted)
