@@ -57,7 +57,7 @@ def run_command(
     job, folder = read_job(job_file)
     from .locations import is_url, writable_folder
     from .run_job import run_job
-    from .terminal import TerminalProgress, best_table, front_table, show
+    from .terminal import TerminalProgress, best_table, front_table, search_lines, show
 
     if not is_url(out) and Path(out).exists() and not Path(out).is_dir():
         raise InvalidInput(f"--out {out} is a file; give a folder")
@@ -83,6 +83,7 @@ def run_command(
         front_table(document),
         best_table(document),
         f"best      {document['best']}: {document['best_reason']}",
+        *search_lines(document),
         f"report    {shown}/report.html",
         *(f"note      {note}" for note in document["notes"]),
         *exported,

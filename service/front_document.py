@@ -10,48 +10,15 @@ import math
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from ..errors import InvalidInput
-from .labels import number
+from .document_parts import Interval, Part, Real
+from .search_record import AgainstUniform, RecipeRecord, SearchRecord, Stage
 
 SCHEMA_VERSION = 1
-
-Real = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
-"""A number; ``null`` (JSON has no NaN) reads as NaN."""
-
-
-class _Part(BaseModel):
-    """A part of the document: frozen; keys of later versions are ignored."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Interval(_Part):
-    """A number and its interval; without one, ``low`` and ``high`` are the number itself."""
-
-    value: Real
-    low: Real = math.nan
-    high: Real = math.nan
-
-    @property
-    def below(self) -> float:
-        """Length of the lower error bar, at least 0."""
-        return max(0.0, self.value - self.low) if math.isfinite(self.low) else 0.0
-
-    @property
-    def above(self) -> float:
-        """Length of the upper error bar, at least 0."""
-        return max(0.0, self.high - self.value) if math.isfinite(self.high) else 0.0
-
-    def text(self, unit: str = "") -> str:
-        """Such as ``0.0123 [0.011, 0.0135] nats``; the interval is left out where it has no width."""
-        if not math.isfinite(self.value):
-            return "not finite"
-        interval = f" [{number(self.low)}, {number(self.high)}]" if self.below or self.above else ""
-        return f"{number(self.value)}{interval}" + (f" {unit}" if unit else "")
 
 
 class Measured(Interval):
@@ -67,14 +34,14 @@ class Priced(Interval):
     source: str = ""
 
 
-class Splits(_Part):
+class Splits(Part):
     """The same quantity on validation and on held-out data."""
 
     validation: Measured | None = None
     holdout: Measured | None = None
 
 
-class Site(_Part):
+class Site(Part):
     """A layer whose format is chosen."""
 
     name: str
@@ -85,14 +52,14 @@ class Site(_Part):
     formats: tuple[str, ...] = ()
 
 
-class Tie(_Part):
+class Tie(Part):
     """Sites that share a format."""
 
     sites: tuple[str, ...]
     reason: str = ""
 
 
-class Model(_Part):
+class Model(Part):
     """The search space of the model."""
 
     name: str = ""
@@ -103,7 +70,7 @@ class Model(_Part):
     unused: tuple[str, ...] = ()
 
 
-class Point(_Part):
+class Point(Part):
     """One evaluated configuration."""
 
     id: str
@@ -140,28 +107,28 @@ class Point(_Part):
         return self.predicted.get("quality", math.nan)
 
 
-class Sensitivity(_Part):
+class Sensitivity(Part):
     """Scores of one proxy: [sites, formats], ``None`` where a format is not offered."""
 
     values: tuple[tuple[float | None, ...], ...]
     seconds: Real = math.nan
 
 
-class PriceTable(_Part):
+class PriceTable(Part):
     """Where the prices of one metric come from."""
 
     source: str = ""
     provenance: str = ""
 
 
-class ProxyScore(_Part):
+class ProxyScore(Part):
     """How well a proxy ordered what was measured."""
 
     spearman: float | None = None
     points: int = 0
 
 
-class CalibratedMap(_Part):
+class CalibratedMap(Part):
     """How far predictions are from measurements after a map was fitted to the others."""
 
     spread: Real = math.nan
@@ -169,7 +136,7 @@ class CalibratedMap(_Part):
     points: int = 0
 
 
-class TrustRow(_Part):
+class TrustRow(Part):
     """How well a proxy or a baseline foretold what was measured; ``None`` where nothing can be said."""
 
     baseline: bool = False
@@ -184,7 +151,7 @@ class TrustRow(_Part):
     seconds: Real = math.nan
 
 
-class ProxyChoice(_Part):
+class ProxyChoice(Part):
     """What ``proxies: auto`` decided."""
 
     proxy: str
@@ -192,7 +159,7 @@ class ProxyChoice(_Part):
     reason: str = ""
 
 
-class Trust(_Part):
+class Trust(Part):
     """The trust report of a run or a bench."""
 
     rows: dict[str, TrustRow]
@@ -204,14 +171,14 @@ class Trust(_Part):
     choice: ProxyChoice | None = None
 
 
-class PredictedPoint(_Part):
+class PredictedPoint(Part):
     """A point of the exact front of the additive model."""
 
     cost: dict[str, Real]
     loss: Real
 
 
-class Surrogate(_Part):
+class Surrogate(Part):
     """The map from scores to quality that the predictions went through; ``spread`` is of log (quality - offset)."""
 
     spread: Real = math.nan
@@ -226,7 +193,7 @@ class Surrogate(_Part):
         return Interval(value=predicted, low=self.offset + above / factor, high=self.offset + above * factor)
 
 
-class Export(_Part):
+class Export(Part):
     """An artifact that was written and loaded back."""
 
     target: str
@@ -236,7 +203,7 @@ class Export(_Part):
     bytes_on_disk: int | None = None
 
 
-class Front(_Part):
+class Front(Part):
     """The document ``front.json``, version 1."""
 
     schema_version: int
@@ -256,11 +223,15 @@ class Front(_Part):
     predicted_front: tuple[PredictedPoint, ...] = ()
     best: str | None = None
     best_reason: str = ""
+    best_against_uniform: AgainstUniform | None = None
     proxies: dict[str, ProxyScore] = Field(default_factory=dict)
     trust: Trust | None = None
     exports: tuple[Export, ...] = ()
     surrogate: Surrogate | None = None
     seconds: dict[str, Real] = Field(default_factory=dict)
+    stages: tuple[Stage, ...] = ()
+    search: SearchRecord | None = None
+    recipe: RecipeRecord | None = None
     failed: dict[str, str] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from ..files import write_text
 from .front_document import Front, Point
 from .labels import count, label, limit_text, number, price_label, share_text, unit
 from .palette import format_colour, quantizes_activations
+from .search_section import plain_table, recipes_table, search_section
 from .tables import format_order, histogram
 from .trust_table import trust_section
 
@@ -95,6 +96,12 @@ def _header(front: Front) -> str:
     facts += [front.created, f"bitfront {front.bitfront}"]
     limits = ", ".join(limit_text(name, value) for name, value in front.constraints.items())
     best = front.best_point
+    against = front.best_against_uniform
+    if against is not None and against.tie and against.rival in front.by_id:
+        rival = escape(front.by_id[against.rival].label)
+        tie = f"<p>A tie: on held-out data the interval of the difference to {rival} holds 0.</p>"
+    else:
+        tie = ""
     if best is None:
         ship = "<p class='ship'>No configuration can be recommended.</p>"
     else:
@@ -102,7 +109,7 @@ def _header(front: Front) -> str:
     return (
         f"<header><h1>What should I ship for {escape(front.name)}?</h1>"
         f"<p class='soft'>{escape(' · '.join(fact for fact in facts if fact))}</p></header>"
-        f"<section class='answer'>{ship}<p>{escape(_sentence(front.best_reason))}</p>"
+        f"<section class='answer'>{ship}<p>{escape(_sentence(front.best_reason))}</p>{tie}"
         f"{''.join(f'<p>Note: {escape(_sentence(note))}</p>' for note in front.notes)}"
         f"<p class='soft'>Constraints: {escape(limits or 'none')}.</p></section>"
     )
@@ -209,7 +216,7 @@ def _exports(front: Front) -> str:
         for export in front.exports
     ]
     heads = ["target", "path", "size on disk (MB)", "relative error, loaded back", "allowed"]
-    return f"<h2>Export</h2>{_plain_table(heads, rows)}{_too_large(front)}"
+    return f"<h2>Export</h2>{plain_table(heads, rows)}{_too_large(front)}"
 
 
 def _too_large(front: Front) -> str:
@@ -222,12 +229,6 @@ def _too_large(front: Front) -> str:
         f"<p>On disk the export for {escape(', '.join(large))} is larger than the limit of {number(limit)} MB, which "
         "was applied to the weights and scales; the file also holds the graph.</p>"
     )
-
-
-def _plain_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
-    body = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
 def _figures(front: Front) -> Iterable[str]:
@@ -271,6 +272,21 @@ def _figures(front: Front) -> Iterable[str]:
         yield trust_section(front.trust)
         caption = "Rank correlation with what was measured; beyond the size itself only what is at fixed size counts."
         yield _embed(trust_figure(front.trust), caption)
+    if front.search is not None and front.search.rounds:
+        from .search_figures import progress_figure, proposers_figure
+
+        yield search_section(front)
+        caption = (
+            "After every round: how much of the plane the measured front dominates (log quality against the prices, "
+            "scaled by the uniform configurations), and what of the predicted front is not measured yet."
+        )
+        yield _embed(progress_figure(front.search), caption)
+        if any(arm.evaluations for arm in front.search.proposers):
+            caption = (
+                "Who proposed what was measured after the first rounds. Credit is the mean rank of what a proposer's "
+                "candidates gained, recent rounds counting most; the next round is shared out by it."
+            )
+            yield _embed(proposers_figure(front.search), caption)
 
 
 def _embed(figure: go.Figure, caption: str) -> str:
@@ -288,16 +304,26 @@ def _how(front: Front) -> str:
     ties = "; ".join(f"{', '.join(tie.sites)} ({tie.reason})" for tie in front.model.ties)
     left = "; ".join([*(f"{n} ({why})" for n, why in front.model.skipped.items()), *front.model.unused])
     stages = [[name, number(value)] for name, value in front.seconds.items()]
+    ran = [
+        [f"{each.stage} {each.detail}".rstrip(), str(each.ran), str(each.reused), number(each.seconds)]
+        for each in front.stages
+    ]
     failed = [[name, reason] for name, reason in front.failed.items()]
     return (
         "<h2>How it was made</h2>"
         f"<p>Formats offered: {escape(formats)}. Ties: {escape(ties or 'none')}. "
         f"Left in float: {escape(left or 'no layer')}.</p>"
-        + (f"<h3>Configurations that failed</h3>{_plain_table(['configuration', 'reason'], failed)}" if failed else "")
-        + (f"<h3>Where the time went</h3>{_plain_table(['stage', 'seconds'], stages)}" if stages else "")
-        + f"<h3>Where the prices come from</h3>{_plain_table(['price', 'source', 'provenance'], prices)}"
+        + (f"<h3>Configurations that failed</h3>{plain_table(['configuration', 'reason'], failed)}" if failed else "")
+        + recipes_table(front)
+        + (f"<h3>Where the time went</h3>{plain_table(['stage', 'seconds'], stages)}" if stages else "")
+        + (
+            f"<h3>What ran and what was known</h3>{plain_table(['part', 'ran', 'reused', 'seconds'], ran)}"
+            if ran
+            else ""
+        )
+        + f"<h3>Where the prices come from</h3>{plain_table(['price', 'source', 'provenance'], prices)}"
         f"{_ordered(front)}"
-        f"<h3>Environment</h3>{_plain_table(['what', 'value'], [[k, str(v)] for k, v in front.environment.items()])}"
+        f"<h3>Environment</h3>{plain_table(['what', 'value'], [[k, str(v)] for k, v in front.environment.items()])}"
         f"<details><summary>The job</summary><pre>{escape(job)}</pre></details>"
     )
 
@@ -314,5 +340,5 @@ def _ordered(front: Front) -> str:
         rows.append([name, rho, points, "—" if scores is None else number(scores.seconds)])
     return (
         "<h3>How well the proxies ordered what was measured</h3>"
-        f"{_plain_table(['proxy', 'Spearman ρ', 'points', 'seconds'], rows)}"
+        f"{plain_table(['proxy', 'Spearman ρ', 'points', 'seconds'], rows)}"
     )

@@ -128,6 +128,25 @@ def best_table(document: Mapping[str, Any]) -> Table:
     return table
 
 
+def search_lines(document: Mapping[str, Any]) -> list[str]:
+    """How the search went, in one or two lines."""
+    search = document.get("search") or {}
+    if not search.get("rounds"):
+        return []
+    last = search["rounds"][-1]
+    gap = "" if last["gap"] is None else f", {100 * last['gap']:.1f} % of the predicted front not measured"
+    screened = f", {search['screened']} screened out on part of the data" if search["screened"] else ""
+    lines = [
+        f"search    {last['evaluations']} measured in {len(search['rounds'])} rounds{screened}; hypervolume "
+        f"{last['hypervolume']:.3f}{gap}; {search['ended']}"
+    ]
+    arms = sorted((arm for arm in search["proposers"] if arm["evaluations"]), key=lambda arm: -arm["evaluations"])
+    if len(arms) > 1:
+        told = ", ".join(f"{arm['name']} {arm['evaluations']} ({arm['improved']} improved)" for arm in arms)
+        lines.append(f"proposers {told}")
+    return lines
+
+
 def show(*renderables: Any) -> None:
     """Print to standard output; a table is never narrower than its columns when the output is not a terminal."""
     console = Console(width=None if sys.stdout.isatty() else 160)
