@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from .bench_build import build_bench
     from .bench_draws import bench_configurations
     from .bench_files import StoredBench, load_bench
-    from .dispatch import Limits
     from .executor import Executor, LocalExecutor, Outcome, Work
     from .fidelity import Standing, hyperband, successive_halving
     from .finetune_trials import FinetuneChoice, FinetuneSettings, choose_finetuning
     from .pareto import non_dominated
+    from .part_estimates import whole_from_part
     from .pipeline import run
     from .progress import Progress, Silent
     from .proxy_choice import ProxyChoice
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .recipes import RecipeChoice, choose_recipe
     from .result import Choice, Point, Result
     from .rungs import Ladder, OnSamples, Rivals
+    from .shards import Limits
     from .stages import calibrated
     from .trust import Trust, TrustReport, trust_report
 
@@ -58,7 +59,6 @@ _LAZY = {
         "StoredBench",
         "load_bench",
     ),
-    "dispatch": ("Limits",),
     "executor": (
         "Executor",
         "LocalExecutor",
@@ -76,6 +76,7 @@ _LAZY = {
         "choose_finetuning",
     ),
     "pareto": ("non_dominated",),
+    "part_estimates": ("whole_from_part",),
     "pipeline": ("run",),
     "progress": (
         "Progress",
@@ -98,6 +99,7 @@ _LAZY = {
         "OnSamples",
         "Rivals",
     ),
+    "shards": ("Limits",),
     "stages": ("calibrated",),
     "trust": (
         "Trust",
@@ -152,6 +154,7 @@ __all__ = [
     "run_bench",
     "successive_halving",
     "trust_report",
+    "whole_from_part",
 ]
 
 

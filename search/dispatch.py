@@ -27,7 +27,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from ..errors import BitfrontError, InvalidInput
+from ..errors import BitfrontError
+from .shards import Limits, Shard, Totals
 from .work import Outcome, Work, in_order
 
 _PACES = 9  # latest shards that the median is taken over
@@ -35,79 +36,6 @@ _DEATHS_ALONE = 2  # of the workers of one candidate, until it is quarantined
 _DEATHS_IN_A_ROW = 12  # without one outcome, until the search gives up
 _OVERDUE = 3.0  # times the foreseen seconds, and
 _OVERDUE_SECONDS = 5.0  # so many more, until an idle worker repeats a shard
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How long a shard takes and may take.
-
-    Attributes:
-        size: candidates of a shard; ``None``: as many as take between ``shortest`` and ``longest`` seconds.
-        shortest: seconds.
-        longest: seconds.
-        patience: a worker is stuck when it takes so many times the seconds foreseen,
-        least: and at least so many seconds.
-        unknown: seconds a candidate may take before any was timed.
-
-    Raises:
-        InvalidInput: a number that is not positive, or ``shortest`` above ``longest``.
-    """
-
-    size: int | None = None
-    shortest: float = 1.0
-    longest: float = 4.0
-    patience: float = 20.0
-    least: float = 60.0
-    unknown: float = 3600.0
-
-    def __post_init__(self) -> None:
-        if (self.size is not None and self.size < 1) or not 0 < self.shortest <= self.longest:
-            raise InvalidInput(
-                f"shards of size={self.size}, {self.shortest:g} to {self.longest:g} seconds; give at least one "
-                "candidate, and seconds with 0 < shortest <= longest"
-            )
-        if min(self.patience, self.least, self.unknown) <= 0:
-            raise InvalidInput(
-                f"patience={self.patience:g}, least={self.least:g}, unknown={self.unknown:g}; all must be positive"
-            )
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Work for one worker.
-
-    Attributes:
-        key: of the shard; never used again.
-        indices: of the work of the round.
-        works: the work itself.
-        limit: seconds after which the worker is stuck.
-    """
-
-    key: int
-    indices: tuple[int, ...]
-    works: tuple[Work, ...]
-    limit: float
-
-
-@dataclass
-class Totals:
-    """What the workers did, for reports and benchmarks.
-
-    Attributes:
-        shards: answered.
-        evaluations: of those shards.
-        busy_seconds: that workers spent on them.
-        deaths: of workers with a shard in hand.
-        quarantined: candidates that were given up.
-        repeated: shards that were overdue and given to another worker as well.
-    """
-
-    shards: int = 0
-    evaluations: int = 0
-    busy_seconds: float = 0.0
-    deaths: int = 0
-    quarantined: int = 0
-    repeated: int = 0
 
 
 @dataclass

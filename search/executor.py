@@ -12,8 +12,11 @@ from ..errors import NonFiniteOutput
 from ..evaluators import Calibration, Evaluator, FakeQuantEvaluator, execution_key
 from ..space import SearchSpace
 from ..task import Task
-from .dispatch import Dispatch, Limits
+from .dispatch import Dispatch
+from .shards import Limits
 from .work import Commit, Outcome, Rounds, Work
+
+__all__ = ["Commit", "EvaluatorRecipe", "Executor", "LocalExecutor", "Outcome", "Rounds", "Work", "attempt"]
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,6 @@ class EvaluatorRecipe:
         """On how many samples a work has to be run."""
         asked = sum(len(batch) for batch in self.task.split(work.split)[: work.batches])
         return max(0, asked - (work.known.samples if work.known else 0))
-
-
-__all__ = ["Commit", "EvaluatorRecipe", "Executor", "LocalExecutor", "Outcome", "Rounds", "Work", "attempt"]
 
 
 class Executor(Protocol):

@@ -23,9 +23,10 @@ import time
 from dataclasses import asdict
 
 from ..errors import InvalidInput
-from .dispatch import Dispatch, Limits
+from .dispatch import Dispatch
 from .executor import EvaluatorRecipe
 from .ray_cluster import ray_cluster
+from .shards import Limits
 from .work import Commit, Rounds, Work
 
 _QUIET = {

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import faulthandler
-import json
 import os
 import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ray.tune import Callback, Trainable
 from ray.tune.search import Searcher
 
 from .. import errors
 from ..errors import BitfrontError
-from ..evaluators import Evaluator, Race
-from ..measurement import Measurement
-from ..space import Configuration
+from ..evaluators import Evaluator
 from .dispatch import Dispatch
 from .executor import EvaluatorRecipe, attempt
-from .work import Outcome, Rounds, Work
+from .wire import decode_outcomes, decode_works, encode_outcomes, encode_works
+from .work import Rounds, Work
 
 _IDLE = 0.05  # seconds between two looks of a worker that has nothing to do
 _STDERR = 2  # the file descriptor, whatever stands in for sys.stderr
@@ -77,12 +72,12 @@ class ShardWorker(Trainable):  # type: ignore[misc]
             started = time.perf_counter()
             faulthandler.dump_traceback_later(shard["limit"], exit=True, file=_STDERR)
             try:
-                outcomes = list(attempt(self._evaluator, decode(shard["works"]), worker=f"pid {os.getpid()}"))
+                outcomes = list(attempt(self._evaluator, decode_works(shard["works"]), worker=f"pid {os.getpid()}"))
             finally:
                 faulthandler.cancel_dump_traceback_later()
         except BitfrontError as cause:
             return {"key": shard["key"], "refused": [type(cause).__name__, str(cause)], "done": False}
-        answer = json.dumps([_outcome(each) for each in outcomes])
+        answer = encode_outcomes(outcomes)
         return {"key": shard["key"], "answer": answer, "busy": time.perf_counter() - started, "done": False}
 
     def cleanup(self) -> None:
@@ -140,7 +135,7 @@ class Feed:
         shard = self._dispatch.take() if self.waiting or not self.finished else None
         if shard is None:
             return None
-        return {"key": shard.key, "limit": shard.limit, "works": encode(shard.works)}
+        return {"key": shard.key, "limit": shard.limit, "works": encode_works(shard.works)}
 
     def started(self, key: int) -> None:
         """An actor that is up begins with a shard."""
@@ -154,10 +149,7 @@ class Feed:
             return
         if not self._dispatch.works(result["key"]):
             return  # of an earlier round: another worker was faster
-        found = [
-            Outcome(work, measurement_of(each["measurement"]), each["failure"], each["worker"])
-            for work, each in zip(self._dispatch.works(result["key"]), json.loads(result["answer"]), strict=True)
-        ]
+        found = decode_outcomes(result["answer"], self._dispatch.works(result["key"]))
         self._guarded(self._dispatch.answer, result["key"], found, float(result["busy"]))
 
     def died(self, key: int, cause: str) -> None:
@@ -269,62 +261,3 @@ def _last_line(path: str | None) -> str:
     text = Path(path).read_text(encoding="utf-8", errors="replace") if path and Path(path).exists() else ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "its worker died"
-
-
-def encode(works: Sequence[Work]) -> str:
-    """Works as JSON: Tune copies and records what it hands to an actor, and of one string there is little to copy."""
-    races = list({id(work.race): work.race for work in works if work.race is not None}.values())
-    numbers = {id(race): number for number, race in enumerate(races)}
-    plain = {
-        "races": [
-            {"above_floor": race.rival_values.tolist(), "error": race.error, "margin": race.margin, "floor": race.floor}
-            for race in races
-        ],
-        "works": [
-            {
-                "formats": work.configuration.to_dict(),
-                "split": work.split,
-                "batches": work.batches,
-                "known": asdict(work.known) if work.known else None,
-                "race": numbers.get(id(work.race)),
-            }
-            for work in works
-        ],
-    }
-    return json.dumps(plain)
-
-
-def decode(text: str) -> list[Work]:
-    """The inverse of ``encode``; works that shared a race share one."""
-    plain = json.loads(text)
-    races = [_race(**each) for each in plain["races"]]
-    return [
-        Work(
-            Configuration.from_dict(item["formats"]),
-            item["split"],
-            item["batches"],
-            measurement_of(item["known"]),
-            None if item["race"] is None else races[item["race"]],
-        )
-        for item in plain["works"]
-    ]
-
-
-def _race(above_floor: list[float], error: float, margin: float, floor: float) -> Race:
-    """A race as it was: it holds the rival's values counted from the floor, and adding it again would round."""
-    race = Race(np.array(above_floor), error, margin)
-    object.__setattr__(race, "floor", floor)
-    return race
-
-
-def measurement_of(plain: dict[str, Any] | None) -> Measurement | None:
-    """A measurement from what ``dataclasses.asdict`` made of it."""
-    return Measurement(**{**plain, "values": tuple(plain["values"])}) if plain else None
-
-
-def _outcome(outcome: Outcome) -> dict[str, Any]:
-    return {
-        "measurement": asdict(outcome.measurement) if outcome.measurement else None,
-        "failure": outcome.failure,
-        "worker": outcome.worker,
-    }

@@ -24,7 +24,7 @@ def longest_evaluations(store: Store, context: str, split: str) -> dict[str, Mea
     with store.session() as session:
         names = set(session.scalars(select(Evaluation.split).where(Evaluation.context == context, wanted).distinct()))
     found: dict[str, Measurement] = {}
-    for name in names:
+    for name in sorted(names):  # the whole split before its parts
         for digest, measurement in store.evaluations(context, name).items():
             if digest not in found or found[digest].samples < measurement.samples:
                 found[digest] = measurement

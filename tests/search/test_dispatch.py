@@ -6,7 +6,8 @@ from itertools import pairwise
 import pytest
 from bitfront.errors import BitfrontError, InvalidInput
 from bitfront.measurement import Measurement
-from bitfront.search.dispatch import Dispatch, Limits
+from bitfront.search.dispatch import Dispatch
+from bitfront.search.shards import Limits
 from bitfront.search.stored_outcomes import keep
 from bitfront.search.work import Outcome, Work
 from bitfront.space import Configuration

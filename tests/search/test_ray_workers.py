@@ -13,11 +13,13 @@ import pytest
 import torch
 from bitfront.errors import BitfrontError, InvalidInput
 from bitfront.evaluators import Race, calibrate
-from bitfront.search.dispatch import Dispatch, Limits
+from bitfront.search.dispatch import Dispatch
 from bitfront.search.executor import EvaluatorRecipe, LocalExecutor, attempt
 from bitfront.search.ray_cluster import ray_cluster
 from bitfront.search.ray_executor import RayExecutor
-from bitfront.search.ray_shards import Feed, _last_line, decode, encode
+from bitfront.search.ray_shards import Feed, _last_line
+from bitfront.search.shards import Limits
+from bitfront.search.wire import decode_works, encode_works
 from bitfront.search.work import Work
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -262,7 +264,7 @@ def feed_of(recipe, search, commit):
 
 
 def reply(shard, recipe):
-    found = [asdict(recipe.build().evaluate(work.configuration)) for work in decode(shard["works"])]
+    found = [asdict(recipe.build().evaluate(work.configuration)) for work in decode_works(shard["works"])]
     answer = json.dumps([{"measurement": each, "failure": "", "worker": "pid 1"} for each in found])
     return {"key": shard["key"], "answer": answer, "busy": 0.5}
 
@@ -319,7 +321,7 @@ def test_works_travel_unchanged(data):
                 data.draw(st.none() | st.sampled_from(races)),
             )
         )
-    for one, other in zip(decode(encode(works)), works, strict=True):
+    for one, other in zip(decode_works(encode_works(works)), works, strict=True):
         assert (one.configuration, one.split, one.batches) == (other.configuration, other.split, other.batches)
         assert one.known == other.known
         assert (one.race is None) == (other.race is None)
