@@ -84,6 +84,30 @@ def _offset(values: FloatArray) -> float:
     return _OFFSET * (float(np.median(values)) or float(values.max()))
 
 
+def part_error(references: Sequence[Measurement], samples: int) -> float:
+    """How well the first samples tell the whole split: the relative standard error of what they foretell.
+
+    Every reference is estimated from its part and the other references (leave-one-out).
+
+    Args:
+        references: candidates measured on the whole split, at least ``LEAST + 1``.
+        samples: of the part.
+
+    Returns:
+        The root mean square of log(whole / estimate), of references with a positive value; infinity if there are none.
+
+    Raises:
+        InvalidInput: as ``whole_from_part``.
+    """
+    misses = []
+    for index, each in enumerate(references):
+        others = [*references[:index], *references[index + 1 :]]
+        found, _ = whole_from_part(each.beginning(samples), others)
+        if each.value > 0:
+            misses.append(np.log(each.value / max(found, _OFFSET * each.value)))
+    return float(np.sqrt(np.mean(np.square(misses)))) if misses else float("inf")
+
+
 def _alone(partial: Measurement) -> float:
     """Standard error of the part by its own interval."""
     return (partial.high - partial.low) / _SIDES

@@ -15,9 +15,11 @@ from ..measurement import Measurement
 from ..space import Configuration
 from ..task import Split, Task
 from .fidelity import FACTOR, Bracket, Key, Request, Standing
+from .part_estimates import LEAST, part_error
 from .work import Outcome, Work
 
 FACTOR_OF_RIVAL = 2.0  # see Rivals
+MOST_ERROR = 0.15  # see Ladder.telling
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,23 @@ class Ladder:
 
     batches: tuple[int, ...]
     samples: tuple[int, ...]
+
+    def telling(self, references: Sequence[Measurement], most: float = MOST_ERROR) -> Ladder:
+        """Without the rungs that tell too little of the whole split to choose by, such as those where few samples hold
+        most of the loss and the first ones none of them.
+
+        Args:
+            references: candidates measured on the whole split; with fewer than 4 only the last rung is left.
+            most: largest relative standard error of what a rung foretells (``part_error``).
+
+        Returns:
+            The rungs from the first that tells enough.
+        """
+        first = len(self.samples) - 1
+        if len(references) > LEAST:
+            while first and part_error(references, self.samples[first - 1]) <= most:
+                first -= 1
+        return Ladder(self.batches[first:], self.samples[first:])
 
     @staticmethod
     def of(task: Task, split: Split, *, least: int = 16, factor: int = FACTOR, most: int | None = None) -> Ladder:

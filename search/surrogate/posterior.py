@@ -22,6 +22,7 @@ from .table import TableFit
 
 FloatArray = NDArray[np.float64]
 _SURE = 2.0  # standard deviations
+_LEAST = 1e-9  # variance of an entry
 
 
 def drawn_log_table(fit: TableFit, generator: np.random.Generator) -> FloatArray:
@@ -52,12 +53,13 @@ def monotone_log_table(fit: TableFit, log_table: FloatArray) -> FloatArray:
             columns = [column for column in run if allowed[column]]
             if len(columns) < 2 or not (np.diff(log_table[group, columns]) > 0).any():
                 continue
-            rows = covariances[group, columns]
-            explained = np.einsum("fn,nm,fm->f", rows, inverse, rows, optimize=True)
             for part in _parts(fit, log_table[group], columns, covariances[group], group):
-                weight = 1.0 + explained[[columns.index(column) for column in part]]
-                smooth = isotonic_regression(log_table[group, part], weights=weight, increasing=False).x
-                repaired[group, part] = smooth
+                rows = covariances[group, part]
+                explained = np.einsum("fn,nm,fm->f", rows, inverse, rows, optimize=True)
+                left = np.maximum(entry_variances(fit)[group, part] - explained, _LEAST)
+                repaired[group, part] = isotonic_regression(
+                    log_table[group, part], weights=1 / left, increasing=False
+                ).x
     return repaired
 
 
@@ -107,6 +109,12 @@ def entry_covariances(fit: TableFit) -> FloatArray:
         found = found + scales.entry**2 * features.entries().transpose(1, 2, 0)
     scaled: FloatArray = fit.model.slope * found
     return scaled
+
+
+def entry_variances(fit: TableFit) -> FloatArray:
+    """Prior variance of every log entry of the table: [groups, formats]."""
+    found: FloatArray = WEIGHT * (fit.model.prior.logs**2).sum(axis=0)
+    return found + sum(fit.scales.of(kind) ** 2 for kind in KINDS) if fit.corrected else found
 
 
 def difference_variance(fit: TableFit, group: int, one: int, other: int) -> float:
