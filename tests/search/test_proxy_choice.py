@@ -110,7 +110,9 @@ def test_a_search_with_auto_tells_its_choice_and_goes_by_it(task, space, tmp_pat
     choice = result.proxy_choice
     assert set(choice.weights) == set(AUTO)
     assert next(iter(result.problem.sensitivities)) == choice.proxy
-    assert {point.origin.split(":")[1] for point in result.points if point.origin.startswith("gap")} == {choice.proxy}
+    gone_by = {point.origin.split(":")[1] for point in result.points if point.origin.startswith("gap")}
+    assert gone_by
+    assert gone_by <= {choice.proxy, "surrogate"}  # the surrogate is fitted to the measurements, from the chosen one
     told = result.document()["trust"]
     assert told["choice"]["proxy"] == choice.proxy
     assert told["choice"]["reason"] == choice.reason
