@@ -49,6 +49,7 @@ def test_a_store_of_the_first_schema_is_brought_up_to_date(tmp_path, url):
     open_engine(url).dispose()
     with sqlite3.connect(tmp_path / "store.db") as connection:  # as the first release left it
         connection.execute("DROP TABLE formulas")
+        connection.execute("DROP TABLE failures")
         connection.execute("UPDATE alembic_version SET version_num = '0001'")
         connection.execute("INSERT INTO kernels VALUES ('d', 'cpu', '{}', '2026-01-01')")
     store = Store(url)

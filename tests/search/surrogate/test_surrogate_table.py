@@ -5,7 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from bitfront.search.surrogate.additive import Additive, Features
-from bitfront.search.surrogate.posterior import drawn_log_table, entry_covariances, monotone_log_table
+from bitfront.search.surrogate.posterior import (
+    drawn_log_table,
+    entry_covariances,
+    entry_variances,
+    monotone_log_table,
+    prior_draw,
+)
 from bitfront.search.surrogate.prior import Prior
 from bitfront.search.surrogate.scales import Scales, increments, linear_values
 from bitfront.search.surrogate.table import _Objective, fit_table, unexplained_precision
@@ -205,6 +211,30 @@ def test_finer_formats_are_not_worse_unless_the_data_say_so(world, fit):
     sure = log_table.copy()
     sure[3, 1] = sure[3, 0] + 20.0
     assert monotone_log_table(fit, sure)[3, :2] == pytest.approx(sure[3, :2])
+
+
+def test_variances_of_entries_are_those_of_draws_from_the_prior(worlds):
+    both = worlds(error=0.5, proxies=2)
+    genes = both.genes(15, 0)
+    fit = fit_table(Prior.of(both.problem), genes, both.latent(genes))
+    generator = np.random.default_rng(0)
+    drawn = []
+    for _ in range(4000):
+        moved = prior_draw(fit, generator)
+        drawn.append(np.tensordot(moved["weights"], fit.model.prior.logs, 1) + moved["site"][:, None])
+        drawn[-1] = drawn[-1] + moved["format"] + moved["entry"]
+    assert np.var(drawn, axis=0) == pytest.approx(entry_variances(fit), rel=0.15)
+
+
+def test_the_repair_moves_what_is_less_certain(world, fit):
+    """The mean of two entries that pool lies nearer to the one that the measurements told more of."""
+    table = fit.model.log_table()
+    rows = entry_covariances(fit)
+    left = entry_variances(fit) - np.einsum("gfn,nm,gfm->gf", rows, fit.gaussian.inverse, rows)
+    table[3, 3] = table[3, 2] + 0.05
+    repaired = monotone_log_table(fit, table)
+    moved = np.abs(repaired - table)[3, 2:]
+    assert moved[0] / moved[1] == pytest.approx(left[3, 2] / left[3, 3], rel=1e-6)
 
 
 def test_kept_scales_are_not_searched(world, prior):
