@@ -3,10 +3,11 @@
 import runpy
 from pathlib import Path
 
+import bitfront as bf
 import numpy as np
 import pytest
 import torch
-from bitfront.errors import InvalidInput
+from bitfront.errors import InvalidInput, UnsupportedModel
 from bitfront.formats import Format
 from bitfront.proxies.activation_trace import ActivationTrace
 
@@ -74,3 +75,27 @@ def test_a_space_that_rounds_no_activations_is_refused():
     task, space, calibration = images("loss", ("w4", "w8"))
     with pytest.raises(InvalidInput, match="offer such as w8a8, or choose hessian_trace"):
         ActivationTrace().score(task, space, calibration, seed=0, advance=None)
+
+
+@pytest.mark.parametrize("quality", ["loss", "relative_error"])
+def test_a_layer_that_no_gradient_reaches_is_refused(quality):
+    task, space, calibration = images(quality, ("w4", "w4a8"))
+    plain = task.model.relu
+
+    class Cut(torch.nn.Module):
+        def forward(self, x):
+            return plain(x).detach()
+
+    task.model.relu = Cut()
+    with pytest.raises(UnsupportedModel, match="no gradient reaches site conv"):
+        ActivationTrace(probes=2).score(task, space, calibration, seed=0, advance=None)
+
+
+def test_half_precision_is_close_to_single():
+    task, space, calibration = images("loss", ("w4a8",))
+    wanted = ActivationTrace(probes=50).score(task, space, calibration, seed=0, advance=None)
+    model = task.model.bfloat16()
+    data = [(batch.inputs[0].bfloat16(), batch.targets) for batch in (*task.calibration, *task.validation)]
+    half = bf.Task(model, calibration=data[:1], validation=[*data[1:], data[0]], quality="loss")
+    found = ActivationTrace(probes=50).score(half, space, calibration, seed=0, advance=None)
+    np.testing.assert_allclose(found.values, wanted.values, rtol=0.2)
