@@ -79,7 +79,9 @@ def searched(bed: Bed, method: str, width: float, count: int) -> tuple[Configura
     else:
         order = alone("level_switch", bed.problem(width), bed.measured, count, seed=0, start="random")
         configuration, extra = min(order, key=lambda each: _rank(bed, each, width)), {}
-    return configuration, {**extra, "evaluations": len(order), "seconds": time.perf_counter() - started}
+    best_so_far = np.minimum.accumulate([_rank(bed, each, width) for each in order])
+    extra |= {"first": int(np.argmin(best_so_far)) + 1, "evaluations": len(order)}
+    return configuration, {**extra, "seconds": time.perf_counter() - started}
 
 
 def _rank(bed: Bed, configuration: Configuration, width: float) -> float:

@@ -12,6 +12,7 @@ from bitfront.service.palette import BEST, DOMINATED, GRID, INK, LIMIT, MEASURED
 from evolved_report import WIDTH, table, write_figure
 from plotly.subplots import make_subplots
 
+_ACROSS = 4  # panels in a row
 FLOOR = 1e-3  # regret that is drawn as none
 SHOWN = {
     "loop": BEST,
@@ -122,7 +123,7 @@ def exhaustive_figure(found: dict[str, Any]) -> go.Figure:
                 x=x, y=middle, mode="lines", line={"color": colour, "width": 3 if method == "loop" else 1.8},
                 name=method, legendgroup=method, showlegend=column == 1, row=1, col=column,
             )  # fmt: skip
-    figure.update_yaxes(type="log", tickformat=".1%", row=1, col=1)
+    figure.update_yaxes(type="log", tickvals=[0.001, 0.01, 0.1, 1, 10, 100], tickformat=".1~%", row=1, col=1)
     figure.update_yaxes(tickformat=".0%", range=[0.75, 1.005], row=1, col=2)
     figure.update_xaxes(title="evaluations, 3 uniform ones first")
     return _styled(figure, 460)
@@ -159,15 +160,14 @@ def _against(row: dict[str, Any], reference: str) -> str:
 def nets_figure(found: dict[str, Any]) -> go.Figure:
     """Loss on the test samples against evaluations, a panel for each network and budget, four formats."""
     panels = list(dict.fromkeys(tuple(key.split("/")[:3]) for key in found if "x4/" in key))
-    nets = list(dict.fromkeys(net for net, _, _ in panels))
-    widths = sorted({width for _, _, width in panels}, key=float)
-    titles = [f"{net}, {width} bits" for net in nets for width in widths]
+    titles = [f"{net}, {width} bits" for net, _, width in panels]
+    rows = -(-len(panels) // _ACROSS)
     figure = make_subplots(
-        rows=len(nets), cols=len(widths), subplot_titles=titles, vertical_spacing=0.12, horizontal_spacing=0.05
+        rows=rows, cols=_ACROSS, subplot_titles=titles, vertical_spacing=0.3 / rows, horizontal_spacing=0.05
     )
     seen: set[str] = set()
-    for net, formats, width in panels:
-        place = {"row": nets.index(net) + 1, "col": widths.index(width) + 1}
+    for index, (net, formats, width) in enumerate(panels):
+        place = {"row": index // _ACROSS + 1, "col": index % _ACROSS + 1}
         cells = {
             key.rsplit("/", 1)[1]: row for key, row in found.items() if key.startswith(f"{net}/{formats}/{width}/")
         }
@@ -180,7 +180,8 @@ def nets_figure(found: dict[str, Any]) -> go.Figure:
             figure.add_scatter(
                 x=[n for n, _ in points], y=[row["test"]["value"] for _, row in points], mode="lines+markers",
                 error_y={"type": "data", "array": high, "arrayminus": low, "thickness": 1, "width": 2},
-                line={"color": colour}, name=name, legendgroup=name, showlegend=name not in seen, **place,
+                line={"color": colour}, name=f"{name} (0: {start})", legendgroup=name,
+                showlegend=name not in seen, **place,
             )  # fmt: skip
             seen.add(name)
         for name, colour in (("uniform", INK), ("exact hessian_trace", PREDICTED)):
@@ -191,9 +192,9 @@ def nets_figure(found: dict[str, Any]) -> go.Figure:
                     legendgroup=name, showlegend=name not in seen, **place,
                 )  # fmt: skip
                 seen.add(name)
-    figure.update_yaxes(type="log", nticks=5, exponentformat="power")
-    figure.update_xaxes(tickvals=[0, 16, 48, 128])
-    return _styled(figure, 90 + 300 * len(nets))
+    figure.update_yaxes(type="log", nticks=5, tickformat=".2g", tickfont_size=10)
+    figure.update_xaxes(tickvals=[0, 16, 48, 128], tickfont_size=10)
+    return _styled(figure, 140 + 240 * rows)
 
 
 def overfitting_table(found: dict[str, Any]) -> list[str]:
@@ -242,6 +243,7 @@ def overfitting_figure(found: dict[str, Any]) -> go.Figure:
                 )  # fmt: skip
         figure.add_hline(y=1.0, line={"color": LIMIT, "dash": "dot", "width": 1}, row=1, col=column)
     figure.update_xaxes(title="evaluations")
+    figure.update_yaxes(type="log", range=[-1.7, 1.1], tickvals=[0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10])
     figure.update_yaxes(title="loss / loss of uniform w4", row=1, col=1)
     return _styled(figure, 400)
 
@@ -253,7 +255,7 @@ def flip_table(found: dict[str, Any]) -> list[str]:
     for where, row in found.items():
         formats = ", ".join(f"{count} {name}" for name, count in row["formats"].items() if count)
         cells = [f"{ms:.4g}" + ("" if row["fits"][other] else " (over)") for other, ms in row["latency_ms"].items()]
-        rows.append([where, row["source"], f"{row['budget_ms']:.4g}", formats, f"{row['test']['value']:.4f}", *cells])
+        rows.append([where, row["source"], f"{row['budget_ms']:.4g}", formats, f"{row['test']['value']:.2g}", *cells])
     lines = table(heads, rows)
     lines += [
         "",
