@@ -78,11 +78,6 @@ class Gaussian:
         found: FloatArray = np.maximum(prior - np.einsum("mn,nk,mk->m", cross, self.inverse, cross, optimize=True), 0.0)
         return found
 
-    def shifts(self, cross: FloatArray) -> FloatArray:
-        """How much leaving out point j changes the prediction of value i: [m, n], to be subtracted from it."""
-        found: FloatArray = (cross @ self.inverse) * (self.alpha / np.diag(self.inverse))
-        return found
-
 
 def log_evidence(covariance: FloatArray, noise: FloatArray, residual: FloatArray) -> float:
     """The log marginal likelihood alone."""

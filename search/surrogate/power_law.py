@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .. import rank_statistics
+
 _TINY = 1e-30
 
 
@@ -68,8 +70,7 @@ class PowerLaw:
 
 def spearman(first: np.ndarray, second: np.ndarray) -> float | None:
     """Spearman rank correlation, ties by average rank; ``None`` if either is constant or there are fewer than three."""
-    if len(first) < 3 or np.ptp(first) == 0 or np.ptp(second) == 0:
+    if len(first) < 3:
         return None
-    from scipy.stats import rankdata
-
-    return float(np.corrcoef(rankdata(first), rankdata(second))[0, 1])
+    rho = float(rank_statistics.spearman(first, second, np.ones((1, len(first))))[0])
+    return None if math.isnan(rho) else rho

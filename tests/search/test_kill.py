@@ -17,7 +17,7 @@ from bitfront import zoo
 from bitfront.evaluators import FakeQuantEvaluator
 from bitfront.search import LocalExecutor
 
-ROUNDS = 5
+ROUNDS = 3
 KILLS = 2  # in each; every start goes on from where the last one was killed
 
 
