@@ -58,6 +58,7 @@ NETWORKS = ("digits_resnet20", "fashion_resnet", "minilm_l6", "efficientnet_lite
 BUDGETS = (3.0, 4.0, 5.0, 6.0)  # average bits
 SHARES, PICKS = (0.2, 0.5), (1, 5, 20)
 FORMULAS = ("emq", "evolved")  # proxies that are formulas themselves
+COSTLY = ("measured_kl", "measured_loss", "measured_quality", "interest_points", "pairwise")  # perturb every site
 VARIANTS = ("weights", "activations")
 PAIRS_SECONDS = 60.0  # of an allocation with interactions
 
@@ -208,6 +209,7 @@ def evolve_all(networks: dict[str, Network], arguments: argparse.Namespace) -> d
             [bench for name, bench in benches.items() if name != left_out],
             left_out=benches[left_out] if left_out else None,
             released={"emq": (emq.expression, emq.orientation)},
+            costly=COSTLY,
             settings=settings_of(arguments),
             seconds=None if arguments.formulas else arguments.seconds,
             formulas=arguments.formulas,
@@ -300,7 +302,7 @@ def allocations(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Measured quality of what the allocator picks with the candidates: budget -> candidate.
 
-    Also the paired differences of the evolved formula to the rival and to uniform, sample by sample.
+    Also the paired differences of the evolved formula to its rivals and to uniform, sample by sample.
     """
     space = network.space
     quantizes = np.array([Format.parse(name).quantizes_activations for name in space.formats])
@@ -309,7 +311,7 @@ def allocations(
         "weights": space.allowed & ~quantizes,
         "activations": np.where(rounding.any(axis=1, keepdims=True), rounding, space.allowed),
     }[variant]
-    named = arguments.allocate and {EVOLVED, "emq", found.rival, *arguments.allocate}
+    named = arguments.allocate and {EVOLVED, "emq", found.rival, found.peer, *arguments.allocate}
     asked = {name: each for name, each in candidates(network, found).items() if not named or name in named}
     picked: dict[tuple[float, str], Configuration] = {}
     for budget in arguments.budgets:
@@ -334,7 +336,11 @@ def allocations(
         }
         ours = picked.get((budget, EVOLVED))  # a formula may not be usable on this network
         own = known.measurements.get(ours) if ours is not None else None
-        if own is not None and quality is not None and (name == found.rival or name.startswith("uniform")):
+        if (
+            own is not None
+            and quality is not None
+            and (name in (found.rival, found.peer) or name.startswith("uniform"))
+        ):
             duels[f"{budget:g}"][name.split()[0]] = asdict(difference(own, quality))
     return result, duels
 
@@ -371,8 +377,11 @@ def shipped(networks: dict[str, Network], evolutions: dict[str, HeldOut]) -> Ent
             "spearman_fixed": mean["spearman_fixed"],
             "spearman": mean["spearman"],
             "configurations": sum(where.points.values()),
-            "rival": found.rival,
-            "difference": asdict(where.comparisons[found.rival].difference) if found.rival else None,
+            "rivals, paired difference": {
+                name: asdict(where.comparisons[name].difference)
+                for name in dict.fromkeys((found.rival, found.peer, "emq"))
+                if name in where.comparisons
+            },
         }
 
     return Entry(

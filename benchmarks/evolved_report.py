@@ -47,11 +47,22 @@ def write_report(found: dict[str, Any], stem: Path) -> str:
 
 def evolutions_text(found: dict[str, Any]) -> str:
     """What was found where, and at what rate."""
-    head = ["left out", "formula", "nodes", "fitness", "tried", "a minute", "rival", "ahead of it on the left-out one"]
+    head = [
+        "left out",
+        "formula",
+        "nodes",
+        "fitness",
+        "tried",
+        "a minute",
+        "best hand-made",
+        "ahead of it by",
+        "best of its cost",
+        "ahead of it by",
+    ]
     rows = []
     for name, each in found["evolutions"].items():
         where = each["unseen"] or each["seen"]
-        duel = where["comparisons"].get(each["rival"]) if each["rival"] else None
+        duels = [where["comparisons"].get(each[kind]) for kind in ("rival", "peer")]
         rows.append(
             [
                 "none" if name == "all" else name,
@@ -61,10 +72,17 @@ def evolutions_text(found: dict[str, Any]) -> str:
                 f"{each['tried']:,}",
                 f"{each['per_minute']:,.0f}",
                 each["rival"] or "",
-                f"{interval(duel['difference'], sign=True)}, p = {duel['chance']:.2g}" if duel else "",
+                ahead(duels[0]),
+                each["peer"] or "",
+                ahead(duels[1]),
             ]
         )
     return "\n".join(["### The formulas", "", *table(head, rows), ""])
+
+
+def ahead(duel: dict[str, Any] | None) -> str:
+    """The paired difference on the network that was left out (where none was: on the other halves)."""
+    return f"{interval(duel['difference'], sign=True)}, p = {duel['chance']:.2g}" if duel else ""
 
 
 def rank_table(name: str, rows: dict[str, dict[str, Any]], found: dict[str, Any]) -> str:
@@ -179,14 +197,17 @@ def quality_figure(found: dict[str, Any], variant: str) -> go.Figure:
     for index, network in enumerate(networks):
         place = {"row": index // columns + 1, "col": index % columns + 1}
         picked = found["allocation"][network][variant]
-        rival = found["evolutions"][network]["rival"]
+        rival, peer = (found["evolutions"][network][kind] for kind in ("rival", "peer"))
         names = dict.fromkeys(name for rows in picked.values() for name in rows if not name.startswith("uniform"))
-        highlighted = [name for name in (rival, "emq", "evolved") if name in names]
+        highlighted = [name for name in (rival, "emq", peer, "evolved") if name in names]
         for name in [*(each for each in names if each not in highlighted), *highlighted]:
-            colour = {"evolved": BEST, "emq": PREDICTED, rival: MEASURED}.get(name, GRID)
-            label = {"evolved": "evolved", "emq": "EMQ", rival: "hand-made, chosen on the other networks"}.get(
-                name, "other hand-made"
-            )
+            colour = {"evolved": BEST, "emq": PREDICTED, peer: MEASURED, rival: INK}.get(name, GRID)
+            label = {
+                "evolved": "evolved",
+                "emq": "EMQ",
+                peer: "best of its cost on the other networks",
+                rival: "best on them",
+            }.get(name, "other hand-made")
             points = [(float(budget), rows[name]["quality"]) for budget, rows in picked.items() if name in rows]
             points = [(budget, quality["value"]) for budget, quality in points if quality is not None]
             figure.add_trace(

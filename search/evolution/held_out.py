@@ -7,7 +7,7 @@ halves, and with ``leave_one_out`` on all configurations of a network of which t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,7 @@ class HeldOut:
         evolution: on the first halves.
         chosen: its formula.
         rival: the hand-made proxy that ranks the same configurations best; ``None`` if no proxy scored all networks.
+        peer: the best of the hand-made ones that are not ``costly``.
         seen: judged on the other configurations of the networks of the evolution.
         unseen: judged on the network that was left out; ``None`` if none was.
         unusable: network -> why the formula gives no numbers there; it is judged as knowing nothing.
@@ -45,6 +46,7 @@ class HeldOut:
     evolution: Evolution
     chosen: Record
     rival: str | None
+    peer: str | None
     seen: Judgement
     unseen: Judgement | None
     unusable: dict[str, str]
@@ -69,6 +71,7 @@ class HeldOut:
             "size": self.chosen.size,
             "fitness": self.chosen.value,
             "rival": self.rival,
+            "peer": self.peer,
             "beaten": self.beaten,
             "networks": list(self.evolution.networks),
             "seen": self.seen.to_dict(),
@@ -87,6 +90,7 @@ def evolve_held_out(
     *,
     left_out: BenchData | None = None,
     released: Mapping[str, tuple[str, int]] | None = None,
+    costly: Collection[str] = (),
     share: float = 0.5,
     draws: int = DRAWS,
     settings: EvolutionSettings | None = None,
@@ -98,6 +102,8 @@ def evolve_held_out(
         benches: networks whose first halves choose.
         left_out: a network that only judges.
         released: other formulas that are judged beside, name -> (expression, orientation), such as EMQ's.
+        costly: hand-made proxies that cost more than any formula: those that run a perturbed model for every (site,
+            format). The best of the others is the ``peer``.
         share: of the configurations that chooses.
         draws: bootstrap resamples.
         settings: of the evolution.
@@ -116,7 +122,9 @@ def evolve_held_out(
     first, second = [half[0] for half in halves], [half[1] for half in halves]
     evolution = evolve(first, settings=chosen_settings, **limits)
     chosen = evolution.chosen
-    rival = best_rival(first, fitness_of(first, chosen_settings), None if left_out is None else left_out.rivals)
+    fitness, among = fitness_of(first, chosen_settings), first[0].rivals if left_out is None else left_out.rivals
+    rival = best_rival(first, fitness, among)
+    peer = best_rival(first, fitness, [name for name in among if name not in costly])
     assert chosen.fitness is not None  # what is archived has one
     formulas = {**(released or {}), EVOLVED: (chosen.expression, chosen.fitness.orientation)}
     unusable: dict[str, str] = {}
@@ -125,7 +133,7 @@ def evolve_held_out(
         return judge(EVOLVED, _predictions(formulas, held, unusable), held, draws=draws, seed=chosen_settings.seed)
 
     return HeldOut(
-        evolution, chosen, rival, judged(second), judged([left_out]) if left_out is not None else None, unusable
+        evolution, chosen, rival, peer, judged(second), judged([left_out]) if left_out is not None else None, unusable
     )
 
 
