@@ -38,6 +38,7 @@ FloatArray = NDArray[np.float64]
 LEAST = 3  # references
 _NEAREST = 8  # references that set the width of the weights
 _SIDES = 2 * 1.959964  # standard errors in the width of a 95 % interval
+_LEAST_ERROR = 1e-6  # relative, where nothing varies at all
 _FREEDOM = 0.5  # least degrees of freedom
 _RIDGE = 0.5  # lambda, in squared logs
 _OFFSET = 0.01  # delta as a share of the median over the references: values below count as equal
@@ -53,7 +54,7 @@ def whole_from_part(partial: Measurement, references: Sequence[Measurement]) -> 
 
     Returns:
         The estimate, of which the true value is as likely above as below, and its standard error, in the unit of the
-        metric. Where all references lie on one line the error is that of the part alone.
+        metric, which is never 0. Where all references lie on one line the error is that of the part alone.
 
     Raises:
         InvalidInput: no part, too few references, or not of this metric and split.
@@ -109,8 +110,8 @@ def part_error(references: Sequence[Measurement], samples: int) -> float:
 
 
 def _alone(partial: Measurement) -> float:
-    """Standard error of the part by its own interval."""
-    return (partial.high - partial.low) / _SIDES
+    """Standard error of the part by its own interval; an estimate is never taken for certain."""
+    return (partial.high - partial.low) / _SIDES or _LEAST_ERROR * (abs(partial.value) or 1.0)
 
 
 def _predicted(parts: FloatArray, wholes: FloatArray, part: float, ridge: float) -> tuple[float, float]:

