@@ -95,7 +95,8 @@ def part_error(references: Sequence[Measurement], samples: int) -> float:
         samples: of the part.
 
     Returns:
-        The root mean square of log(whole / estimate), of references with a positive value; infinity if there are none.
+        The 68 % quantile of abs(log(whole / estimate)), which for normal errors is their standard deviation and a few
+        outliers do not decide; of references with a positive value, infinity if there are none.
 
     Raises:
         InvalidInput: as ``whole_from_part``.
@@ -105,8 +106,8 @@ def part_error(references: Sequence[Measurement], samples: int) -> float:
         others = [*references[:index], *references[index + 1 :]]
         found, _ = whole_from_part(each.beginning(samples), others)
         if each.value > 0:
-            misses.append(np.log(each.value / max(found, _OFFSET * each.value)))
-    return float(np.sqrt(np.mean(np.square(misses)))) if misses else float("inf")
+            misses.append(abs(np.log(each.value / max(found, _OFFSET * each.value))))
+    return float(np.quantile(misses, 0.6827)) if misses else float("inf")
 
 
 def _alone(partial: Measurement) -> float:

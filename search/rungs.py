@@ -19,7 +19,7 @@ from .part_estimates import LEAST, part_error
 from .work import Outcome, Work
 
 FACTOR_OF_RIVAL = 2.0  # see Rivals
-MOST_ERROR = 0.15  # see Ladder.telling
+MOST_ERROR = 0.2  # see Ladder.telling
 
 
 @dataclass(frozen=True)

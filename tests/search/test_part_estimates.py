@@ -109,14 +109,14 @@ def test_what_cannot_be_compared_is_refused():
 
 
 def test_rungs_are_used_from_the_first_that_tells():
-    """Easy data: a part tells the whole. Heavy-tailed data: only more samples do."""
+    """Losses that are spread evenly: a part tells the whole. A few samples hold most, others for each candidate: not."""
     generator = np.random.default_rng(0)
     even = generator.lognormal(0.0, 1.0, (16, 1)) * generator.lognormal(0.0, 0.2, (16, SPLIT))
-    easy, hard = [of(row) for row in even], [of(row) for row in heavy(16, 3)]
+    easy, hard = [of(row) for row in even], [of(row) for row in generator.lognormal(0.0, 2.5, (16, SPLIT))]
     ladder = Ladder((1, 2, 4), (PART, 2 * PART, SPLIT))
-    assert part_error(easy, PART) < 0.06 < 0.15 < part_error(hard, PART)
+    assert part_error(easy, PART) < 0.06 < 0.2 < part_error(hard, PART)
     assert ladder.telling(easy) == ladder
-    assert ladder.telling(hard) in (Ladder((4,), (SPLIT,)), Ladder((2, 4), (2 * PART, SPLIT)))
+    assert ladder.telling(hard) == Ladder((4,), (SPLIT,))
     assert ladder.telling(hard, most=100.0) == ladder
     assert ladder.telling(easy[:3]) == Ladder((4,), (SPLIT,))
 
@@ -128,5 +128,5 @@ def test_the_error_of_a_part_is_what_leaving_each_out_misses_by():
         np.log(each.value / whole_from_part(each.beginning(PART), [one for one in references if one is not each])[0])
         for each in references
     ]
-    assert part_error(references, PART) == pytest.approx(np.sqrt(np.mean(np.square(misses))))
+    assert part_error(references, PART) == pytest.approx(np.quantile(np.abs(misses), 0.6827))
     assert part_error([of(np.zeros(SPLIT))] * 5, PART) == np.inf
