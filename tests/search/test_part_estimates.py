@@ -109,7 +109,7 @@ def test_what_cannot_be_compared_is_refused():
 
 
 def test_rungs_are_used_from_the_first_that_tells():
-    """Losses that are spread evenly: a part tells the whole. A few samples hold most, others for each candidate: not."""
+    """Losses spread evenly: a part tells the whole. A few samples hold most, others for each candidate: not."""
     generator = np.random.default_rng(0)
     even = generator.lognormal(0.0, 1.0, (16, 1)) * generator.lognormal(0.0, 0.2, (16, SPLIT))
     easy, hard = [of(row) for row in even], [of(row) for row in generator.lognormal(0.0, 2.5, (16, SPLIT))]
