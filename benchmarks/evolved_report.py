@@ -188,7 +188,7 @@ def ranks_figure(found: dict[str, Any]) -> go.Figure:
 
 def quality_figure(found: dict[str, Any], variant: str) -> go.Figure:
     """Measured quality against average bits: evolved, EMQ, the rival, uniform, and all others in grey."""
-    networks = list(found["allocation"])
+    networks = [name for name, variants in found["allocation"].items() if variant in variants]
     columns = 2 if len(networks) > 1 else 1
     figure = make_subplots(
         -(-len(networks) // columns), columns, subplot_titles=networks, horizontal_spacing=0.09, vertical_spacing=0.13
@@ -206,7 +206,7 @@ def quality_figure(found: dict[str, Any], variant: str) -> go.Figure:
                 "evolved": "evolved",
                 "emq": "EMQ",
                 peer: "best of its cost on the other networks",
-                rival: "best on them",
+                rival: "best on the other networks",
             }.get(name, "other hand-made")
             points = [(float(budget), rows[name]["quality"]) for budget, rows in picked.items() if name in rows]
             points = [(budget, quality["value"]) for budget, quality in points if quality is not None]
