@@ -14,6 +14,7 @@ from .archive import Archive
 from .executor import Rounds
 from .measurements import Measurements
 from .mixture import Mixture
+from .part_estimates import LEAST, whole_from_part
 from .problem import FLOAT, Problem, Proposal
 from .proposers import Evaluated, make
 from .proxy_choice import ProxyChoice, choose_proxy
@@ -134,11 +135,28 @@ class Loop:
         if count <= 0 or not self.archive.evaluated:
             return [], None
         with threadpool_limits(1, user_api="blas"):  # small matrices: a second thread costs more than it brings
-            fitted = self.surrogate.fit(self.archive.evaluated)
+            fitted = self.surrogate.fit([*self.archive.evaluated, *self._estimates()])
             self.mixture.use(fitted.table, fitted.pairs)
             selection = Selection(fitted, self.archive, self.seed)
             taken = [*self.measurements.proposals, *self.measurements.failures]
             return self.mixture.ask(count, selection, taken), fitted
+
+    def _estimates(self) -> list[Evaluated]:
+        """What was screened out on part of the data, estimated on the whole: for the surrogate alone."""
+        of, problem = self.measurements, self.problem
+        references = [found.measurement for found in self.archive.evaluated]
+        if len(references) < LEAST:
+            return []
+        found = []
+        for configuration, origin in of.proposals.items():
+            if configuration not in of.screened:
+                continue
+            part, choice = of.partial[configuration.digest], problem.space.choice(configuration)
+            value, error = whole_from_part(part, references)
+            told = replace(part, value=value, low=value - 2 * error, high=value + 2 * error)
+            costs = np.array([problem.totals(choice[None], name)[0] for name in problem.price_objectives])
+            found.append(Evaluated(configuration, choice, origin, told, costs, True, error))
+        return found
 
     def report(self) -> dict[str, Any]:
         """How the search went, as plain data: rounds, shares of the proposers, the surrogate, why it ended."""

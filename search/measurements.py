@@ -56,6 +56,7 @@ class Measurements:
         partial: the longest measurement of the first validation samples, by configuration digest.
         progress: who watches.
         halving: whether candidates are screened on few samples first; ``None``: all are measured on the whole split.
+        doomed: configurations that an earlier run could not measure, with the reason: once proposed, they have failed.
 
     Attributes:
         proposals: configuration -> who proposed it, in the order of proposal.
@@ -68,6 +69,7 @@ class Measurements:
     progress: Progress
     partial: dict[str, Measurement] = field(default_factory=dict)
     halving: Halving | None = None
+    doomed: dict[Configuration, str] = field(default_factory=dict)
     proposals: dict[Configuration, str] = field(default_factory=dict)
     failures: dict[Configuration, str] = field(default_factory=dict)
     screened: set[Configuration] = field(default_factory=set)
@@ -141,11 +143,17 @@ class Measurements:
         task, ladder = self.halving.task, self.halving.ladder
         contestants = [each.configuration for each in proposals if each.configuration not in self.failures]
         costs = {} if self.problem.constraints else {each: self._costs(each) for each in contestants}
-        rivals = {each: found for each in self.measured() if each not in contestants and (found := self.of(each))}
+        rivals = {
+            each: found
+            for each in self.measured()
+            if each not in contestants and self._meets(each) and (found := self.of(each))
+        }
         prices = {each: self._costs(each) for each in [*rivals, *contestants]} if costs else {}
         part = {each: found for each in contestants if (found := self.of(each) or self.partial.get(each.digest))}
         self._reused(name, [each for each in proposals if self.of(each.configuration)], len(proposals))
-        race = Rivals(task, rivals, prices)
+        race = Rivals(
+            task, rivals, prices, base=min(self.quality(FLOAT), *map(self.quality, rivals)) if rivals else 0.0
+        )
         on = OnSamples(task, lambda each: each, measured=part, race=race)
         bracket = successive_halving(
             contestants, ladder.batches, costs=costs, known=on.known, factor=self.halving.factor, keep=keep
@@ -175,6 +183,9 @@ class Measurements:
         if self._advance is not None:
             self._advance(len([each for each in known if each.configuration != FLOAT]))
 
+    def _meets(self, configuration: Configuration) -> bool:
+        return bool(self.problem.meets(self.problem.space.choice(configuration)[None])[0])
+
     def _costs(self, configuration: Configuration) -> tuple[float, ...]:
         prices = self.problem.prices.of(configuration)
         return tuple(prices[name].value for name in self.problem.price_objectives)
@@ -185,6 +196,8 @@ class Measurements:
     def _propose(self, proposals: Sequence[Proposal]) -> None:
         for proposal in proposals:
             self.proposals.setdefault(proposal.configuration, proposal.origin)
+            if proposal.configuration in self.doomed:
+                self.failures.setdefault(proposal.configuration, self.doomed[proposal.configuration])
 
     def _take(self, outcome: Outcome) -> None:
         work = outcome.work

@@ -228,10 +228,13 @@ class _Search:
         record = RoundsRecord(loop, self.store, job_id)
 
         def commit(outcome: Outcome) -> None:
+            work, context = outcome.work, contexts[outcome.work.split]
             if outcome.measurement is not None:
-                work = outcome.work
-                context = contexts[work.split]
                 self.store.save_evaluation(context, work.configuration, outcome.measurement, outcome.worker)
+            else:
+                self.store.save_failure(
+                    context, work.configuration, work.split, outcome.failure, final=outcome.final, worker=outcome.worker
+                )
             record.count(outcome)
             measurements.arrived(outcome)
 
@@ -281,7 +284,8 @@ class _Search:
             self.notes.append(
                 f"fidelity: {self.halving.ladder.samples[0]} validation samples in one rung, none is saved"
             )
-        return Measurements(problem, known, self.progress, partial, self.halving)
+        doomed = self.store.failures(contexts["validation"], "validation")
+        return Measurements(problem, known, self.progress, partial, self.halving, doomed)
 
     def _remember(self, problem: Problem, contexts: dict[Split, str]) -> None:
         """Keep what a new budget is answered from without the model."""

@@ -207,6 +207,11 @@ def test_failed_candidates_count_against_who_proposed_them_and_the_search_goes_o
     later = [found for found in loop.archive.evaluated if found.origin != "uniform"]
     mixed = [found for found in failed if found not in set(world.space.uniforms().values())]
     assert rewarded == len(later) + len(mixed)
+    again = world.loop(20, proposers=["random", "level_switch"], known=dict(loop.measurements.known))
+    again.measurements.doomed.update(failed)
+    assert not world.run(again).asked
+    assert candidates(again) == candidates(loop)
+    assert again.measurements.failures == failed
 
 
 @pytest.mark.parametrize("dies_after", [3, 21, 34])
