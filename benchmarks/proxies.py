@@ -22,6 +22,7 @@ import bitfront as bf
 import torch
 from bitfront import zoo
 from bitfront.errors import BitfrontError
+from bitfront.evaluators import prepared
 from bitfront.proxies import proxies as known_proxies
 from bitfront.search import Silent, calibrated, run_bench
 from bitfront.search.stages import scored
@@ -49,7 +50,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--store", default="sqlite:///out/proxies.db")
     parser.add_argument("--out", type=Path, default=Path("out/proxies.json"))
+    parser.add_argument("--summarize", nargs="+", type=Path, help="measure nothing; one table of these JSON files")
     arguments = parser.parse_args()
+    if arguments.summarize:
+        print(summary(arguments.summarize))
+        return
     torch.set_num_threads(1)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {
@@ -85,6 +90,7 @@ def judge(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         name=name,
     )
     space = bf.SearchSpace.from_model(entry.model, entry.example_inputs, formats=arguments.formats)
+    task = prepared(task, space, RECIPE)  # biases to correct where layers have none
     store = Store(arguments.store)
     calibration = calibrated(task, space, RECIPE, store, Silent())
 
@@ -155,6 +161,38 @@ def markdown(name: str, result: dict[str, Any]) -> str:
     if result["unreached"]:
         lines.append(f"Not reached in the time given: {', '.join(result['unreached'])}.")
     return "\n".join([*lines, ""])
+
+
+def summary(files: Sequence[Path]) -> str:
+    """One table over all models: rho at fixed size with its interval, regret at fixed size, seconds."""
+    models: dict[str, Any] = {}
+    for file in files:
+        models |= json.loads(file.read_text())["models"]
+    rows = {name: result["trust"]["rows"] for name, result in models.items()}
+    proxies = sorted({each for found in rows.values() for each in found}, key=lambda each: -mean_rho(each, rows))
+    heading = [f"{name}, {models[name]['metric']}" for name in models]
+    lines = ["| proxy | " + " | ".join(heading) + " |", "|---|" + "---|" * len(models)]
+    lines += [
+        f"| {each} | " + " | ".join(summary_cell(found.get(each)) for found in rows.values()) + " |" for each in proxies
+    ]
+    measured = ", ".join(f"{name} {result['measured']} x {result['samples']}" for name, result in models.items())
+    return "\n".join([*lines, "", f"Configurations x samples: {measured}.", ""])
+
+
+def mean_rho(proxy: str, rows: dict[str, Any]) -> float:
+    """Mean rho at fixed size over the models that have one; baselines last."""
+    found = [row[proxy] for row in rows.values() if proxy in row]
+    values = [row["spearman_fixed"]["value"] for row in found if row["spearman_fixed"]]
+    return sum(values) / len(values) - 10 * found[0]["baseline"] if values else -20.0
+
+
+def summary_cell(row: dict[str, Any] | None) -> str:
+    """One proxy on one model."""
+    if row is None:
+        return "not scored"
+    rho, regret = row["spearman_fixed"], row["regret_fixed"]
+    told = f"{rho['value']:.2f} [{rho['low']:.2f}, {rho['high']:.2f}]" if rho else "undefined"
+    return f"{told}; {regret:.2f}" + (f"; {row['seconds']:.3g} s" if row["seconds"] is not None else "")
 
 
 if __name__ == "__main__":
