@@ -7,6 +7,7 @@ store, so a stopped run goes on where it was. ``--seconds`` bounds the run. Part
   then the loop and every proposer alone are replayed against the table, with several seeds,
 - ``nets``: the loop with 0 to 128 evaluations against uniform, greedy, exact allocation and level-switch evolution at
   3 to 6 average bits, judged on samples that none of them saw,
+- ``optimum``: local search from what every method of ``nets`` ended with, to see how much was left to find,
 - ``overfitting``: validation against held-out loss along the search, with few validation samples,
 - ``flip``: how the optimum under a latency budget changes between devices and batch sizes,
 - ``seconds``: from model to front by stage, and how it grows,
@@ -23,12 +24,13 @@ from bitfront.store import Store
 from search_exhaustive import exhaustive
 from search_flip import flip
 from search_nets import nets
+from search_optimum import optimum
 from search_overfitting import overfitting
 from search_report import report
 from search_seconds import seconds
 from search_tasks import FOUR, SAMPLES, Notebook
 
-PARTS = ("exhaustive", "nets", "overfitting", "flip", "seconds", "report")
+PARTS = ("exhaustive", "nets", "optimum", "overfitting", "flip", "seconds", "report")
 
 
 def main() -> None:
@@ -41,7 +43,7 @@ def main() -> None:
     parser.add_argument("--formats", nargs="+", default=list(FOUR))
     parser.add_argument("--bits", nargs="+", type=float, default=[3.0, 4.0, 5.0, 6.0])
     parser.add_argument("--evaluations", nargs="+", type=int, default=[16, 48, 128])
-    parser.add_argument("--store", default="sqlite:///out/search.db")
+    parser.add_argument("--store", help="URL; default: out/search_PART.db")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder of the JSON files")
     parser.add_argument("--figures", type=Path, default=Path("docs/figures"))
     arguments = parser.parse_args()
@@ -52,11 +54,15 @@ def main() -> None:
         if part == "report":
             report(arguments.out, arguments.figures)
             continue
-        store = Store(arguments.store)
+        kept = "nets" if part == "optimum" else part
+        store = Store(arguments.store or f"sqlite:///{arguments.out / f'search_{kept}.db'}")
         if part == "exhaustive":
             exhaustive(book, store, arguments.seeds)
         elif part == "nets":
             nets(book, store, arguments.nets, tuple(arguments.formats), arguments.bits, arguments.evaluations)
+        elif part == "optimum":
+            found = Notebook(arguments.out / "search_nets.json", arguments.seconds)
+            optimum(book, found, store, arguments.nets[0], tuple(arguments.formats), arguments.bits[0])
         elif part == "overfitting":
             overfitting(book, store, arguments.nets[0])
         elif part == "flip":

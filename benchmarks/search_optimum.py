@@ -31,6 +31,9 @@ def optimum(book: Notebook, nets: Notebook, store: Store, name: str, formats: tu
     began, measured = time.perf_counter(), 0
     ends: dict[Configuration, float] = {}
     for start in sorted(starts, key=lambda each: bed.measured([each])[0].value):
+        if book.over:
+            print(f"the time is up, {len(starts)} beginnings in all", flush=True)
+            break
         centre, best = start, bed.measured([start])[0].value
         while not book.over and centre not in ends:
             around = list(dict.fromkeys(neighbours(bed, centre, width)))
