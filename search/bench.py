@@ -22,6 +22,7 @@ from .problem import FLOAT
 from .progress import Progress, Silent
 from .proxy_choice import ProxyChoice, choose_proxy
 from .stages import calibrated, scores_of
+from .stored_outcomes import keep
 from .trust import TrustReport
 
 
@@ -145,17 +146,18 @@ def measured(
     context = evaluation_context(task, calibration, "validation", reestimate_batch_norm=recipe.batch_norm)
     known = store.evaluations(context, "validation")
     asked = [FLOAT, *configurations]
-    missing = [Work(each) for each in asked if each.digest not in known]
-    failures: dict[Configuration, str] = {}
+    doomed = store.failures(context, "validation")
+    failures = {each: doomed[each] for each in asked if each in doomed and each.digest not in known}
+    missing = [Work(each) for each in asked if each.digest not in known and each not in failures]
     if len(missing) < len(asked):
         progress.note(f"bench: {len(asked) - len(missing)} of {len(asked)} already in the store")
 
     def commit(outcome: Outcome) -> None:
         each = outcome.work.configuration
+        keep(store, context, outcome)
         if outcome.measurement is None:
             failures[each] = outcome.failure
         else:
-            store.save_evaluation(context, each, outcome.measurement, outcome.worker)
             known[each.digest] = outcome.measurement
         advance(1)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from bitfront.errors import InvalidInput, UnsupportedModel
-from bitfront.search import LocalExecutor, bench_configurations, run_bench
+from bitfront.search import LocalExecutor, Outcome, bench_configurations, run_bench
 from bitfront.search.bench_draws import van_der_corput
 from bitfront.search.judged import judged
 from bitfront.search.progress import Silent
@@ -85,6 +85,25 @@ def test_nothing_is_measured_twice_and_more_evaluations_measure_the_rest(task, s
     assert repeated.trust.rows["weight_mse"].kendall == found.trust.rows["weight_mse"].kendall
     run_bench(task, space, ["weight_mse"], evaluations=20, store=store, executor=more)
     assert more.count == 8
+
+
+def test_what_could_not_be_measured_is_told_and_not_tried_again(task, space, tmp_path):
+    store, doomed = Store(f"sqlite:///{tmp_path}/store.db"), bench_configurations(space, 12, seed=0)[3]
+
+    class Broken(Counting):
+        def drive(self, rounds, recipe, commit):
+            def broken(outcome):
+                fails = outcome.work.configuration == doomed
+                commit(Outcome(outcome.work, None, failure="NaN at 2") if fails else outcome)
+
+            super().drive(rounds, recipe, broken)
+
+    first, second = Broken(), Counting()
+    for executor in (first, second):
+        found = run_bench(task, space, evaluations=12, executor=executor, store=store, proxies=["weight_mse"])
+        assert found.failures == {doomed: "NaN at 2"}
+        assert len(found.measurements) == 11
+    assert (first.count, second.count) == (13, 0)  # the float model too
 
 
 def test_measurements_are_what_the_evaluator_says_and_shared_with_a_search(task, space, tmp_path):
