@@ -156,7 +156,7 @@ class Evolved(FormulaProxy):
     """
 
     name = "evolved"
-    summary = "the best formula that evolution found on measured benches"
+    summary = "formula that evolution found on four networks; on others no better than sqnr"
     source = "library.json of bitfront.proxies.formulas: expression, where it was found, held-out numbers"
     checked = True
 
