@@ -97,7 +97,7 @@ def _header(front: Front) -> str:
     limits = ", ".join(limit_text(name, value) for name, value in front.constraints.items())
     best = front.best_point
     against = front.best_against_uniform
-    if against is not None and against.tie and against.rival in front.by_id:
+    if against is not None and against.tie and against.rival in front.by_id and "a tie" not in front.best_reason:
         rival = escape(front.by_id[against.rival].label)
         tie = f"<p>A tie: on held-out data the interval of the difference to {rival} holds 0.</p>"
     else:

@@ -53,10 +53,11 @@ def progress_figure(search: SearchRecord) -> go.Figure:
         )
     )
     figure.update_xaxes(title="evaluations", rangemode="tozero")
-    figure.update_yaxes(title="hypervolume of the measured front")
+    figure.update_yaxes(title="hypervolume")
     figure.update_layout(
         yaxis2={
-            "title": "gap (% of the predicted hypervolume)",
+            "title": "gap (%)",
+            "rangemode": "tozero",
             "overlaying": "y",
             "side": "right",
             "showgrid": False,

@@ -38,9 +38,9 @@ def _surrogate(front: Front) -> str:
         "table": "the table of losses, refitted",
         "pairs": f"the table of losses, refitted, with {found.pairs} interactions of two layers",
     }
-    told = (
-        f"The surrogate of the last round, fitted to {found.points} measurements: {kinds.get(found.kind, found.kind)}."
-    )
+    parts = ", those on part of the data included" if front.search and front.search.screened else ""
+    kind = kinds.get(found.kind, found.kind)
+    told = f"The surrogate of the last round, fitted to {found.points} measurements{parts}: {kind}."
     if math.isfinite(found.left_out_spearman):
         told += f" It ranks points that were left out with Spearman ρ {found.left_out_spearman:.3f}."
     if math.isfinite(found.coverage.reached):

@@ -124,3 +124,64 @@ def test_failures_times_and_notes_are_told(document, tmp_path):
 def test_a_file_above_the_limit_is_told(document, tmp_path, size, told):
     document["exports"][0]["bytes_on_disk"] = size
     assert ("is larger than the limit of 3 MB" in _page(document, tmp_path)) == told
+
+
+def _searched(document):
+    line = {"round": "uniform baselines", "proposed": 4, "measured": 4, "evaluations": 4, "hypervolume": 0.5}
+    later = {"round": "round 1", "proposed": 8, "measured": 6, "evaluations": 10, "hypervolume": 0.625, "best": 0.0311}
+    arms = [
+        {"name": "level_switch", "evaluations": 5, "improved": 2, "credit": 0.75, "shares": [5]},
+        {"name": "nsga2", "evaluations": 1, "improved": 0, "credit": None, "shares": [1]},
+    ]
+    surrogate = {"kind": "pairs", "points": 10, "pairs": 3, "left_out_spearman": 0.912}
+    surrogate["coverage"] = {"asked": 0.9, "reached": 0.875, "predictions": 8}
+    document["search"] = {
+        "rounds": [line | {"best": None, "gap": None}, later | {"gap": 0.125}],
+        "evaluations": 10,
+        "proposers": arms,
+        "surrogate": surrogate,
+        "screened": 7,
+        "ended": "target reached: quality 0.0311 <= 0.04",
+    }
+    document["recipe"] = {
+        "name": "bias_correction=True",
+        "tried": [
+            {"name": "default", "value": 1.1, "low": 1.0, "high": 1.2, "samples": 16, "whole": False},
+            {"name": "bias_correction=True", "value": 0.6, "low": 0.5, "high": 0.7, "samples": 64, "whole": True},
+        ],
+        "left_out": {"equalization=smoothquant": "no normalization before a linear layer"},
+    }
+    document["stages"] = [{"stage": "refine", "detail": "", "ran": 6, "reused": 2, "seconds": 3.5, "saved": 1.0}]
+    return document
+
+
+def test_how_the_search_went_is_told(document, tmp_path):
+    page = _page(_searched(document), tmp_path)
+    for text in (
+        "2 rounds, 10 configurations measured on all validation data. 7 more were screened out",
+        "It ended because: target reached: quality 0.0311 &lt;= 0.04.",
+        "with 3 interactions of two layers",
+        "Spearman ρ 0.912",
+        "Of 8 predictions made before the measurement, 88% held in their interval (asked: 90%)",
+        "bias_correction=True (chosen)",
+        "16, then left behind",
+        "no normalization before a linear layer",
+        "<td>refine</td><td>6</td><td>2</td>",
+    ):
+        assert text in page
+    specs = [json.loads(text) for text in SPEC.findall(page)]
+    assert len(specs) == 8
+    progress, shares = (spec["data"] for spec in specs[-2:])
+    assert [trace["name"] for trace in progress] == ["hypervolume", "gap to the predicted front (right axis)"]
+    assert progress[1]["x"] == [10]
+    assert progress[1]["y"] == [12.5]
+    assert [trace["x"] for trace in shares] == [[2, 0], [3, 1]]
+
+
+def test_a_tie_is_told_and_only_once(document, tmp_path):
+    document["best_against_uniform"] = {"tie": True, "rival": "uniform-w4", "difference": None}
+    rival = next(point["id"] for point in document["points"] if point["baseline"] == "w4")
+    document["best_against_uniform"]["rival"] = rival
+    assert "A tie: on held-out data the interval of the difference to uniform w4 holds 0." in _page(document, tmp_path)
+    document["best_reason"] += ", a tie with uniform w4: the interval holds 0"
+    assert "A tie:" not in _page(document, tmp_path)
