@@ -12,7 +12,8 @@ from html import escape
 import plotly.graph_objects as go
 
 from .canvas import Axis, base_figure, error_bars
-from .front_document import Front, Interval
+from .document_parts import Interval
+from .front_document import Front
 from .hover import hover_text
 from .labels import label
 from .palette import DOMINATED, INK, PREDICTED, format_colour, symbol

@@ -11,7 +11,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from .front_document import Interval
+from .document_parts import Interval
 from .palette import DOMINATED, GRID, INK
 
 LOG_DECADES = 1.5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -368,11 +368,16 @@ def _is_branch(part: Any) -> bool:
 
 
 def _keys(path: list[str]) -> list[str]:
-    """The valid keys below a path of the schema."""
+    """The valid keys below a path of the schema; positions in lists are passed over."""
     kind: Any = Job
     for part in path:
-        annotation = kind.model_fields[part].annotation
-        kind = next(
-            each for each in (annotation, *getattr(annotation, "__args__", ())) if hasattr(each, "model_fields")
-        )
+        if not part.isdigit():
+            kind = _model_in(kind.model_fields[part].annotation)
     return sorted(kind.model_fields)
+
+
+def _model_in(annotation: Any) -> Any:
+    """The first part of the schema that an annotation holds, however deep; ``None`` if there is none."""
+    if hasattr(annotation, "model_fields"):
+        return annotation
+    return next((found for each in get_args(annotation) if (found := _model_in(each)) is not None), None)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from .front_document import CalibratedMap, Interval, Trust, TrustRow
+from .document_parts import Interval
+from .front_document import CalibratedMap, Trust, TrustRow
 from .labels import number
 
 if TYPE_CHECKING:
