@@ -207,8 +207,7 @@ class Result:
         validated = [point for point in eligible if point.holdout is not None]
         if max_drop is not None:
             worst = self.float_model["validation"].value + max_drop
-            within = [point for point in eligible if point.validation.value <= worst]
-            kept = [point for point in within if point.holdout is not None] or within
+            kept = [point for point in eligible if point.validation.value <= worst]
             if not kept:
                 least = min(point.validation.value for point in eligible) - self.float_model["validation"].value
                 raise InfeasibleBudget(
