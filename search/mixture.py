@@ -52,9 +52,9 @@ class Mixture:
         """The exact front of the table in use against the first price objective, thinned evenly: [points, sites]."""
         source = self._table.source
         front = source.front(self._table.first(), source.price_objectives[0])
-        if not len(front):
-            return front
-        return front[np.unique(np.linspace(0, len(front) - 1, min(len(front), _THINNED)).astype(int))]
+        kept = np.unique(np.linspace(0, max(0, len(front) - 1), min(len(front), _THINNED)).astype(int))
+        thinned: np.ndarray = front[kept]
+        return thinned
 
     def ask(self, count: int, select: Select, taken: Iterable[Configuration]) -> list[Proposal]:
         """The next round.

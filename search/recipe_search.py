@@ -51,7 +51,7 @@ def asked_recipes(given: RecipeArgument, task: Task, space: SearchSpace) -> tupl
         return (given,)
     if given == "auto":
         return auto_recipes(Recipe(), task, space)
-    recipes = () if isinstance(given, str) else tuple(dict.fromkeys(given))
+    recipes = tuple(dict.fromkeys(given))
     if not recipes or not all(isinstance(each, Recipe) for each in recipes):
         raise InvalidInput(f"recipe={given!r}; give a Recipe, several of them, or 'auto'")
     return recipes
