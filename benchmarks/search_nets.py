@@ -10,9 +10,10 @@ import numpy as np
 from bitfront.search.groups import Groups
 from bitfront.space import Configuration
 from bitfront.store import Store
-from search_tasks import SAMPLES, Bed, Notebook, alone, gap, greedy, looped, told
+from search_tasks import SAMPLES, Bed, Notebook, alone, gap, greedy, looped, told, with_more_data
 
 GREEDY, EXACT = "weight_mse", ("hessian_trace", "measured_kl")
+POOLED = "loop, finalists with more data,"  # instead of the best on the validation data
 REFERENCES = ("uniform", "exact measured_kl")  # whom everything is compared with in pairs
 
 
@@ -31,6 +32,7 @@ def nets(
             prefix = f"{name}/{formats[0]}-{formats[-1]}x{len(formats)}/{width:g}"
             methods: list[tuple[str, int]] = [("rivals", 0)]
             methods += [(method, count) for count in evaluations for method in ("loop", "evolution")]
+            methods.append((POOLED, max(evaluations)))
             for method, count in methods:
                 if book.over:
                     print(f"the time is up before {prefix} {method} {count}", flush=True)
@@ -64,11 +66,15 @@ def rivals(bed: Bed, width: float) -> dict[str, tuple[Configuration, dict[str, A
 def searched(bed: Bed, method: str, width: float, count: int) -> tuple[Configuration, dict[str, Any]]:
     """What the loop ships after so many evaluations, or the best that evolution has measured."""
     started = time.perf_counter()
-    if method == "loop":
+    extra: dict[str, Any]
+    if method == POOLED:
+        order = looped(bed, width, count, finalists=2)[1]
+        configuration, extra = with_more_data(bed, order, width), {}
+    elif method == "loop":
         result, order = looped(bed, width, count, finalists=2)
         chosen = result.choose()
         best = min(order, key=lambda each: _rank(bed, each, width))
-        extra: dict[str, Any] = {
+        extra = {
             "guarded": chosen.point.configuration != best,
             "reason": chosen.reason,
             "shares": {arm["name"]: arm["evaluations"] for arm in result.report["search"]["proposers"]},

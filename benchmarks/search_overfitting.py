@@ -7,12 +7,11 @@ from dataclasses import replace
 import numpy as np
 from bitfront.space import Configuration
 from bitfront.store import Store
-from search_tasks import FOUR, SAMPLES, Bed, Notebook, alone, looped
+from search_tasks import FOUR, SAMPLES, Bed, Notebook, alone, looped, with_more_data
 
 AVG_BITS, EVALUATIONS = 4.0, 64
 VALIDATION = (16, 64)
 SEEDS = 3
-FINALISTS = 8  # of the best on the validation data that are measured on further samples
 
 
 def overfitting(book: Notebook, store: Store, name: str) -> None:
@@ -54,7 +53,7 @@ def along(bed: Bed, order: list[Configuration]) -> dict[str, object]:
                 {"evaluations": number, "validation": value, "test": bed.measured([configuration], "test")[0].value}
             )
     uniform = bed.space.uniforms()["w4"]
-    finalist = with_more_data(bed, order)
+    finalist = with_more_data(bed, order, AVG_BITS)
     return {
         "steps": steps,
         "finalist": {
@@ -68,15 +67,3 @@ def along(bed: Bed, order: list[Configuration]) -> dict[str, object]:
         "optimism": float(np.log(steps[-1]["test"] / steps[-1]["validation"])),
         "samples": {"validation": bed.samples.validation, "test": bed.samples.test},
     }
-
-
-def with_more_data(bed: Bed, order: list[Configuration]) -> Configuration:
-    """Of the best on the validation data, the one that is best when further samples are added to it."""
-    fitting = [each for each in order if bed.bits(each) <= AVG_BITS * (1 + 1e-9)]
-    best = sorted(fitting, key=lambda each: bed.measured([each])[0].value)[:FINALISTS]
-
-    def pooled(configuration: Configuration) -> float:
-        found = [bed.measured([configuration], split)[0].values for split in ("validation", "holdout")]
-        return float(np.mean(np.concatenate([np.array(values) for values in found])))
-
-    return min(best, key=pooled)

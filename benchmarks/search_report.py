@@ -24,7 +24,15 @@ SHOWN = {
     "random": DOMINATED,
 }
 COLUMNS = ("uniform", "greedy weight_mse", "exact hessian_trace", "exact measured_kl")
-SEARCHED = ("evolution 16", "loop 16", "evolution 48", "loop 48", "evolution 128", "loop 128")
+SEARCHED = (
+    "evolution 16",
+    "loop 16",
+    "evolution 48",
+    "loop 48",
+    "evolution 128",
+    "loop 128",
+    "loop, finalists with more data, 128",
+)
 
 
 def report(folder: Path, figures: Path) -> None:
@@ -134,7 +142,7 @@ def nets_tables(found: dict[str, Any]) -> list[str]:
     lines = []
     for net, formats in dict.fromkeys(tuple(key.split("/")[:2]) for key in found):
         cells = {key.split("/", 2)[2]: row for key, row in found.items() if key.startswith(f"{net}/{formats}/")}
-        widths = list(dict.fromkeys(key.split("/")[0] for key in cells))
+        widths = sorted({key.split("/")[0] for key in cells}, key=float)
         first = next(iter(cells.values()))
         lines += ["", f"**{net}**, {formats}, {first['metric']}, {first['test']['samples']} test samples", ""]
         rows = []
@@ -142,7 +150,7 @@ def nets_tables(found: dict[str, Any]) -> list[str]:
             values = [cells.get(f"{width}/{method}") for width in widths]
             if any(values):
                 rows.append([method, *(f"{v['test']['value']:.4g}" if v else "" for v in values)])
-        for method in ("evolution 128", "loop 48", "loop 128"):
+        for method in ("evolution 48", "loop 48", "evolution 128", "loop 128", SEARCHED[-1]):
             for against in ("uniform", "exact measured_kl"):
                 values = [cells.get(f"{width}/{method}") for width in widths]
                 if any(values):
@@ -159,7 +167,9 @@ def _against(row: dict[str, Any], reference: str) -> str:
 
 def nets_figure(found: dict[str, Any]) -> go.Figure:
     """Loss on the test samples against evaluations, a panel for each network and budget, four formats."""
-    panels = list(dict.fromkeys(tuple(key.split("/")[:3]) for key in found if "x4/" in key))
+    panels = sorted(
+        {tuple(key.split("/")[:3]) for key in found if "x4/" in key}, key=lambda each: (each[0], float(each[2]))
+    )
     titles = [f"{net}, {width} bits" for net, _, width in panels]
     rows = -(-len(panels) // _ACROSS)
     figure = make_subplots(

@@ -30,6 +30,7 @@ from bitfront.task import Split
 FOUR, SEVEN = ("w2", "w3", "w4", "w8"), ("w2", "w3", "w4", "w5", "w6", "w7", "w8")
 PROXIES = ("measured_kl", "hessian_trace")  # of the loop: the first one is its answer without any evaluation
 QUALITY = {"digits_resnet20": "kl", "efficientnet_lite0": "kl"}  # of the others that of the zoo
+FINALISTS = 8  # of the best on the validation data that get further samples
 CHUNK = 12  # configurations measured between commits
 
 
@@ -178,6 +179,18 @@ class Bed:
     def bits(self, configuration: Configuration) -> float:
         """Average bits of a configuration."""
         return float(self.prices.of(configuration)["avg_bits"].value)
+
+
+def with_more_data(bed: Bed, order: Sequence[Configuration], avg_bits: float) -> Configuration:
+    """Of the best on the validation data, the one that is best when further samples are added to it."""
+    fitting = [each for each in order if bed.bits(each) <= avg_bits * (1 + 1e-9)]
+    best = sorted(fitting, key=lambda each: bed.measured([each])[0].value)[:FINALISTS]
+
+    def pooled(configuration: Configuration) -> float:
+        found = [bed.measured([configuration], split)[0].values for split in ("validation", "holdout")]
+        return float(np.mean(np.concatenate([np.array(values) for values in found])))
+
+    return min(best, key=pooled)
 
 
 def greedy(loss: np.ndarray, cost: np.ndarray, limit: float, groups: Sequence[Sequence[int]]) -> np.ndarray:
