@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -133,9 +134,9 @@ def test_a_killed_run_goes_on_and_redoes_nothing(folder, executor):
     assert {key: after[key] for key in before} == before  # the very same rows: nothing was written again
     log = (folder / "out/tiny/run.log").read_text()
     asked = sum(
-        int(line.rsplit("(", 1)[1].split()[0])
+        int(line.split(": ran ")[1].split()[0])
         for line in log.splitlines()[_second_start(log) :]
-        if "evaluate" in line and "started" in line
+        if re.search(r"stage (measure|refine|validate): ran ", line)
     )
     assert asked == len(after) - len(before)  # the second run asked for exactly what was missing
 

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 import yaml
-from bitfront.service import read_job
+from bitfront.service import export_stage, read_job
 from bitfront.service import run_job as running
 
 FACTORY = """
@@ -64,10 +64,11 @@ def test_a_job_that_finetunes_writes_a_second_artifact_and_a_note(run, monkeypat
     exporting = running.export
 
     def export(model, configuration, path, *given, **named):
-        asked[path.name] = named["batch_norm"]
+        asked[path.name] = named.get("batch_norm")
         return exporting(model, configuration, path, *given, **named)
 
     monkeypatch.setattr(running, "export", export)
+    monkeypatch.setattr(export_stage, "export", export)
     result, document, out = run(
         "tuned", quantization={"batch_norm": True}, finetune={"epochs": 2, "learning_rate": 0.002}
     )
