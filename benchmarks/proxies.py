@@ -180,10 +180,10 @@ def summary(files: Sequence[Path]) -> str:
 
 
 def mean_rho(proxy: str, rows: dict[str, Any]) -> float:
-    """Mean rho at fixed size over the models that have one; baselines last."""
+    """Mean rho at fixed size, a model without one counting 0; baselines last."""
     found = [row[proxy] for row in rows.values() if proxy in row]
     values = [row["spearman_fixed"]["value"] for row in found if row["spearman_fixed"]]
-    return sum(values) / len(values) - 10 * found[0]["baseline"] if values else -20.0
+    return sum(values) / len(rows) - 10 * found[0]["baseline"] if values else -20.0
 
 
 def summary_cell(row: dict[str, Any] | None) -> str:
