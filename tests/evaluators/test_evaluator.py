@@ -430,7 +430,7 @@ def test_a_stopped_measurement_is_shorter_and_not_comparable():
         difference(lost, rival)
 
 
-def test_shards_are_cut_in_the_order_of_the_evaluator():
+def test_work_is_cut_into_shards_in_the_order_of_the_evaluator():
     task = task_of()
     space = space_of(task, ["w2", "w4"])
     calibration = calibrate(task, space)
@@ -443,8 +443,6 @@ def test_shards_are_cut_in_the_order_of_the_evaluator():
     assert [tuple(each[name] for name in space.names) for each in ordered] == sorted(
         itertools.product(("w2", "w4"), repeat=3)
     )
-    shards = EvaluatorRecipe(task, space, calibration).shards(works, 3)
-    assert list(map(len, shards)) == [3, 3, 3, 3, 3, 1]
-    flat = [work for shard in shards for work in shard]
+    flat = [works[index] for index in EvaluatorRecipe(task, space, calibration).order(works)]
     assert [work.configuration for work in flat] == ordered * 2
     assert [work.split for work in flat] == ["holdout"] * 8 + ["validation"] * 8
