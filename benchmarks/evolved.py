@@ -52,7 +52,7 @@ from bitfront.space import Configuration
 from bitfront.store import Store
 from evolved_report import write_report
 
-from proxies import FORMATS, RECIPE, SAMPLES, in_order
+from proxies import FORMATS, RECIPE, SAMPLES, bench_task, in_order
 
 NETWORKS = ("digits_resnet20", "fashion_resnet", "minilm_l6", "efficientnet_lite0")
 BUDGETS = (3.0, 4.0, 5.0, 6.0)  # average bits
@@ -152,17 +152,7 @@ def save(found: dict[str, Any], started: float, path: Path) -> None:
 def load(name: str, arguments: argparse.Namespace) -> Network:
     """A network with its bench and the scores of the hand-made proxies; the bench is also written as files."""
     samples = arguments.samples or SAMPLES.get(name, 64)
-    entry = zoo.load(name, calibration=samples, validation=samples, holdout=samples)
-    task = bf.Task(
-        entry.model,
-        calibration=entry.calibration,
-        validation=entry.validation,
-        holdout=entry.holdout,
-        loss=entry.loss,
-        quality=entry.quality,
-        name=name,
-    )
-    space = bf.SearchSpace.from_model(entry.model, entry.example_inputs, formats=FORMATS)
+    task, space = bench_task(name, samples, FORMATS)
     store = Store(store_of(name, arguments.store))
     started = time.perf_counter()
     bench = build_bench(

@@ -79,18 +79,7 @@ def judge(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """The report of one model, as far as the time allows."""
     started = time.perf_counter()
     samples = arguments.samples or SAMPLES.get(name, 64)
-    entry = zoo.load(name, calibration=samples, validation=samples, holdout=samples)
-    task = bf.Task(
-        entry.model,
-        calibration=entry.calibration,
-        validation=entry.validation,
-        holdout=entry.holdout,
-        loss=entry.loss,
-        quality=entry.quality,
-        name=name,
-    )
-    space = bf.SearchSpace.from_model(entry.model, entry.example_inputs, formats=arguments.formats)
-    task = prepared(task, space, RECIPE)  # biases to correct where layers have none
+    task, space = bench_task(name, samples, arguments.formats)
     store = Store(arguments.store)
     calibration = calibrated(task, space, RECIPE, store, Silent())
 
@@ -137,6 +126,22 @@ def judge(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "failed": len(bench.failures),
         "seconds": time.perf_counter() - started,
     }
+
+
+def bench_task(name: str, samples: int, formats: Sequence[str]) -> tuple[bf.Task, bf.SearchSpace]:
+    """A zoo model with so many samples of each split, ready for ``RECIPE``, and its space."""
+    entry = zoo.load(name, calibration=samples, validation=samples, holdout=samples)
+    task = bf.Task(
+        entry.model,
+        calibration=entry.calibration,
+        validation=entry.validation,
+        holdout=entry.holdout,
+        loss=entry.loss,
+        quality=entry.quality,
+        name=name,
+    )
+    space = bf.SearchSpace.from_model(entry.model, entry.example_inputs, formats=formats)
+    return prepared(task, space, RECIPE), space  # biases to correct where layers have none
 
 
 def in_order(names: Sequence[str] | None) -> list[str]:

@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--evaluations", nargs="+", type=int, default=[16, 48, 128])
     parser.add_argument("--store", help="URL; default: out/search_PART.db")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder of the JSON files")
-    parser.add_argument("--figures", type=Path, default=Path("docs/figures"))
+    parser.add_argument("--figures", type=Path, default=Path("docs/img"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)

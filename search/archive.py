@@ -55,20 +55,26 @@ class Archive:
             quality that meets them, scaled, so that whoever improves that optimum is credited even where the volume
             hardly grows.
         """
-        choice = self.problem.space.choice(configuration)
-        costs = np.array([self.problem.totals(choice[None], name)[0] for name in self.problem.price_objectives])
-        feasible = bool(self.problem.meets(choice[None])[0])
-        found = Evaluated(configuration, choice, origin, measurement, costs, feasible)
+        found = self.evaluation(configuration, origin, measurement)
         if self._scale is None:  # the baselines, before there is a scale
             self.evaluated.append(found)
             return found, 0.0
         volume, best = self.hypervolume(), self.best()
         self.evaluated.append(found)
         gain = self.hypervolume() - volume
-        if self.problem.constraints and feasible and best is not None and found.quality < best.quality:
-            steps = self.scaled(np.array([best.quality, found.quality]), np.stack([best.costs, costs]))[:, 0]
+        if self.problem.constraints and found.feasible and best is not None and found.quality < best.quality:
+            steps = self.scaled(np.array([best.quality, found.quality]), np.stack([best.costs, found.costs]))[:, 0]
             gain += float(steps[0] - steps[1])
         return found, max(gain, 0.0)
+
+    def evaluation(
+        self, configuration: Configuration, origin: str, measurement: Measurement, error: float = 0.0
+    ) -> Evaluated:
+        """A configuration with its prices; ``error`` is that of an estimate. Nothing is taken in."""
+        choice = self.problem.space.choice(configuration)
+        costs = np.array([self.problem.totals(choice[None], name)[0] for name in self.problem.price_objectives])
+        feasible = bool(self.problem.meets(choice[None])[0])
+        return Evaluated(configuration, choice, origin, measurement, costs, feasible, error)
 
     def fix_scale(self) -> None:
         """Scale qualities by what has been measured so far: the uniform configurations."""
@@ -86,9 +92,9 @@ class Archive:
         width = np.where(self._high > self._low, self._high - self._low, 1.0)
         return np.column_stack([(excess - low) / (high - low), (costs - self._low) / width])
 
-    def points(self, feasible: bool = True) -> FloatArray:
-        """Normalised objectives of what was measured, [points, objectives]; only what meets the constraints."""
-        kept = [found for found in self.evaluated if found.feasible or not feasible]
+    def points(self) -> FloatArray:
+        """Normalised objectives of what was measured and meets the constraints: [points, objectives]."""
+        kept = [found for found in self.evaluated if found.feasible]
         if not kept:
             return np.zeros((0, 1 + len(self._low)))
         return self.scaled(np.array([found.quality for found in kept]), np.stack([found.costs for found in kept]))

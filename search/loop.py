@@ -143,7 +143,7 @@ class Loop:
 
     def _estimates(self) -> list[Evaluated]:
         """What was screened out on part of the data, estimated on the whole: for the surrogate alone."""
-        of, problem = self.measurements, self.problem
+        of = self.measurements
         references = [found.measurement for found in self.archive.evaluated]
         if len(references) < LEAST:
             return []
@@ -151,11 +151,10 @@ class Loop:
         for configuration, origin in of.proposals.items():
             if configuration not in of.screened:
                 continue
-            part, choice = of.partial[configuration.digest], problem.space.choice(configuration)
+            part = of.partial[configuration.digest]
             value, error = whole_from_part(part, references)
             told = replace(part, value=value, low=value - 2 * error, high=value + 2 * error)
-            costs = np.array([problem.totals(choice[None], name)[0] for name in problem.price_objectives])
-            found.append(Evaluated(configuration, choice, origin, told, costs, True, error))
+            found.append(self.archive.evaluation(configuration, origin, told, error))
         return found
 
     def report(self) -> dict[str, Any]:

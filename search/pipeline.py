@@ -33,6 +33,7 @@ from .rounds_record import RoundsRecord
 from .stage import Ledger, key_of
 from .stages import calibrated, priced, scores_of
 from .stopping import StopRule
+from .stored_outcomes import keep
 from .stored_problem import StoredProblem
 from .summary import summarize
 
@@ -228,13 +229,7 @@ class _Search:
         record = RoundsRecord(loop, self.store, job_id)
 
         def commit(outcome: Outcome) -> None:
-            work, context = outcome.work, contexts[outcome.work.split]
-            if outcome.measurement is not None:
-                self.store.save_evaluation(context, work.configuration, outcome.measurement, outcome.worker)
-            else:
-                self.store.save_failure(
-                    context, work.configuration, work.split, outcome.failure, final=outcome.final, worker=outcome.worker
-                )
+            keep(self.store, contexts[outcome.work.split], outcome)
             record.count(outcome)
             measurements.arrived(outcome)
 

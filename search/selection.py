@@ -11,9 +11,7 @@ from .archive import Archive
 from .problem import Proposal
 from .surrogate import Fitted, choose_batch
 
-_FOCUS = (
-    0.7  # share of a batch for the best quality within the constraints, where there are any; the rest for the front
-)
+_FOCUS = 0.7  # share of a batch for the best quality within the constraints, if any; the rest for the front
 
 
 class Selection:
