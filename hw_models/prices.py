@@ -16,7 +16,9 @@ from .rows import KernelRow, MeasuredTable
 if TYPE_CHECKING:
     import pandas as pd
 
-Source = Literal["exact", "measured", "roofline"]
+#: exact: counted; measured: timed kernels; predicted: by a model fitted to measurements; roofline: a lower bound from
+#: the data sheet; model: computed from published constants.
+Source = Literal["exact", "measured", "predicted", "roofline", "model"]
 SiteValue = Callable[[Site, Format], float]
 _NORMAL_95 = 1.959964  # two-sided 95 % quantile of the normal distribution
 
@@ -29,7 +31,7 @@ class Price:
         value: the additive total, in the unit that the metric's name carries.
         low: lower end of the 95 % interval.
         high: upper end.
-        source: ``"exact"``, ``"measured"`` or ``"roofline"``.
+        source: one of ``Source``.
     """
 
     value: float
@@ -68,7 +70,7 @@ class PriceTable:
             format.
         sigma: array of the same shape: standard deviation of each value, 0 where exact.
         base: the constant part, such as the size of the tensors outside the sites.
-        source: ``"exact"``, ``"measured"`` or ``"roofline"``.
+        source: one of ``Source``.
         provenance: one line for people: device, runtime and version, threads, date, or the formula.
         boundary: what unlike neighbours cost, or ``None``; it raises the upper end of an interval.
         rows: measurements that were taken to make this table (empty when nothing new was timed).
