@@ -155,7 +155,7 @@ def run(
     try:
         result = search.go(job_id)
     except KeyboardInterrupt:
-        search.store.set_job_state(job_id, "interrupted", "stopped from the keyboard; run it again to go on")
+        search.store.set_job_state(job_id, "paused", "stopped from the keyboard; run it again to go on")
         raise
     except Exception as cause:
         search.store.set_job_state(job_id, "failed", str(cause))

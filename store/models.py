@@ -1,35 +1,17 @@
-"""The tables, as SQLAlchemy models. Every change of them comes with a migration in ``migrations/versions``."""
+"""What is known, as SQLAlchemy models; jobs and who runs them are in ``queue_models``.
+
+Every change of a table comes with a migration in ``migrations/versions``.
+"""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import JSON, Boolean, DateTime, Float, ForeignKey, Index, Integer, LargeBinary, String, Text
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
-
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-class Base(DeclarativeBase):
-    """Declarative base of all tables."""
-
-
-class Job(Base):
-    """One search: what was asked, and how it stands."""
-
-    __tablename__ = "jobs"
-
-    id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    name: Mapped[str] = mapped_column(String(200))
-    specification: Mapped[dict[str, Any]] = mapped_column(JSON)
-    state: Mapped[str] = mapped_column(String(20))
-    reason: Mapped[str] = mapped_column(Text, default="")
-    out: Mapped[str] = mapped_column(Text, default="")
-    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now)
-    updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now, onupdate=_now)
+from .base import Base, utc_now
 
 
 class Candidate(Base):
@@ -42,7 +24,7 @@ class Candidate(Base):
     formats: Mapped[dict[str, str]] = mapped_column(JSON)
     origin: Mapped[str] = mapped_column(Text)
     predicted: Mapped[float | None] = mapped_column(Float)
-    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now)
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=utc_now)
 
 
 class Evaluation(Base):
@@ -62,7 +44,7 @@ class Evaluation(Base):
     values: Mapped[bytes] = mapped_column(LargeBinary)
     formats: Mapped[dict[str, str]] = mapped_column(JSON)
     worker: Mapped[str] = mapped_column(String(120), default="")
-    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now)
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=utc_now)
 
     __table_args__ = (Index("ix_evaluations_context", "context"),)
 
@@ -79,7 +61,7 @@ class Failure(Base):
     reason: Mapped[str] = mapped_column(Text)
     final: Mapped[bool] = mapped_column(Boolean)
     worker: Mapped[str] = mapped_column(String(120))
-    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now)
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=utc_now)
 
 
 class Score(Base):
@@ -91,7 +73,7 @@ class Score(Base):
     proxy: Mapped[str] = mapped_column(Text)
     payload: Mapped[bytes] = mapped_column(LargeBinary)
     seconds: Mapped[float] = mapped_column(Float)
-    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now)
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=utc_now)
 
 
 class Kernel(Base):
@@ -102,7 +84,7 @@ class Kernel(Base):
     digest: Mapped[str] = mapped_column(String(64), primary_key=True)
     device: Mapped[str] = mapped_column(String(120), index=True)
     row: Mapped[dict[str, Any]] = mapped_column(JSON)
-    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now)
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=utc_now)
 
 
 class ScoredFormula(Base):
@@ -119,4 +101,4 @@ class ScoredFormula(Base):
     details: Mapped[dict[str, Any]] = mapped_column(JSON)
     reason: Mapped[str] = mapped_column(Text)
     seconds: Mapped[float] = mapped_column(Float)
-    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now)
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=utc_now)

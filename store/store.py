@@ -16,13 +16,15 @@ from sqlalchemy.orm import Session, sessionmaker
 from ..errors import InvalidInput
 from ..measurement import Measurement
 from ..space import Configuration
+from .base import Base
 from .database import default_url, open_engine, writing
 from .failures import read_failures, write_failure
 from .formulas import read_formulas, write_formulas
-from .models import Base, Candidate, Evaluation, Job, Kernel, Score
+from .models import Candidate, Evaluation, Kernel, Score
+from .queue_models import Job
 
 _PATIENCE = timedelta(days=1)  # until what is not final is tried again
-JOB_STATES = ("queued", "running", "succeeded", "failed", "cancelled", "interrupted")
+JOB_STATES = ("queued", "running", "paused", "succeeded", "failed", "cancelled")
 
 
 class Store:

@@ -193,7 +193,7 @@ def test_nothing_measured_is_measured_again(task, space, tmp_path, result):
     with pytest.raises(KeyboardInterrupt):
         search(task, space, tmp_path, executor=interrupted)
     (job,) = Store(f"sqlite:///{tmp_path}/store.db").jobs()
-    assert job.state == "interrupted"
+    assert job.state == "paused"
     rest = Counting()
     found = search(task, space, tmp_path, executor=rest)
     whole = len(result.points) + 2 + sum(point.holdout is not None for point in result.points)  # 2: the float model

@@ -161,7 +161,7 @@ def test_ctrl_c_leaves_a_run_that_resumes(folder):
     _, errors = running.communicate(timeout=60)
     assert running.returncode == 130
     assert errors.strip().splitlines()[-1] == "bitfront: interrupted; run the same command to go on"
-    assert json.loads(bitfront(folder, "jobs", "--json").stdout)[0]["state"] == "interrupted"
+    assert json.loads(bitfront(folder, "jobs", "--json").stdout)[0]["state"] == "paused"
     assert bitfront(folder, "run", "job.yaml", "--out", "out/tiny", "--executor", "local").returncode == 0
 
 

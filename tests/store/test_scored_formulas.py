@@ -1,6 +1,5 @@
 """Scored formulas in the store: what a killed evolution takes up again."""
 
-import sqlite3
 import subprocess
 import sys
 
@@ -43,19 +42,6 @@ def test_a_screened_one_is_completed_and_a_complete_one_stays(url):
     store.save_formulas("ctx", [completed, DONE])
     store.save_formulas("ctx", [{**completed, "fitness": 9.0}, SCREENED, {**DONE, "fitness": None}])
     assert Store(url).formulas("ctx") == [completed, DONE]
-
-
-def test_a_store_of_the_first_schema_is_brought_up_to_date(tmp_path, url):
-    open_engine(url).dispose()
-    with sqlite3.connect(tmp_path / "store.db") as connection:  # as the first release left it
-        connection.execute("DROP TABLE formulas")
-        connection.execute("DROP TABLE failures")
-        connection.execute("UPDATE alembic_version SET version_num = '0001'")
-        connection.execute("INSERT INTO kernels VALUES ('d', 'cpu', '{}', '2026-01-01')")
-    store = Store(url)
-    store.save_formulas("ctx", [DONE])
-    assert store.formulas("ctx") == [DONE]
-    assert store.kernels("cpu") == [{}]
 
 
 def test_the_migration_goes_back(url):

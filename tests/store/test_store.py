@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from bitfront.measurement import Measurement
 from bitfront.store import Store, open_engine
-from bitfront.store.models import Base
+from bitfront.store.base import Base
 from sqlalchemy import inspect
 
 POSTGRES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
@@ -98,7 +98,7 @@ def test_failures_are_kept_and_what_is_not_final_is_forgotten_after_a_while(url)
 def test_an_unfinished_job_is_taken_up_and_a_finished_one_is_not(url):
     store = Store(url)
     first = store.open_job("demo", {"seed": 0}, "out/demo")
-    store.set_job_state(first, "interrupted", "SIGINT")
+    store.set_job_state(first, "paused", "SIGINT")
     assert Store(url).open_job("demo", {"seed": 0}, "out/demo") == first
     assert store.open_job("demo", {"seed": 1}, "out/demo") != first
     store.set_job_state(first, "succeeded")
