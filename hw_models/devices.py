@@ -27,12 +27,16 @@ class Device:
         peak_tera: compute type (fp32, tf32, fp16, bf16, fp8, fp6, fp4, int8, int4) -> dense peak in 10^12 operations
             per second; a multiply-accumulate is two operations. A type that is missing has no kernel on the device.
         reference: the data sheet.
+        power_w: limit of the board's power in watt.
+        compute_capability: NVIDIA's, such as ``"9.0"``.
     """
 
     name: str
     bandwidth_gb_s: float
     peak_tera: Mapping[str, float]
     reference: str
+    power_w: float
+    compute_capability: str
 
 
 @cache
@@ -40,7 +44,7 @@ def _known() -> Mapping[str, Device]:
     content = json.loads(files(__package__).joinpath("devices.json").read_text())
     return MappingProxyType(
         {
-            name: Device(name, entry["bandwidth_gb_s"], MappingProxyType(entry["peak_tera"]), entry["reference"])
+            name: Device(name, **{**entry, "peak_tera": MappingProxyType(entry["peak_tera"])})
             for name, entry in content["devices"].items()
         }
     )

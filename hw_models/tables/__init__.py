@@ -1,1 +1,7 @@
-"""Tables of measured latencies: one schema, importers, a registry."""
+"""Measured latency tables: where they come from, what they hold, how they are read."""
+
+from __future__ import annotations
+
+from .aiconfigurator import QuantizationCosts, available, gemms, quantization_costs
+
+__all__ = ["QuantizationCosts", "available", "gemms", "quantization_costs"]
