@@ -1,9 +1,12 @@
-"""KernelRow, MeasuredTable: measured latencies, one row per kernel, kept in parquet."""
+"""KernelRow, MeasuredTable: measured latencies, one row per kernel, kept in parquet.
+
+``KernelRow`` is the schema of every latency table; ``tables.schema`` has it as columns for tables of many rows.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +17,8 @@ from ..files import replacing
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = 1
+#: 1: the columns up to ``date``; 2: those after it, all with a default, so that rows of version 1 still load.
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +27,16 @@ class KernelRow:
 
     Attributes:
         digest: content hash of everything that identifies the kernel and where it ran: the key.
-        device: ``"cpu"`` or the name of an accelerator.
+        device: ``"cpu"`` or the name of an accelerator (see ``devices()``).
         hardware: model name of the processor.
         runtime: such as ``"onnxruntime"``.
         runtime_version: its version.
-        threads: intra-op threads.
-        op: ONNX operator (Conv, ConvTranspose, Gemm, MatMul, Gather).
-        weight_format: what the kernel reads: fp32 or int8 (see ``kernels``).
+        threads: intra-op threads; 1 on an accelerator.
+        op: ONNX operator (Conv, ConvTranspose, Gemm, MatMul, Gather), or a conversion.
+        weight_format: what the kernel reads, such as fp32 or int8 (see ``kernels``, ``tables.kernel_formats``).
         activation_format: what enters the kernel: fp32, bf16, uint8, int64 (indices).
-        shape: ``input;weight`` such as ``1x32x112x112;16x32x1x1`` (the weight as torch lays it out).
+        shape: ``input;weight`` such as ``1x32x112x112;16x32x1x1`` (the weight as torch lays it out); for products
+            given by m, n and k alone ``MxK;NxK``.
         attributes: JSON object of strides, pads, dilations, group, bias.
         executed: operators in the order in which they were seen running, joined by ``+``.
         conversion_ms: time in conversions that neighbours in the same format make unnecessary: blocked layout, and
@@ -44,11 +49,24 @@ class KernelRow:
         std_ms: standard deviation of the samples.
         sigma_ms: standard deviation of the median: its sampling error and the floor of ``timing.FLOOR``.
         samples: how many samples; one sample is the mean over ``repeats`` runs.
-        repeats: runs per sample.
+        repeats: runs per sample; 0 where the source does not say.
         overhead_ms: cost of an empty call, subtracted.
-        stable: whether the samples agreed (see ``timing``) after at most one repetition.
-        date: day of the measurement (ISO 8601, UTC).
+        stable: whether the samples agreed (see ``timing``) after at most one repetition; true where the source does
+            not say.
+        date: day of the measurement (ISO 8601, UTC), or empty.
         schema_version: version of this list of columns.
+        m: rows of the input of a matrix product ``[m, k] x [k, n]``; 0 for other operators.
+        n: output features of a product.
+        k: input features of a product.
+        batch: samples in the input; 0 where that was not recorded.
+        mode: ``"eager"`` or ``"graph"`` (launched as a captured graph).
+        cache: ``"cold"`` or ``"warm"`` last-level cache; empty where that was not recorded.
+        driver: version of the accelerator's driver, or empty.
+        clock_mhz: clock of the processor while it ran; 0 where that was not recorded.
+        memory_clock_mhz: likewise of the memory.
+        power_w: mean power of the board while it ran, watt; 0 where that was not recorded.
+        source: who measured: ``"this machine"``, a package with its version, or a file.
+        licence: of the row, where it comes from others.
     """
 
     digest: str
@@ -77,6 +95,18 @@ class KernelRow:
     stable: bool
     date: str
     schema_version: int = SCHEMA_VERSION
+    m: int = 0
+    n: int = 0
+    k: int = 0
+    batch: int = 0
+    mode: str = "eager"
+    cache: str = ""
+    driver: str = ""
+    clock_mhz: float = 0.0
+    memory_clock_mhz: float = 0.0
+    power_w: float = 0.0
+    source: str = "this machine"
+    licence: str = ""
 
 
 @dataclass(frozen=True)
@@ -145,7 +175,8 @@ class MeasuredTable:
             InvalidInput: a column is missing.
         """
         known = [item.name for item in fields(KernelRow)]
-        missing = [name for name in known if name not in frame.columns and name != "schema_version"]
+        required = [item.name for item in fields(KernelRow) if item.default is MISSING]
+        missing = [name for name in required if name not in frame.columns]
         if missing:
             raise InvalidInput(f"{where} lacks the columns {', '.join(missing)}; it was not written by MeasuredTable")
         present = [name for name in known if name in frame.columns]
