@@ -11,6 +11,7 @@ int8, uint8    the same with DequantizeLinear(int8 codes) as weight. A convoluti
                DequantizeLinear, without which it would not be fused to QLinearConv; a product is MatMul - (-bias),
                fused to MatMulIntegerToFloat. Codes stored in int4 or int2 go through Cast(int8), which is folded
 fp32, int64    Gather of rows
+int4, fp32     MatMulNBits (``cpu_nbits``)
 =============  =======================================================================================================
 
 (ONNX operator specifications of QuantizeLinear and DequantizeLinear; int4 from opset 21, int2 from opset 25. Which
@@ -78,7 +79,7 @@ def layer_data(kernel: Kernel, stored: str = "", seed: int = 0) -> LayerData:
     else:
         x = rng.standard_normal(kernel.input_shape, dtype=np.float32)
     bias = rng.standard_normal(kernel.channels, dtype=np.float32) if kernel.bias else None
-    stored = stored or kernel.weight_format
+    stored = stored or ("fp32" if kernel.op == "MatMulNBits" else kernel.weight_format)
     codes, scale = None, np.ones(kernel.weight_shape[kernel.channel_axis], np.float32)
     if stored in _BITS:
         top = 2 ** (_BITS[stored] - 1)
@@ -92,6 +93,10 @@ def layer_data(kernel: Kernel, stored: str = "", seed: int = 0) -> LayerData:
 
 def build(kernel: Kernel, data: LayerData) -> bytes:
     """The serialized ONNX model of a kernel: input ``x``, output ``y``."""
+    if kernel.op == "MatMulNBits":
+        from .cpu_nbits import build_nbits
+
+        return build_nbits(kernel, data)
     from onnx import TensorProto, helper, numpy_helper
 
     graph = _Graph(helper, numpy_helper, TensorProto)

@@ -14,14 +14,12 @@ import numpy as np
 from .kernels import Kernel
 from .onnx_session import Buffers, LoadedKernel, Profile, empty_model, load, require
 from .rows import KernelRow
-from .timing import MIN_SAMPLES, Advance, Candidate, Timing, interleaved
+from .timing import MIN_SAMPLES, Advance, Candidate, Evicting, Timing, interleaved
 
 #: Kernels that are held in memory together (weights and activations, bytes); more are timed group after group.
 GROUP_BYTES = 512_000_000
 #: Steps of a progress bar per kernel: one to load it, one per sample.
 STEPS = 1 + MIN_SAMPLES
-#: Written between the runs of a second measurement, so that weights leave the second-level cache.
-_EVICTION_BYTES = 8_000_000
 
 
 @cache
@@ -41,9 +39,12 @@ class OnnxRuntimeRunner:
 
     Attributes:
         threads: intra-op threads.
+        cold: whether every kernel finds the second-level cache without its weights, as inside a large model; otherwise
+            the caches are as the other kernels leave them.
     """
 
     threads: int = 1
+    cold: bool = False
 
     @property
     def runtime(self) -> tuple[str, str]:
@@ -71,7 +72,7 @@ class OnnxRuntimeRunner:
         return rows
 
     def _measure_group(self, group: Sequence[Kernel], seconds: float, advance: Advance | None) -> list[KernelRow]:
-        results, overhead = self._time(group, seconds, advance)
+        results, overhead = self._time(group, seconds, advance, self.cold)
         shaky = [index for index, (_, timing) in enumerate(results) if not timing.stable]
         if shaky:
             again, _ = self._time([group[index] for index in shaky], seconds * len(shaky) / len(group), evicting=True)
@@ -97,7 +98,7 @@ class OnnxRuntimeRunner:
                 advance(1)
         profiles = {index: loaded[index].profile(kernel) for index, kernel in enumerate(kernels) if not kernel.converts}
         empty = empty_model(self.threads)
-        candidates: list[Candidate] = [_Evicting(item) for item in loaded] if evicting else [*loaded]
+        candidates: list[Candidate] = [Evicting(item) for item in loaded] if evicting else [*loaded]
         timings = interleaved([*candidates, empty], seconds, _of_kernels(advance, len(kernels)))
         overhead = timings.pop().median
         results = []
@@ -113,8 +114,8 @@ class OnnxRuntimeRunner:
         return results, overhead
 
     def _row(self, kernel: Kernel, profile: Profile, timing: Timing, overhead: float) -> KernelRow:
-        net = 1e3 * timing.samples
         name, version = self.runtime
+        m, n, k = product_sizes(kernel)
         return KernelRow(
             digest=self.digest(kernel),
             device="cpu",
@@ -129,35 +130,22 @@ class OnnxRuntimeRunner:
             attributes=kernel.parameters,
             executed="+".join(profile.executed),
             conversion_ms=float(np.median(profile.conversion_ms)),
-            min_ms=float(net.min()),
-            median_ms=float(np.median(net)),
-            p90_ms=float(np.quantile(net, 0.9)),
-            p99_ms=float(np.quantile(net, 0.99)),
-            mean_ms=float(net.mean()),
-            std_ms=float(net.std(ddof=1)),
-            sigma_ms=1e3 * timing.sigma,
-            samples=len(net),
-            repeats=timing.repeats,
             overhead_ms=1e3 * overhead,
-            stable=timing.stable,
             date=datetime.now(UTC).date().isoformat(),
+            m=m,
+            n=n,
+            k=k,
+            batch=kernel.input_shape[0] if kernel.op.startswith("Conv") else 0,
+            cache="cold" if self.cold else "",
+            **timing.columns,
         )
 
 
-class _Evicting:
-    """A kernel whose weights are driven out of the second-level cache before each run, as the other kernels do it."""
-
-    def __init__(self, kernel: LoadedKernel) -> None:
-        self._kernel = kernel
-        self.most_repeats = kernel.most_repeats
-        self._other = np.zeros(_EVICTION_BYTES, np.uint8)
-
-    def prepare(self) -> None:
-        self._other += 1
-        self._kernel.prepare()
-
-    def run(self) -> None:
-        self._kernel.run()
+def product_sizes(kernel: Kernel) -> tuple[int, int, int]:
+    """m, n, k of a matrix product ``[m, k] x [k, n]``; zeros for other kernels."""
+    if kernel.op not in ("Gemm", "MatMul", "MatMulNBits"):
+        return 0, 0, 0
+    return int(np.prod(kernel.input_shape[:-1])), kernel.weight_shape[kernel.channel_axis], kernel.input_shape[-1]
 
 
 def _of_kernels(advance: Advance | None, kernels: int) -> Callable[[int], None] | None:

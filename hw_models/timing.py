@@ -17,7 +17,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,10 @@ WARM_UP = 3
 FLOOR = 0.06
 #: Precision (standard error over median) at which sampling stops early.
 PRECISE = 0.01
+#: Written before a run that must find the second-level cache without the kernel's weights, bytes.
+EVICTION_BYTES = 8_000_000
+#: Runs per sample of such a kernel at most: what is written takes longer than a short kernel.
+_EVICTING_REPEATS = 4
 #: Interquartile range over median above which a row is measured again, and flagged if it stays so.
 UNSTABLE = 0.3
 
@@ -95,6 +99,45 @@ class Timing:
     def stable(self) -> bool:
         """Whether there are enough samples and they agree."""
         return len(self.samples) >= MIN_SAMPLES and self.spread <= UNSTABLE
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The samples as columns of a ``KernelRow``, in milliseconds."""
+        net = 1e3 * self.samples
+        return {
+            "min_ms": float(net.min()),
+            "median_ms": float(np.median(net)),
+            "p90_ms": float(np.quantile(net, 0.9)),
+            "p99_ms": float(np.quantile(net, 0.99)),
+            "mean_ms": float(net.mean()),
+            "std_ms": float(net.std(ddof=1)),
+            "sigma_ms": 1e3 * self.sigma,
+            "samples": len(net),
+            "repeats": self.repeats,
+            "stable": self.stable,
+        }
+
+
+class Evicting:
+    """A candidate whose weights are driven out of the second-level cache before each run, as a large model does it.
+
+    Args:
+        candidate: what to time.
+    """
+
+    def __init__(self, candidate: Candidate) -> None:
+        self._candidate = candidate
+        self.most_repeats = min(candidate.most_repeats, _EVICTING_REPEATS)
+        self._other = np.zeros(EVICTION_BYTES, np.uint8)
+
+    def prepare(self) -> None:
+        """Write other memory, then prepare the candidate."""
+        self._other += 1
+        self._candidate.prepare()
+
+    def run(self) -> None:
+        """Run the candidate."""
+        self._candidate.run()
 
 
 def interleaved(

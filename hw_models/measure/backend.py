@@ -1,0 +1,116 @@
+"""Backend: what loads and times kernels on one device; the rest of the folder works with any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from ..kernels import Kernel
+from ..rows import KernelRow
+from ..timing import MIN_SAMPLES
+
+#: Steps of a progress bar per kernel: one to load it, one per sample.
+STEPS = 1 + MIN_SAMPLES
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one first try of a kernel took.
+
+    Attributes:
+        load_seconds: to make its data and load it.
+        run_seconds: of one run with what is not timed before it, after a warm-up.
+    """
+
+    load_seconds: float
+    run_seconds: float
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What timing a group of kernels gave.
+
+    Attributes:
+        rows: of the kernels that ran, in order.
+        refused: kernels that could not run, with the reason.
+    """
+
+    rows: tuple[KernelRow, ...]
+    refused: Mapping[Kernel, str] = field(default_factory=dict)
+
+
+class Backend(Protocol):
+    """Times kernels on one device."""
+
+    @property
+    def where(self) -> str:
+        """Device, hardware, runtime with version, threads or mode: one line."""
+        ...
+
+    @property
+    def memory_bytes(self) -> int:
+        """Room for kernels that are held together."""
+        ...
+
+    def digest(self, kernel: Kernel) -> str:
+        """The key of a kernel's row."""
+        ...
+
+    def refusal(self, kernel: Kernel) -> str | None:
+        """Why a kernel cannot run here, as far as is known without trying; ``None`` if nothing is known against it."""
+        ...
+
+    def trial(self, kernel: Kernel) -> Trial:
+        """Load a kernel and run it a few times, to plan with.
+
+        Raises:
+            NotMeasured: it cannot run here.
+        """
+        ...
+
+    def measure(self, kernels: Sequence[Kernel], seconds: float, advance: Callable[[int], None] | None = None) -> Timed:
+        """Time kernels side by side; ``advance`` gets ``STEPS`` per kernel in all."""
+        ...
+
+
+def element_bytes(kind: str) -> float:
+    """Bytes of an element of a kernel's weight or input."""
+    bits = {"int4": 4, "int8": 8, "uint8": 8, "fp8": 8, "fp16": 16, "bf16": 16, "int64": 64, "none": 0}
+    return bits.get(kind, 32) / 8
+
+
+def work(kernel: Kernel) -> tuple[float, float]:
+    """Multiply-accumulates of a kernel, and bytes that it reads and writes (output as wide as 16 bits at least)."""
+    inputs, elements = float(np.prod(kernel.input_shape)), float(np.prod(kernel.weight_shape or (0,)))
+    wide = max(element_bytes(kernel.activation_format), 2.0)
+    if kernel.op == "Gather":
+        return 0.0, inputs * (8 + 2 * 4 * kernel.weight_shape[-1])
+    if not kernel.weight_shape:
+        return 0.0, inputs * (2 + element_bytes(kernel.activation_format))
+    positions = inputs / kernel.input_shape[-1]
+    outputs = positions * kernel.channels
+    macs = positions * elements
+    if kernel.op.startswith("Conv"):
+        attributes = dict(kernel.attributes)
+        strides = float(np.prod(attributes["strides"]))
+        images = inputs / kernel.input_shape[1]
+        images = images * strides if kernel.op == "ConvTranspose" else images / strides
+        outputs = images * kernel.channels
+        macs = images * elements
+    return macs, (
+        inputs * element_bytes(kernel.activation_format)
+        + elements * element_bytes(kernel.weight_format)
+        + outputs * wide
+    )
+
+
+def held_bytes(kernel: Kernel) -> float:
+    """Upper estimate of the memory of a loaded kernel: weights while they are packed, input and output."""
+    macs, _ = work(kernel)
+    elements = float(np.prod(kernel.weight_shape or (0,)))
+    inputs = float(np.prod(kernel.input_shape))
+    outputs = macs / max(elements, 1.0) * (kernel.channels if kernel.weight_shape else 1.0)
+    return 12 * elements + 8 * inputs + 4 * outputs

@@ -1,0 +1,148 @@
+"""Working through a plan: group after group, every group's rows on disk before the next begins."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import InvalidInput
+from ..kernels import Kernel
+from ..rows import KernelRow, MeasuredTable
+from ..timing import Clock
+from .backend import STEPS, Backend
+from .plan import Plan, Planned
+
+#: How much longer than planned a group may take to be begun all the same.
+_SLACK = 1.0
+#: Time for more samples than the fewest, where they do not agree yet.
+_GENEROUS = 1.3
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A row that is not kept.
+
+    Attributes:
+        row: what was measured.
+        reason: too few samples, or samples that do not agree.
+    """
+
+    row: KernelRow
+    reason: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did.
+
+    Attributes:
+        rows: measured and written.
+        rejected: measured and not written; the next run tries them again.
+        refused: kernels that could not run, with the reason.
+        left: kernels for which the time did not suffice.
+        seconds: time spent.
+    """
+
+    rows: tuple[KernelRow, ...]
+    rejected: tuple[Rejected, ...]
+    refused: tuple[tuple[Kernel, str], ...]
+    left: tuple[Planned, ...]
+    seconds: float
+
+
+def known_rows(path: str | Path) -> MeasuredTable:
+    """The rows of a table that an earlier run left, or none.
+
+    Raises:
+        InvalidInput: the file is there and is no table of measurements.
+    """
+    return MeasuredTable.from_parquet(path) if Path(path).exists() else MeasuredTable()
+
+
+def execute(
+    plan: Plan,
+    backend: Backend,
+    out: str | Path,
+    seconds: float | None = None,
+    advance: Callable[[float], None] | None = None,
+    clock: Clock = time.perf_counter,
+    keep_unstable: bool = False,
+) -> Outcome:
+    """Time what is planned and add the rows to a table.
+
+    A group is begun only while the time left suffices for it; a killed run loses the group that it was at. A row whose
+    samples are too few or do not agree is rejected.
+
+    Args:
+        plan: what.
+        backend: where.
+        out: the table (parquet), made or added to.
+        seconds: time to spend; ``None``: as long as it takes.
+        advance: told of the estimated seconds that are done, ``plan.seconds`` in all.
+        clock: monotonic seconds.
+        keep_unstable: write unstable rows too, marked as such.
+
+    Raises:
+        InvalidInput: ``out`` holds something else, another run writes to it, or it cannot be written.
+    """
+    begin = clock()
+    rows: list[KernelRow] = []
+    rejected: list[Rejected] = []
+    refused: list[tuple[Kernel, str]] = []
+    left: list[Planned] = []
+    with _alone(Path(out)):
+        table = known_rows(out)
+        for group in plan.groups:
+            estimate = sum(item.seconds for item in group)
+            if seconds is not None and (clock() - begin) + estimate > _SLACK * seconds:
+                left += group
+                continue
+            timed = backend.measure([item.kernel for item in group], _GENEROUS * estimate, _share(advance, group))
+            refused += timed.refused.items()
+            kept = []
+            for row in timed.rows:
+                if row.stable or keep_unstable:
+                    kept.append(row)
+                else:
+                    rejected.append(Rejected(row, _reason(row)))
+            if kept:
+                rows += kept
+                table = table.merged(MeasuredTable(tuple(kept)))
+                table.to_parquet(out)
+    return Outcome(tuple(rows), tuple(rejected), tuple(refused), tuple(left), clock() - begin)
+
+
+def _reason(row: KernelRow) -> str:
+    return (
+        f"{row.op} {row.shape} {row.weight_format}: {row.samples} samples, median {row.median_ms:.4g} ms, "
+        f"p90 {row.p90_ms:.4g} ms"
+    )
+
+
+def _share(advance: Callable[[float], None] | None, group: tuple[Planned, ...]) -> Callable[[int], None] | None:
+    """Steps of a group as its part of the estimated seconds."""
+    if advance is None:
+        return None
+    each = sum(item.seconds for item in group) / (STEPS * len(group))
+    return lambda steps: advance(steps * each)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Nobody else writes this table: a lock that ends with the process that holds it."""
+    import fcntl
+
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        stream = out.with_name(f".{out.name}.lock").open("w")
+    except OSError as cause:
+        raise InvalidInput(f"cannot write {out}: {cause.strerror}; give another --out") from None
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InvalidInput(f"another run is writing {out}; wait for it or give another --out") from None
+        yield
