@@ -36,3 +36,19 @@ class NotMeasured(InvalidInput):
 
 class ExportMismatch(BitfrontError):
     """The exported artifact does not compute what the fake-quantized model computes."""
+
+
+class NotFound(InvalidInput, LookupError):
+    """Something was named that does not exist."""
+
+
+class Conflict(InvalidInput):
+    """What was asked does not fit the state that a thing is in."""
+
+
+class Refused(InvalidInput, PermissionError):
+    """The caller may not do this."""
+
+
+class LeaseLost(BitfrontError):
+    """A worker wrote for a job that is no longer its own; nothing was written."""

@@ -56,13 +56,17 @@ class Job(Base):
     epoch: Mapped[int] = mapped_column(Integer, default=0)
     worker: Mapped[str] = mapped_column(String(200), default="")
     lease_until: Mapped[float | None] = mapped_column(Float)
+    beat_at: Mapped[float | None] = mapped_column(Float)
     #: what its worker is to do: "", "pause" or "cancel"
     wish: Mapped[str] = mapped_column(String(10), default="")
     #: seconds that workers have spent on it over all attempts, and the most they may
     seconds_used: Mapped[float] = mapped_column(Float, default=0.0)
     most_seconds: Mapped[float | None] = mapped_column(Float)
-    #: devices whose measured tables it waits for
+    #: devices whose measured tables it needs, and whether one of them is still missing
     needs: Mapped[list[str]] = mapped_column(JSON, default=list)
+    waiting: Mapped[bool] = mapped_column(Boolean, default=False)
+    #: GPUs that its worker must have
+    gpus: Mapped[int] = mapped_column(Integer, default=0)
     progress: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     #: what it takes to run it again: versions, commit, device, digests of tables, threads
     record: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any
 
@@ -239,3 +240,7 @@ class Store:
     def session(self) -> Session:
         """A read session, for pages that query more than the methods here give."""
         return self._sessions()
+
+    def writing(self) -> AbstractContextManager[Session]:
+        """A session in one transaction that is committed at the end of the block, or not at all."""
+        return self._writes.begin()

@@ -1,10 +1,15 @@
 """Shared by all tests: one torch thread a process (small networks; see CONTRIBUTING)."""
 
 import os
+import shutil
+import socket
+import subprocess
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+POSTGRES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
 
 # CI runs the same examples every time; at a desk each run tries new ones
 settings.register_profile("ci", derandomize=True)
@@ -29,3 +34,46 @@ def reference_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"reference data not found in {folder}; set BITFRONT_REFERENCE_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory):
+    """A PostgreSQL of its own on a free port, run by the unprivileged user postgres."""
+    if POSTGRES is None:
+        pytest.skip("no PostgreSQL server programs under /usr/lib/postgresql")
+    folder = tmp_path_factory.mktemp("pg")
+    for parent in [folder, *folder.parents][:4]:
+        parent.chmod(0o755)
+    shutil.chown(folder, "postgres", "postgres")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+
+    def as_postgres(*command):
+        return subprocess.run(
+            ["runuser", "-u", "postgres", "--", *command], check=True, capture_output=True, cwd=folder
+        )
+
+    data = folder / "data"
+    as_postgres(POSTGRES / "initdb", "-D", data, "--auth=trust", "--no-sync")
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
+    as_postgres(POSTGRES / "pg_ctl", "-D", data, "-o", options, "-w", "-l", folder / "log", "start")
+    yield f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
+    as_postgres(POSTGRES / "pg_ctl", "-D", data, "-m", "immediate", "stop")
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request, tmp_path):
+    """An empty store: a SQLite file, then a PostgreSQL."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/deep/er/store.db"
+    from bitfront.store.base import Base
+    from bitfront.store.database import open_engine
+
+    url = request.getfixturevalue("postgres_url")
+    engine = open_engine(url)
+    with engine.begin() as connection:
+        for table in reversed(Base.metadata.sorted_tables):
+            connection.execute(table.delete())
+    engine.dispose()
+    return url

@@ -1,12 +1,9 @@
 """The store contract, on SQLite and on a real PostgreSQL; data is always read back by a new process or connection."""
 
-import shutil
-import socket
 import subprocess
 import sys
 import time
 from datetime import timedelta
-from pathlib import Path
 
 import bitfront as bf
 import numpy as np
@@ -15,48 +12,6 @@ from bitfront.measurement import Measurement
 from bitfront.store import Store, open_engine
 from bitfront.store.base import Base
 from sqlalchemy import inspect
-
-POSTGRES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
-
-
-@pytest.fixture(scope="module")
-def postgres_url(tmp_path_factory):
-    """A PostgreSQL of its own on a free port, run by the unprivileged user postgres."""
-    if POSTGRES is None:
-        pytest.skip("no PostgreSQL server programs under /usr/lib/postgresql")
-    folder = tmp_path_factory.mktemp("pg")
-    for parent in [folder, *folder.parents][:4]:
-        parent.chmod(0o755)
-    shutil.chown(folder, "postgres", "postgres")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-
-    def as_postgres(*command):
-        return subprocess.run(
-            ["runuser", "-u", "postgres", "--", *command], check=True, capture_output=True, cwd=folder
-        )
-
-    data = folder / "data"
-    as_postgres(POSTGRES / "initdb", "-D", data, "--auth=trust", "--no-sync")
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
-    as_postgres(POSTGRES / "pg_ctl", "-D", data, "-o", options, "-w", "-l", folder / "log", "start")
-    yield f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
-    as_postgres(POSTGRES / "pg_ctl", "-D", data, "-m", "immediate", "stop")
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def url(request, tmp_path):
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/deep/er/store.db"
-    url = request.getfixturevalue("postgres_url")
-    engine = open_engine(url)
-    with engine.begin() as connection:
-        for table in reversed(Base.metadata.sorted_tables):
-            connection.execute(table.delete())
-    engine.dispose()
-    return url
-
 
 MEASUREMENT = Measurement("kl", "validation", 0.25, 0.2, 0.3, 1.5, 3, (0.2, 0.25, 0.3))
 CONFIGURATION = bf.Configuration.from_dict({"a": "w4", "b": "w8"})

@@ -39,10 +39,13 @@ def _columns() -> list[sa.Column]:
         sa.Column("epoch", integer, nullable=False, server_default="0"),
         sa.Column("worker", sa.String(200), nullable=False, server_default=""),
         sa.Column("lease_until", number),
+        sa.Column("beat_at", number),
         sa.Column("wish", sa.String(10), nullable=False, server_default=""),
         sa.Column("seconds_used", number, nullable=False, server_default="0"),
         sa.Column("most_seconds", number),
         sa.Column("needs", sa.JSON(), nullable=False, server_default="[]"),
+        sa.Column("waiting", sa.Boolean(), nullable=False, server_default=sa.false()),
+        sa.Column("gpus", integer, nullable=False, server_default="0"),
         sa.Column("progress", sa.JSON(), nullable=False, server_default="{}"),
         sa.Column("record", sa.JSON(), nullable=False, server_default="{}"),
     ]
