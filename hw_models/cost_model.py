@@ -25,6 +25,7 @@ class Question:
     Attributes:
         device: ``"cpu"`` or a name from ``devices()``.
         batch: samples per forward pass.
+        runtime: whose tables price a named GPU (see ``price``); ``None`` leaves the choice to bitfront.
         tables: measurements that are known already.
         seconds: time that may be spent on new measurements.
         threads: intra-op threads of the runtime.
@@ -39,6 +40,7 @@ class Question:
     threads: int = 1
     runner: Runner | None = None
     advance: Callable[[int], None] | None = None
+    runtime: str | None = None
 
 
 class CostModel(Protocol):

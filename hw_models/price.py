@@ -31,12 +31,14 @@ def price(
     seconds: float = 40.0,
     threads: int = 1,
     runner: Runner | None = None,
+    runtime: str | None = None,
 ) -> Prices:
     """Price every (site, format).
 
     Args:
         space: the sites and the formats offered.
-        device: ``"cpu"`` (this machine, measured with onnxruntime) or a name from ``devices()`` (roofline).
+        device: ``"cpu"`` (this machine, measured with onnxruntime) or a name from ``devices()`` (measured tables and a
+            predictor fitted to them; a roofline where nothing was measured).
         batch: samples per forward pass.
         metrics: any of ``size_mb``, ``avg_bits``, ``effective_bits``, ``macs``, ``bops``, ``latency_ms``, and what
             installed packages add.
@@ -47,6 +49,8 @@ def price(
             30 samples unless that takes more than three times as long.
         threads: intra-op threads of the CPU runtime.
         runner: what times kernels; onnxruntime on this machine if ``None``.
+        runtime: whose tables price a named GPU: trtllm, sglang, vllm (``bitfront devices NAME`` lists what it has), or
+            ``"roofline"`` for the data sheet alone; ``None`` takes the tables if there are any.
 
     Returns:
         The prices.
@@ -55,7 +59,7 @@ def price(
         InvalidInput: unknown metric or device, a batch below 1, or onnxruntime is not installed.
         NotMeasured: a format has no kernel on the device.
     """
-    question = _question(device, batch, tables, advance, seconds, threads, runner)
+    question = _question(device, batch, tables, advance, seconds, threads, runner, runtime)
     known = cost_models()
     _check(metrics, known)
     tables_by_metric = {metric: known[metric](space, question) for metric in dict.fromkeys(metrics)}
@@ -71,6 +75,7 @@ def planned(
     *,
     threads: int = 1,
     runner: Runner | None = None,
+    runtime: str | None = None,
 ) -> int:
     """How many steps ``price`` with these arguments will report to ``advance``: 0 when nothing must be timed.
 
@@ -83,7 +88,7 @@ def planned(
         return 0
     from .latency import planned_steps
 
-    return planned_steps(space, _question(device, batch, tables, None, 0.0, threads, runner))
+    return planned_steps(space, _question(device, batch, tables, None, 0.0, threads, runner, runtime))
 
 
 def _question(
@@ -94,6 +99,7 @@ def _question(
     seconds: float,
     threads: int,
     runner: Runner | None,
+    runtime: str | None,
 ) -> Question:
     if batch < 1:
         raise InvalidInput(f"batch={batch}; it must be at least 1")
@@ -101,7 +107,9 @@ def _question(
         raise InvalidInput(f"threads={threads}; it must be at least 1")
     if device != "cpu":
         find_device(device)
-    return Question(device, batch, tuple(tables or ()), seconds, threads, runner, advance)
+    elif runtime is not None:
+        raise InvalidInput(f"runtime={runtime!r}; the cpu is measured with onnxruntime, only GPUs have runtimes to choose")
+    return Question(device, batch, tuple(tables or ()), seconds, threads, runner, advance, runtime)
 
 
 def _check(metrics: Sequence[str], known: Mapping[str, CostModel]) -> None:
