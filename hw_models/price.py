@@ -108,7 +108,7 @@ def _question(
     if device != "cpu":
         find_device(device)
     elif runtime is not None:
-        raise InvalidInput(f"runtime={runtime!r}; the cpu is measured with onnxruntime, only GPUs have runtimes to choose")
+        raise InvalidInput(f"runtime={runtime!r} on the cpu; only GPUs have runtimes to choose from, leave it out")
     return Question(device, batch, tuple(tables or ()), seconds, threads, runner, advance, runtime)
 
 
