@@ -94,6 +94,7 @@ def discover(
         unused=tuple(unused),
         skipped=skipped,
         fixed_bytes=_bytes_outside(model, {site.parameter for site in sites}),
+        activations=found.activations,
     )
 
 

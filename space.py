@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .activations import ActivationGraph
 from .errors import InvalidInput, UnsupportedModel
 from .files import write_text
 from .formats import Format, precision_order
@@ -178,6 +179,7 @@ class SearchSpace:
         unused: quantizable modules that the forward pass never reached.
         skipped: module path -> why it is no site.
         fixed_bytes: bytes of all parameters and buffers that belong to no site.
+        activations: all tensors of the traced forward pass; ``None`` where that was not recorded.
     """
 
     sites: list[Site]
@@ -186,6 +188,7 @@ class SearchSpace:
     unused: tuple[str, ...] = ()
     skipped: dict[str, str] = field(default_factory=dict)
     fixed_bytes: int = 0
+    activations: ActivationGraph | None = field(default=None, repr=False, compare=False)
 
     @staticmethod
     def from_model(

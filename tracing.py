@@ -14,6 +14,8 @@ from .errors import NonFiniteOutput, UnsupportedModel
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from .activation_recorder import ActivationRecorder
+    from .activations import ActivationGraph
     from .task import Batch
 
 #: Operations through which a convolution's output keeps its origin until a residual addition.
@@ -48,11 +50,13 @@ class Trace:
         calls: module path -> its calls, for the modules asked for that ran.
         residuals: pairs of module paths whose outputs meet in a residual addition and go nowhere else.
         samples: batch size of the example.
+        activations: all tensors of the pass.
     """
 
     samples: int
     calls: dict[str, list[Call]] = field(default_factory=dict)
     residuals: list[tuple[str, str]] = field(default_factory=list)
+    activations: ActivationGraph | None = None
 
 
 def trace(model: nn.Module, example: Batch, wanted: Callable[[nn.Module], bool]) -> Trace:
@@ -72,13 +76,20 @@ def trace(model: nn.Module, example: Batch, wanted: Callable[[nn.Module], bool])
     """
     import torch
 
+    from .activation_recorder import ActivationRecorder
+
     found = Trace(samples=max(1, len(example)))
     alive: list[Any] = []  # keeps every input alive, so that id() identifies it for the whole pass
     origins = _Origins()
+    recorder = ActivationRecorder(model, example.tensors.values(), found.samples)
     with ExitStack() as stack:
         for name, module in model.named_modules():
             if wanted(module):
-                handle = module.register_forward_hook(_recorder(name, found, alive, origins), with_kwargs=True)
+                entered = module.register_forward_pre_hook(_entering(name, recorder), with_kwargs=True)
+                stack.callback(entered.remove)
+                handle = module.register_forward_hook(
+                    _recorder(name, found, alive, origins, recorder), with_kwargs=True
+                )
                 stack.callback(handle.remove)
         stack.enter_context(without_attention_fast_path())
         stack.enter_context(torch.no_grad())
@@ -87,7 +98,8 @@ def trace(model: nn.Module, example: Batch, wanted: Callable[[nn.Module], bool])
             stack.callback(setattr, module, "training", module.training)
         model.eval()
         try:
-            output = example(model)
+            with recorder:
+                output = example(model)
         except Exception as cause:
             shapes = ", ".join(f"{key} {tuple(value.shape)}" for key, value in example.tensors.items())
             reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
@@ -98,11 +110,22 @@ def trace(model: nn.Module, example: Batch, wanted: Callable[[nn.Module], bool])
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise NonFiniteOutput("the float model gives NaN or infinity on the example inputs; check weights and data")
     found.residuals = origins.meetings
+    found.activations = recorder.graph(output)
     return found
 
 
-def _recorder(name: str, found: Trace, alive: list[Any], origins: _Origins) -> Callable[..., None]:
+def _entering(name: str, recorder: ActivationRecorder) -> Callable[..., None]:
+    def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        recorder.enter(name, _in_order(module, args, kwargs))
+
+    return enter
+
+
+def _recorder(
+    name: str, found: Trace, alive: list[Any], origins: _Origins, recorder: ActivationRecorder
+) -> Callable[..., None]:
     def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        recorder.leave()
         inputs = _tensors(_in_order(module, args, kwargs))
         outputs = _tensors(output)
         if not inputs or not outputs:

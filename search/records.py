@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..activations import Activation, ActivationGraph, Read
 from ..errors import InvalidInput
 from ..hw_models import Boundary, Prices, PriceTable
 from ..proxies import Sensitivity
@@ -25,6 +26,7 @@ def space_arrays(space: SearchSpace) -> dict[str, np.ndarray]:
         "unused": space.unused,
         "skipped": space.skipped,
         "fixed_bytes": space.fixed_bytes,
+        "activations": None if space.activations is None else asdict(space.activations),
     }
     return {"space": as_array(document)}
 
@@ -43,6 +45,7 @@ def space_of(arrays: Arrays) -> SearchSpace:
         tuple(document["unused"]),
         document["skipped"],
         document["fixed_bytes"],
+        _graph_of(document.get("activations")),
     )
     if space.digest != document["digest"]:
         raise InvalidInput(
@@ -50,6 +53,17 @@ def space_of(arrays: Arrays) -> SearchSpace:
             "run the job again with an empty store"
         )
     return space
+
+
+def _graph_of(document: Mapping[str, Any] | None) -> ActivationGraph | None:
+    """The tensors of the forward pass; ``None`` in spaces stored before they were recorded."""
+    if document is None:
+        return None
+    activations = (
+        Activation(**{**each, "reads": tuple(Read(**read) for read in each["reads"])})
+        for each in document["activations"]
+    )
+    return ActivationGraph(tuple(activations), document["steps"], document["samples"], tuple(document["operations"]))
 
 
 def _tuples(value: Any) -> Any:
