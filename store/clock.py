@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Float
+from sqlalchemy import Float, select
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Session
 from sqlalchemy.sql.expression import FunctionElement
 
 
@@ -28,3 +29,8 @@ def _sqlite(element: clock, compiler: Any, **options: Any) -> str:
 @compiles(clock, "postgresql")
 def _postgresql(element: clock, compiler: Any, **options: Any) -> str:
     return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)"
+
+
+def now(session: Session) -> float:
+    """The database's time."""
+    return float(session.scalars(select(clock())).one())

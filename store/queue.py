@@ -25,10 +25,10 @@ from sqlalchemy import func, or_, select
 
 from ..errors import Conflict
 from .claims import one_at_a_time
-from .clock import clock
+from .clock import now
 from .queue_models import Condition, Job
 from .store import Store
-from .transitions import known, leave, now, stop, tell
+from .transitions import known, leave, stop, tell
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Queue:
                 waiting=asked.waiting,
                 gpus=asked.gpus,
                 record=dict(asked.record or {}),
-                queued_at=session.scalar(select(clock())),
+                queued_at=now(session),
             )
             session.add(job)
             session.flush()

@@ -6,7 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ..errors import NotFound
-from .clock import clock
+from .clock import now
 from .queue_models import Condition, Job
 
 
@@ -21,11 +21,6 @@ def known(session: Session, job_id: str, *, lock: bool = False) -> Job:
     if job is None:
         raise NotFound(f"no job {job_id!r}; `bitfront jobs` lists them")
     return job
-
-
-def now(session: Session) -> float:
-    """The database's time."""
-    return float(session.scalar(select(clock())) or 0.0)
 
 
 def leave(session: Session, job: Job, state: str) -> None:

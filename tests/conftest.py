@@ -50,9 +50,8 @@ def postgres_url(tmp_path_factory):
         port = probe.getsockname()[1]
 
     def as_postgres(*command):
-        return subprocess.run(
-            ["runuser", "-u", "postgres", "--", *command], check=True, capture_output=True, cwd=folder
-        )
+        done = subprocess.run(["runuser", "-u", "postgres", "--", *command], capture_output=True, text=True, cwd=folder)
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
 
     data = folder / "data"
     as_postgres(POSTGRES / "initdb", "-D", data, "--auth=trust", "--no-sync")

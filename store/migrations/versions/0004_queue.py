@@ -1,5 +1,7 @@
 """The queue: leases, priorities and budgets of jobs; conditions, events, workers, users, tokens, artifacts, uploads."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -23,7 +25,7 @@ def upgrade() -> None:
     _people_tables()
 
 
-def _columns() -> list[sa.Column]:
+def _columns() -> list[sa.Column[Any]]:
     integer, number = sa.Integer(), sa.Float()
     return [
         sa.Column("local", sa.Boolean(), nullable=False, server_default=sa.true()),
