@@ -1,4 +1,8 @@
-"""Latency: measured on this machine's CPU, or by the roofline of a named device."""
+"""Latency: measured on this machine's CPU, from the tables of a named GPU, or by its roofline.
+
+A named GPU is priced by its measured tables. A format that they do not have is refused, not guessed. The roofline of the
+data sheet answers only where nothing was measured on the device, or when it is asked for (``runtime="roofline"``).
+"""
 
 from __future__ import annotations
 
@@ -7,21 +11,40 @@ from .cost_model import Question
 from .devices import device
 from .prices import PriceTable
 
+#: The runtime to ask for in order to get the data sheet's bound on a device that has tables.
+ROOFLINE = "roofline"
+
 
 def latency_ms(space: SearchSpace, question: Question) -> PriceTable:
-    """Milliseconds of one forward pass; ``source`` says whether they were measured or come from a roofline.
+    """Milliseconds of one forward pass; ``source`` says how they are known.
 
     Raises:
-        InvalidInput: unknown device, or onnxruntime is missing.
-        NotMeasured: a format has no kernel on the device.
+        InvalidInput: unknown device or runtime, or a package that is needed is missing.
+        NotMeasured: a format has no kernel or no measurement on the device.
     """
     if question.device == "cpu":
         from .measured import cpu_latency
 
         return cpu_latency(space, question)
-    from .roofline import roofline_latency
+    if uses_roofline(question):
+        from .roofline import roofline_latency
 
-    return roofline_latency(space, device(question.device), question.batch)
+        return roofline_latency(space, device(question.device), question.batch)
+    from .gpu import gpu_latency
+
+    return gpu_latency(space, question)
+
+
+def uses_roofline(question: Question) -> bool:
+    """Whether a named GPU is priced by its data sheet: asked for, or no runtime named and nothing measured there.
+
+    Raises:
+        InvalidInput: unknown device.
+    """
+    from .gpu import has_tables
+
+    known = device(question.device)
+    return question.runtime == ROOFLINE or (question.runtime is None and not has_tables(known.name))
 
 
 def planned_steps(space: SearchSpace, question: Question) -> int:

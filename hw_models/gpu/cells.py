@@ -66,7 +66,9 @@ def cells(space: SearchSpace, tables: GpuTables, kernels: tuple[str, ...], batch
         _refuse_convolutions(space, offered & np.isin(asked.how, (IMPLICIT, GROUPED)), name, kernel, tables)
         _fill_products(found, column, offered, target, inputs, tables)
         for index in np.flatnonzero(offered & (asked.how == GROUPED)):
-            _set(found, index, column, _grouped_ms(space.sites[index], target, tables, batch), RELATIVE_SIGMA, _ROOFLINE)
+            _set(
+                found, index, column, _grouped_ms(space.sites[index], target, tables, batch), RELATIVE_SIGMA, _ROOFLINE
+            )
         for index in np.flatnonzero(offered & (asked.how == LOOKUP)):
             site = space.sites[index]
             moved = np.array([bytes_moved(site, target, "bf16", batch) / site.calls])

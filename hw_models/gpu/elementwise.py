@@ -2,9 +2,9 @@ r"""Time of an element-wise kernel from the bytes that it moves: a law with two 
 
 .. math:: t(b) = t_0 + \frac{\min(b, c)}{B_1} + \frac{\max(b - c, 0)}{B_2}
 
-with :math:`t_0` the time of an empty kernel, c about what the L2 cache holds, B_1 the bandwidth as long as the data fits
-there and B_2 beyond. It is the latency-bandwidth line of Hockney (1994, doi:10.1016/S0167-8191(06)80021-9) with the
-bend of the cache in it. What it is fitted to are the measured times of quantizing an activation (read 2 bytes, write 1).
+with :math:`t_0` the time of an empty kernel, c about what the L2 cache holds, B_1 the bandwidth as long as the data
+fits there and B_2 beyond. It is the latency-bandwidth line of Hockney (1994, doi:10.1016/S0167-8191(06)80021-9) with
+the bend of the cache in it. It is fitted to measured times of quantizing an activation (read 2 bytes, write 1).
 """
 
 from __future__ import annotations

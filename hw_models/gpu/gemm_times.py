@@ -13,6 +13,8 @@ from ..gemm import Gemms, LatencyModel, MeasuredGemms
 
 #: Relative standard deviation of a measured row: two releases of one framework differ by about 3.5 %.
 MEASURED_SIGMA = 0.035
+#: Step of the clock of TensorRT's layer profiler, ms; rows that are multiples of it are single runs read from it.
+PROFILER_STEP_MS = 1.024e-3
 _BITS = 21  # of one dimension in a key: 2 million
 
 
@@ -34,10 +36,10 @@ class Times:
 class GemmTimes:
     """The products of one device.
 
-    A product outside the table is brought to its edge where that is sound: an ``n`` or ``k`` below the smallest measured
-    one is padded to it (tiles are padded anyway, so this is an upper bound), an ``m`` or ``n`` above the largest is
-    cut into equal parts that run one after the other (rows and output features are independent). A larger ``k`` is left
-    to the model, which may refuse.
+    A product outside the table is brought to its edge where that is sound: an ``n`` or ``k`` below the smallest
+    measured one is padded to it (tiles are padded anyway, so this is an upper bound), an ``m`` or ``n`` above the
+    largest is cut into equal parts that run one after the other (rows and output features are independent). A larger
+    ``k`` is left to the model, which may refuse.
 
     Args:
         rows: what was measured, of one device.
@@ -55,6 +57,11 @@ class GemmTimes:
     def formats(self) -> tuple[str, ...]:
         """Kernel formats that were measured."""
         return tuple(self._known)
+
+    @property
+    def singly_timed(self) -> tuple[str, ...]:
+        """Formats whose rows are single runs in steps of ``PROFILER_STEP_MS``, not means over replays of a graph."""
+        return tuple(name for name, known in self._known.items() if known.step_ms)
 
     @property
     def floor_ms(self) -> float:
@@ -75,14 +82,16 @@ class GemmTimes:
         """
         known = self._known.get(format_name)
         if known is None:
-            raise NotMeasured(f"no {format_name} products were measured on {self.device}; it has {', '.join(self.formats)}")
+            raise NotMeasured(
+                f"no {format_name} products were measured on {self.device}; it has {', '.join(self.formats)}"
+            )
         parts_m, parts_n = -(-m // known.most[0]), -(-n // known.most[1])
         m, n = -(-m // parts_m), -(-n // parts_n)
         wide, deep = np.maximum(n, known.least[1]), np.maximum(k, known.least[2])
         as_asked = (parts_m == 1) & (parts_n == 1) & (wide == n) & (deep == k)
         n, k = wide, deep
         ms, found = known.find(m, n, k)
-        sigma = MEASURED_SIGMA * ms
+        sigma = np.hypot(MEASURED_SIGMA * ms, known.step_ms / np.sqrt(12.0))
         if not found.all():
             rest = ~found
             ms[rest], sigma[rest] = self._predicted(format_name, m[rest], n[rest], k[rest])
@@ -112,12 +121,14 @@ class _Known:
         ms: float64 array [rows].
         least: smallest m, n, k.
         most: largest m, n, k.
+        step_ms: step of the clock that the times were read from, 0 where there is none to be seen.
     """
 
     keys: NDArray[np.int64]
     ms: NDArray[np.float64]
     least: tuple[int, int, int]
     most: tuple[int, int, int]
+    step_ms: float
 
     @staticmethod
     def of(rows: MeasuredGemms) -> _Known:
@@ -127,7 +138,9 @@ class _Known:
         last = np.append(keys[order][1:] != keys[order][:-1], True)
         sides = (rows.m, rows.n, rows.k)
         least, most = (tuple(int(pick(side)) for side in sides) for pick in (np.min, np.max))
-        return _Known(keys[order][last], rows.ms[order][last], least, most)  # type: ignore[arg-type]
+        ticks = rows.ms / PROFILER_STEP_MS
+        step = PROFILER_STEP_MS if len(ticks) > 8 and bool((np.abs(ticks - ticks.round()) < 0.01).all()) else 0.0
+        return _Known(keys[order][last], rows.ms[order][last], least, most, step)  # type: ignore[arg-type]
 
     def find(
         self, m: NDArray[np.int64], n: NDArray[np.int64], k: NDArray[np.int64]

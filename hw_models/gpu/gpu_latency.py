@@ -1,0 +1,119 @@
+r"""Latency of a model on a named GPU: measured or predicted products, with what is quantized around them.
+
+.. math:: t_i(f) = c_i \left[ T_{f}(m_i, n_i, k_i) + \Delta q_f \right]
+
+with c the calls of a site, T the time of its matrix product in the kernel of the format (looked up, else predicted) and
+:math:`\Delta q` what quantizing the input adds beyond what the measured kernel does already. Embeddings are look-ups, and
+grouped convolutions are bound by bytes, operations and the shortest kernel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...formats import Format
+from ...space import SearchSpace
+from ..cost_model import Question
+from ..kernels import batched
+from ..prices import Boundary, PriceTable, Source
+from ..tables.kernel_formats import required_kernel
+from .cells import SOURCES, Cells, cells, weakest
+from .device_tables import GpuTables
+from .loading import gpu_tables
+from .products import GROUPED, IMPLICIT, LOOKUP
+
+
+def gpu_latency(space: SearchSpace, question: Question) -> PriceTable:
+    """Milliseconds per site and format on a named GPU; see the module.
+
+    Raises:
+        InvalidInput: unknown runtime, or the package with the tables is not installed.
+        NotMeasured: a site offers a format that the device has no kernel or no measurement for.
+    """
+    return assembled(space, gpu_tables(question.device, question.runtime), question.batch)
+
+
+def assembled(space: SearchSpace, tables: GpuTables, batch: int = 1) -> PriceTable:
+    """The price table of a space from the tables of a device.
+
+    Args:
+        space: traced sites.
+        tables: of the device.
+        batch: samples per forward pass.
+
+    Raises:
+        NotMeasured: a site offers a format that the device has no kernel or no measurement for.
+    """
+    kernels = kernels_of(space, tables)
+    found = cells(space, tables, kernels, batch)
+    source: Source = SOURCES[weakest(found.ms, found.source)]
+    return PriceTable(
+        metric="latency_ms",
+        unit="ms",
+        values=found.ms,
+        sigma=found.sigma,
+        base=0.0,
+        source=source,
+        provenance=_provenance(found, tables, batch, source),
+        boundary=_boundary(space, tables, batch),
+    )
+
+
+def kernels_of(space: SearchSpace, tables: GpuTables) -> tuple[str, ...]:
+    """Per format of the space, the kernel format that it runs in on the device.
+
+    Embeddings are look-ups in every format; a format that only they offer needs no kernel of products.
+
+    Raises:
+        NotMeasured: a format has no kernel, or none that was measured on the device.
+    """
+    looked_up = {name for site in space.sites if site.kind == "embedding" for name in site.formats}
+    computed = {name for site in space.sites if site.kind != "embedding" for name in site.formats}
+    return tuple(
+        "look-up" if name in looked_up - computed else required_kernel(name, tables.device.name, tables.gemms.formats)
+        for name in space.formats
+    )
+
+
+def _boundary(space: SearchSpace, tables: GpuTables, batch: int) -> Boundary | None:
+    """Casts between neighbours that compute in unlike 16 and 32-bit floats; all other formats take and give bf16."""
+    kinds = tuple(name if Format.parse(name).is_wide else "bf16" for name in space.formats)
+    if len(set(kinds)) == 1:
+        return None
+    shapes = [(site.calls, batched(site.input_shape, site.samples, batch)) for site in space.sites]
+    moved = np.array([6.0 * calls * math.prod(shape) for calls, shape in shapes])  # 2 bytes in, 4 out, or the reverse
+    cast: NDArray[np.float64] = tables.elementwise.ms(moved)
+    return Boundary(np.where(space.allowed, cast[:, None], np.nan), kinds)
+
+
+def _provenance(found: Cells, tables: GpuTables, batch: int, source: str) -> str:
+    """Device, tables, how many cells are known in which way, and what to be careful with."""
+    counts = Counter(SOURCES[code] for code in found.source[found.source >= 0])
+    known = {name: counts[name] for name in SOURCES if counts[name]}
+    sites = Counter(found.products.how)
+    notes = [f"{sum(known.values())} prices: " + ", ".join(f"{count} {name}" for name, count in known.items())]
+    if sites[IMPLICIT]:
+        notes.append(f"{sites[IMPLICIT]} convolutions as implicit GEMM, where only products were measured")
+    if sites[GROUPED]:
+        notes.append(f"{sites[GROUPED]} grouped convolutions by their roofline, which was not checked")
+    if sites[LOOKUP]:
+        notes.append(f"{sites[LOOKUP]} look-ups by the bytes they move")
+    if {"w8a8"} & set(found.kernels) - tables.inside:
+        notes.append(f"quantizing int8 inputs by {tables.quantize.reference}")
+    if _static(found, tables) and tables.find_scale is None:
+        notes.append("static fp8 scales priced as dynamic ones: the difference was not measured")
+    single = sorted(set(found.kernels) & set(tables.gemms.singly_timed))
+    if single:
+        notes.append(f"{', '.join(single)} timed singly in steps of 1 µs, small products compare with care")
+    notes.append(
+        "kernels as in replays of a CUDA graph, without host overhead; operators outside the sites not counted"
+    )
+    return f"{source}: {tables.device.name}, batch {batch}, {tables.provenance}; " + "; ".join(notes)
+
+
+def _static(found: Cells, tables: GpuTables) -> bool:
+    return "fp8" in set(found.kernels) & tables.inside
