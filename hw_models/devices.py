@@ -29,6 +29,7 @@ class Device:
         reference: the data sheet.
         power_w: limit of the board's power in watt.
         compute_capability: NVIDIA's, such as ``"9.0"``.
+        hardware: names that the driver gives it, such as ``"NVIDIA H100 80GB HBM3"``.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Device:
     reference: str
     power_w: float
     compute_capability: str
+    hardware: tuple[str, ...]
 
 
 @cache
@@ -44,7 +46,14 @@ def _known() -> Mapping[str, Device]:
     content = json.loads(files(__package__).joinpath("devices.json").read_text())
     return MappingProxyType(
         {
-            name: Device(name, **{**entry, "peak_tera": MappingProxyType(entry["peak_tera"])})
+            name: Device(
+                name,
+                **{
+                    **entry,
+                    "peak_tera": MappingProxyType(entry["peak_tera"]),
+                    "hardware": tuple(entry["hardware"]),
+                },
+            )
             for name, entry in content["devices"].items()
         }
     )
@@ -61,6 +70,23 @@ def device(name: str) -> Device:
         near = difflib.get_close_matches(name, ["cpu", *known], n=3, cutoff=0.3) or ["cpu", *known]
         raise InvalidInput(f"unknown device {name!r}; nearest: {', '.join(near)} (`bitfront devices` lists all)")
     return known[name]
+
+
+def device_named(hardware: str) -> str:
+    """The device that a name of the driver stands for, such as ``torch.cuda.get_device_name()`` gives.
+
+    Raises:
+        InvalidInput: no such device is known.
+    """
+    known = {name: entry.name for entry in _known().values() for name in (*entry.hardware, entry.name)}
+    if hardware not in known:
+        near = difflib.get_close_matches(hardware, known, n=2, cutoff=0.3)
+        raise InvalidInput(
+            f"no device is known for the hardware {hardware!r}"
+            + (f"; nearest: {', '.join(near)}" if near else "")
+            + "; say which it is with device=... (`bitfront devices` lists all)"
+        )
+    return known[hardware]
 
 
 def devices() -> pd.DataFrame:

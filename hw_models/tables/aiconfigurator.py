@@ -54,6 +54,8 @@ FORMATS = {
     "int4_wo": "int4_wo",
     "sq": "w8a8",
 }
+#: Formats whose times include quantizing the input: with one dynamic scale, in groups of 128, in blocks of 16.
+QUANTIZES = ("fp8", "fp8_block", "nvfp4")
 #: Share of zeros from which a table of differences counts as noise.
 _NOISE = 0.1
 
@@ -215,6 +217,51 @@ def quantization_costs(device: str, runtime: str | None = None) -> QuantizationC
     return _quantization_costs(systems_folder(), device, RUNTIMES if runtime is None else (runtime,))
 
 
+def products(path: Path, device: str, kinds: tuple[str, ...]) -> MeasuredGemms:
+    """The rows of some formats in one file of the package.
+
+    Args:
+        path: the file.
+        device: whose it is.
+        kinds: formats, of ``gemm.GEMM_FORMATS``.
+
+    Raises:
+        InvalidInput: a time is not positive.
+    """
+    table = _read(path, ["gemm_dtype", "m", "n", "k", "latency"])
+    names = table["gemm_dtype"].combine_chunks().dictionary_encode()
+    ours = np.array([FORMATS.get(name, "") for name in names.dictionary.to_pylist()])
+    formats = ours[names.indices.to_numpy()]
+    mine = np.isin(formats, kinds)
+    m, n, k, ms = (table[name].to_numpy()[mine] for name in ("m", "n", "k", "latency"))
+    if not (np.isfinite(ms).all() and (ms > 0).all()):
+        raise InvalidInput(f"{path} holds times that are not positive; install another version of aiconfigurator-core")
+    return MeasuredGemms(np.broadcast_to(np.array(device), m.shape), formats[mine], m, n, k, ms)
+
+
+def ranges(path: Path) -> dict[str, tuple[int, int]]:
+    """Smallest and largest m, n and k of a file of products, from its metadata."""
+    import pyarrow.parquet as pq
+
+    found = pq.read_metadata(path)
+    places = {found.schema.column(place).name: place for place in range(len(found.schema))}
+    made = {}
+    for name in ("m", "n", "k"):
+        statistics = [found.row_group(group).column(places[name]).statistics for group in range(found.num_row_groups)]
+        made[name] = (int(min(each.min for each in statistics)), int(max(each.max for each in statistics)))
+    return made
+
+
+def collected(path: Path) -> tuple[str, ...]:
+    """First and last day on which the rows of a file were taken, as far as its ``collection_meta.yaml`` says."""
+    import yaml
+
+    described = yaml.safe_load(path.with_name("collection_meta.yaml").read_text())
+    events = described["tables"].get(path.stem, {}).get("collections", [])
+    days = sorted({str(event["collected_at"]) for event in events if "collected_at" in event})
+    return tuple(dict.fromkeys([*days[:1], *days[-1:]]))
+
+
 @cache
 def _parts(systems: Path) -> tuple[Part, ...]:
     found = []
@@ -244,24 +291,11 @@ def _gemms(chosen: tuple[Part, ...]) -> MeasuredGemms:
     by_path: dict[Path, list[str]] = {}
     for part in chosen:
         by_path.setdefault(part.path, []).append(part.format)
-    read = [_products(path, chosen[0].device, tuple(kinds)) for path, kinds in by_path.items()]
+    read = [products(path, chosen[0].device, tuple(kinds)) for path, kinds in by_path.items()]
     joined = MeasuredGemms.joined(read) if len(read) > 1 else read[0]
     for item in fields(joined):
         getattr(joined, item.name).flags.writeable = False
     return joined
-
-
-def _products(path: Path, device: str, kinds: tuple[str, ...]) -> MeasuredGemms:
-    """The rows of some formats in one file."""
-    table = _read(path, ["gemm_dtype", "m", "n", "k", "latency"])
-    names = table["gemm_dtype"].combine_chunks().dictionary_encode()
-    ours = np.array([FORMATS.get(name, "") for name in names.dictionary.to_pylist()])
-    formats = ours[names.indices.to_numpy()]
-    mine = np.isin(formats, kinds)
-    m, n, k, ms = (table[name].to_numpy()[mine] for name in ("m", "n", "k", "latency"))
-    if not (np.isfinite(ms).all() and (ms > 0).all()):
-        raise InvalidInput(f"{path} holds times that are not positive; install another version of aiconfigurator-core")
-    return MeasuredGemms(np.broadcast_to(np.array(device), m.shape), formats[mine], m, n, k, ms)
 
 
 @cache

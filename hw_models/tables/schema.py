@@ -65,6 +65,8 @@ IDENTITY = (
     "cache",
     "source",
 )
+#: In ``attributes`` of rows whose time includes quantizing the input.
+QUANTIZES = '"quantizes": true'
 PRODUCTS = ("Gemm", "MatMul", "MatMulNBits")
 _PRODUCT = re.compile(r"(?P<input>\d+(?:x\d+)*);(?P<weight>\d+x\d+)")
 
