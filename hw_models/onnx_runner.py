@@ -99,7 +99,8 @@ class OnnxRuntimeRunner:
         profiles = {index: loaded[index].profile(kernel) for index, kernel in enumerate(kernels) if not kernel.converts}
         empty = empty_model(self.threads)
         candidates: list[Candidate] = [Evicting(item) for item in loaded] if evicting else [*loaded]
-        timings = interleaved([*candidates, empty], seconds, _of_kernels(advance, len(kernels)))
+        steps = _of_kernels(advance, len(kernels))
+        timings = interleaved([*candidates, empty], seconds, steps, watch=stopwatch(self.threads))
         overhead = timings.pop().median
         results = []
         for index, (kernel, timing) in enumerate(zip(kernels, timings, strict=True)):

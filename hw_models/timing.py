@@ -4,7 +4,8 @@ The candidates run in turn, round after round (interleaved), so that a change of
 of them alike, and so that each finds the caches as the others left them. Before every run, outside the timed part, the
 candidate's input is written anew: inside a model the layer before has just done so, while the weights have not been
 read since the last pass. One sample is the mean over so many timed runs that they fill
-``SAMPLE_SECONDS``. The estimate is the median of the samples; its standard error comes from the interquartile range,
+``SAMPLE_SECONDS``. What one thread computes is timed by the CPU time of that thread (``stopwatch``): on a machine that
+other jobs share, the wall clock also counts the time that they had the core. The estimate is the median of the samples; its standard error comes from the interquartile range,
 
 .. math:: \sigma_{\text{median}} = \sqrt{\pi/2}\; \frac{\mathrm{IQR}}{1.349\,\sqrt{n}}
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -110,7 +112,7 @@ class Timing:
             "p90_ms": float(np.quantile(net, 0.9)),
             "p99_ms": float(np.quantile(net, 0.99)),
             "mean_ms": float(net.mean()),
-            "std_ms": float(net.std(ddof=1)),
+            "std_ms": float(net.std(ddof=1)) if len(net) > 1 else 0.0,
             "sigma_ms": 1e3 * self.sigma,
             "samples": len(net),
             "repeats": self.repeats,
@@ -128,7 +130,7 @@ class Evicting:
     def __init__(self, candidate: Candidate) -> None:
         self._candidate = candidate
         self.most_repeats = min(candidate.most_repeats, _EVICTING_REPEATS)
-        self._other = np.zeros(EVICTION_BYTES, np.uint8)
+        self._other = _other_memory()
 
     def prepare(self) -> None:
         """Write other memory, then prepare the candidate."""
@@ -140,11 +142,17 @@ class Evicting:
         self._candidate.run()
 
 
+@cache
+def _other_memory() -> NDArray[np.uint8]:
+    return np.zeros(EVICTION_BYTES, np.uint8)
+
+
 def interleaved(
     candidates: Sequence[Candidate],
     seconds: float,
     advance: Advance | None = None,
     clock: Clock = time.perf_counter,
+    watch: Clock | None = None,
 ) -> list[Timing]:
     """Time candidates in turn.
 
@@ -156,17 +164,19 @@ def interleaved(
         candidates: what to time.
         seconds: time to spend.
         advance: called with the number of samples taken, ``MIN_SAMPLES`` per candidate in all.
-        clock: monotonic seconds.
+        clock: monotonic seconds; what ``seconds`` is counted in.
+        watch: what runs are timed with; ``clock`` if ``None``.
 
     Returns:
         One timing per candidate.
     """
     begin = clock()
-    repeats = [_repeats(candidate, clock) for candidate in candidates]
+    watch = watch or clock
+    repeats = [_repeats(candidate, watch) for candidate in candidates]
     samples: list[list[float]] = [[] for _ in candidates]
     for done in range(1, MAX_SAMPLES + 1):
         for candidate, count, taken in zip(candidates, repeats, samples, strict=True):
-            taken.append(_sample(candidate, count, clock))
+            taken.append(_sample(candidate, count, watch))
         if advance and done <= MIN_SAMPLES:
             advance(len(candidates))
         spent = clock() - begin
@@ -178,6 +188,11 @@ def interleaved(
         elif spent * (done + 1) / done > seconds or (done % 10 == 0 and all(map(_precise, samples))):
             break
     return [Timing(np.array(taken), count) for taken, count in zip(samples, repeats, strict=True)]
+
+
+def stopwatch(threads: int) -> Clock:
+    """The clock for a computation: CPU time of the calling thread if it computes alone, else the wall clock."""
+    return time.thread_time if threads == 1 else time.perf_counter
 
 
 def _repeats(candidate: Candidate, clock: Clock) -> int:

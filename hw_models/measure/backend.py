@@ -22,11 +22,15 @@ class Trial:
 
     Attributes:
         load_seconds: to make its data and load it.
-        run_seconds: of one run with what is not timed before it, after a warm-up.
+        prepare_seconds: of what comes before every run and is not timed.
+        run_seconds: of one run, after a warm-up.
+        most_repeats: runs that one sample may hold.
     """
 
     load_seconds: float
+    prepare_seconds: float
     run_seconds: float
+    most_repeats: int = 1
 
 
 @dataclass(frozen=True)

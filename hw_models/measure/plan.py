@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 GROUP = 24
 #: Where arithmetic and memory traffic take equally long, in multiply-accumulates a byte.
 _BALANCE = 16.0
+#: Samples that a kernel takes in the mean: more than the fewest, where they do not agree yet.
+_SAMPLES = 1.3 * MIN_SAMPLES
 #: Quantile of the kernels of a class, by work, from which the trial is taken.
 _TRIAL = 0.25
 
@@ -159,7 +161,8 @@ def _planned(backend: Backend, kernel: Kernel, tried: tuple[Kernel, Trial]) -> P
     reference, trial = tried
     run = trial.run_seconds * max(1.0, _roofline(kernel) / _roofline(reference))
     size = max(1.0, held_bytes(kernel) / held_bytes(reference))
-    sampling = (WARM_UP + MIN_SAMPLES) * max(run, SAMPLE_SECONDS)
+    repeats = min(max(1.0, np.ceil(SAMPLE_SECONDS / max(run, 1e-9))), trial.most_repeats)
+    sampling = (WARM_UP + _SAMPLES * repeats) * (trial.prepare_seconds + run)
     return Planned(kernel, backend.digest(kernel), run, trial.load_seconds * size + sampling)
 
 

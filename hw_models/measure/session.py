@@ -17,8 +17,6 @@ from .plan import Plan, Planned
 
 #: How much longer than planned a group may take to be begun all the same.
 _SLACK = 1.0
-#: Time for more samples than the fewest, where they do not agree yet.
-_GENEROUS = 1.3
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ def execute(
             if seconds is not None and (clock() - begin) + estimate > _SLACK * seconds:
                 left += group
                 continue
-            timed = backend.measure([item.kernel for item in group], _GENEROUS * estimate, _share(advance, group))
+            timed = backend.measure([item.kernel for item in group], estimate, _share(advance, group))
             refused += timed.refused.items()
             kept = []
             for row in timed.rows:
