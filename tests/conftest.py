@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -37,13 +38,12 @@ def reference_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory):
+def postgres_url():
     """A PostgreSQL of its own on a free port, run by the unprivileged user postgres."""
     if POSTGRES is None:
         pytest.skip("no PostgreSQL server programs under /usr/lib/postgresql")
-    folder = tmp_path_factory.mktemp("pg")
-    for parent in [folder, *folder.parents][:4]:
-        parent.chmod(0o755)
+    # not below pytest's folder, which every pytest that starts closes to other users again
+    folder = Path(tempfile.mkdtemp(prefix="bitfront-postgres-"))
     shutil.chown(folder, "postgres", "postgres")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -59,6 +59,7 @@ def postgres_url(tmp_path_factory):
     as_postgres(POSTGRES / "pg_ctl", "-D", data, "-o", options, "-w", "-l", folder / "log", "start")
     yield f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
     as_postgres(POSTGRES / "pg_ctl", "-D", data, "-m", "immediate", "stop")
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
