@@ -10,10 +10,9 @@ import numpy as np
 from bitfront.search.groups import Groups
 from bitfront.space import Configuration
 from bitfront.store import Store
-from search_tasks import SAMPLES, Bed, Notebook, alone, gap, greedy, looped, told, with_more_data
+from search_tasks import SAMPLES, Bed, Notebook, alone, gap, greedy, looped, told
 
 GREEDY, EXACT = "weight_mse", ("hessian_trace", "measured_kl")
-POOLED = "loop, finalists with more data,"  # instead of the best on the validation data
 REFERENCES = ("uniform", "exact measured_kl")  # whom everything is compared with in pairs
 
 
@@ -32,7 +31,6 @@ def nets(
             prefix = f"{name}/{formats[0]}-{formats[-1]}x{len(formats)}/{width:g}"
             methods: list[tuple[str, int]] = [("rivals", 0)]
             methods += [(method, count) for count in evaluations for method in ("loop", "evolution")]
-            methods.append((POOLED, max(evaluations)))
             for method, count in methods:
                 if book.over:
                     print(f"the time is up before {prefix} {method} {count}", flush=True)
@@ -67,11 +65,8 @@ def searched(bed: Bed, method: str, width: float, count: int) -> tuple[Configura
     """What the loop ships after so many evaluations, or the best that evolution has measured."""
     started = time.perf_counter()
     extra: dict[str, Any]
-    if method == POOLED:
-        order = looped(bed, width, count, finalists=2)[1]
-        configuration, extra = with_more_data(bed, order, width), {}
-    elif method == "loop":
-        result, order = looped(bed, width, count, finalists=2)
+    if method == "loop":
+        result, order = looped(bed, width, count)
         chosen = result.choose()
         best = min(order, key=lambda each: _rank(bed, each, width))
         extra = {
@@ -80,6 +75,8 @@ def searched(bed: Bed, method: str, width: float, count: int) -> tuple[Configura
             "shares": {arm["name"]: arm["evaluations"] for arm in result.report["search"]["proposers"]},
             "surrogate": result.report["search"]["surrogate"],
             "origin": chosen.point.origin,
+            "best on validation": {"digest": best.digest, "test": told(bed.measured([best], "test")[0])},
+            "judged against exact": chosen.plain_exact(),
         }
         configuration = chosen.point.configuration
     else:

@@ -47,7 +47,7 @@ class Samples:
 SAMPLES = {
     "digits_resnet20": Samples(256, 256, 128, 256),
     "minilm_l6": Samples(32, 32, 32, 64),
-    "efficientnet_lite0": Samples(32, 32, 32, 64),
+    "efficientnet_lite0": Samples(32, 96, 64, 96),  # crops of six photographs for each of the first three
 }
 RECIPES = {"efficientnet_lite0": bf.Recipe(bias_correction=True)}  # without it 4 bits are useless
 

@@ -80,6 +80,7 @@ def build(result: Result, exports: list[dict[str, Any]]) -> dict[str, Any]:
         "best": choice.point.id,
         "best_reason": choice.reason,
         "best_against_uniform": choice.plain(),
+        "best_against_exact": choice.plain_exact(),
         "proxies": result.report["proxies"],
         "trust": result.report["trust"],
         "surrogate": asdict(result.surrogate) if result.surrogate else None,

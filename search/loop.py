@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from ..space import Configuration
 from .archive import Archive
 from .executor import Rounds
 from .measurements import Measurements
@@ -27,7 +28,7 @@ from .survivors import survivors
 PROPOSERS = ("exact_front", "diverse", "gaps", "level_switch", "nsga2")
 """Who proposes unless a search says otherwise."""
 
-_OPENING = 0.25  # of the evaluations left after the uniforms: the exact fronts of the scores, nothing learned yet
+_OPENING = 0.1  # of the evaluations left after the uniforms: the exact fronts of the scores, nothing learned yet
 _ROUNDS = 12  # into which the rest is cut
 _SMALLEST, _LARGEST = 4, 24  # evaluations of a round
 
@@ -36,12 +37,12 @@ _SMALLEST, _LARGEST = 4, 24  # evaluations of a round
 class Loop:
     """Rounds of one search and what they found.
 
-    Round 1 measures the float model and every uniform configuration; round 2 a spread of the exact fronts of the scores
-    and the optimum under the constraints. Then, round by round: the surrogate is refitted to all that was measured, its
-    table solved exactly, the bandit shares the round among the proposers, and of what they ask for that is measured
-    from which most is expected. The last round measures the survivors on held-out data. What the store already knows is
-    not asked for again. The size of the rounds depends on the number of evaluations alone, so a search with the same
-    seed proposes the same candidates whoever measures them.
+    Round 1 measures the float model and every uniform configuration; under constraints, round 2 the exact allocation on
+    the scores of every proxy, whoever proposes later; then a spread of their exact fronts. Then, round by round: the
+    surrogate is refitted to all that was measured, its table solved exactly, the bandit shares the round among the
+    proposers, and of what they ask for that is measured from which most is expected. The last round measures the
+    survivors on held-out data. What the store already knows is not asked for again. The size of the rounds depends on
+    the number of evaluations alone, so a search with the same seed proposes the same candidates whoever measures them.
 
     Args:
         problem: scores, prices, objectives, constraints.
@@ -52,7 +53,8 @@ class Loop:
         auto: whether the first measurements choose, or weight, the proxies.
         proposers: who proposes; several are mixed by a bandit.
         stop: what ends the search early.
-        finalists: most candidates measured on held-out data beside the uniform ones; ``None``: the measured front.
+        finalists: most candidates measured on held-out data beside uniform configurations and exact allocations;
+            ``None``: see ``survivors``.
         seed: of every random choice.
 
     Attributes:
@@ -89,12 +91,17 @@ class Loop:
             self.archive.fix_scale()
             self._logged("uniform baselines", len(uniforms))
             yield from self._search(max(0, self.evaluations - len(uniforms)))
-        finalists = survivors(self.problem, measurements, self.finalists)
+        finalists = survivors(self.problem, measurements, self.finalists, self._foretold())
         with measurements.bar("validate on held-out data", len(finalists) - 1):
             yield from measurements.measure("held-out data", finalists, "holdout")
 
     def _search(self, left: int) -> Rounds:
         """All rounds between the baselines and the held-out data."""
+        if exact := self._exact(left):
+            yield from self.measurements.measure("exact allocation on the scores", exact)
+            self._archived(exact)
+            self._logged("exact allocation on the scores", len(exact))
+            left -= len(exact)
         opening = self._limited(max(1, round(_OPENING * left)) if left else 0)
         size = int(np.clip(-(-(left - opening) // _ROUNDS), _SMALLEST, _LARGEST))
         if opening and "exact_front" in self.proposers:
@@ -140,6 +147,25 @@ class Loop:
             selection = Selection(fitted, self.archive, self.seed)
             taken = [*self.measurements.proposals, *self.measurements.failures]
             return self.mixture.ask(count, selection, taken), fitted
+
+    def _exact(self, left: int) -> list[Proposal]:
+        """The optimum of every proxy under the constraints, as far as it is not measured and the time allows."""
+        found: dict[Configuration, Proposal] = {}
+        for proxy in self.problem.sensitivities if self.problem.constraints and left else ():
+            configuration = self.problem.solve(proxy, self.problem.constraints)
+            if configuration not in self.measurements.proposals:
+                found.setdefault(configuration, Proposal(configuration, f"budget:{proxy}"))
+        return list(found.values())[: self._limited(min(left, len(found)))]
+
+    def _foretold(self) -> dict[Configuration, float]:
+        """Quality of everything measured as the surrogate foretells it from the others; empty without constraints."""
+        evaluated = self.archive.evaluated
+        if self.surrogate is None or not self.problem.constraints or not evaluated:
+            return {}
+        with threadpool_limits(1, user_api="blas"):
+            fitted = self.surrogate.fit([*evaluated, *self._estimates()])
+        values = fitted.latent.inverse(fitted.left_out[: len(evaluated)])
+        return {found.configuration: float(value) for found, value in zip(evaluated, values, strict=True)}
 
     def _estimates(self) -> list[Evaluated]:
         """What was screened out on part of the data, estimated on the whole: for the surrogate alone."""

@@ -53,7 +53,7 @@ def run(
     seed: int = 0,
     executor: str | Executor = "ray",
     workers: int | None = None,
-    proxies: Sequence[str] | Literal["auto"] = ("hessian_trace", "weight_mse"),
+    proxies: Sequence[str] | Literal["auto"] = ("hessian_trace", "sqnr"),
     proposers: Sequence[str] | Literal["auto"] = "auto",
     stop: Mapping[str, Any] | None = None,
     fidelity: Mapping[str, int] | None = None,
@@ -88,7 +88,9 @@ def run(
         fidelity: ``{"samples": 32, "factor": 4}``: candidates are measured on so many validation samples first, one of
             ``factor`` goes on to ``factor`` times as many, until the whole data; so more candidates are seen for the
             same time. ``evaluations`` then counts evaluations of the whole data, or what costs as much.
-        finalists: most candidates measured on held-out data beside the uniform ones; default: the measured front.
+        finalists: most candidates measured on held-out data beside the rivals (uniform configurations and, under
+            constraints, the exact allocation on every proxy's scores); default: the measured front, and under
+            constraints the 8 best.
         recipe: how weights are rounded and ranges chosen, the same for every candidate. Of several, or of ``"auto"``
             (see ``recipe_search``), one is chosen before the loop by real evaluations and successive halving; then
             the task is prepared here (equalization), for a single recipe that is up to the caller.

@@ -156,6 +156,16 @@ class Problem:
         return self.space.configuration(found.choice)
 
 
+def exact_allocations(problem: Problem, limits: Mapping[str, float]) -> set[Configuration]:
+    """The exact optimum of every proxy's scores within limits; empty where nothing meets them, or there are none."""
+    if not limits:
+        return set()
+    try:
+        return {problem.solve(proxy, limits) for proxy in problem.sensitivities}
+    except InfeasibleBudget:
+        return set()
+
+
 def check_names(objectives: Sequence[str], constraints: Mapping[str, float], known: Sequence[str]) -> None:
     """Refuse objectives and constraints that are no prices.
 

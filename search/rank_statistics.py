@@ -99,6 +99,14 @@ def spearman(x: FloatArray, y: FloatArray, counts: FloatArray) -> FloatArray:
     return rho
 
 
+def correlation(x: FloatArray, y: FloatArray) -> float | None:
+    """Spearman's rho of all points; ``None`` if a side is constant or there are fewer than three points."""
+    if len(x) < 3:
+        return None
+    rho = float(spearman(x, y, np.ones((1, len(x))))[0])
+    return None if np.isnan(rho) else rho
+
+
 def partial(xy: FloatArray, xz: FloatArray, yz: FloatArray) -> FloatArray:
     """Correlation of x and y with z held fixed, element by element; NaN where z determines x or y."""
     free_x, free_y = 1 - xz**2, 1 - yz**2

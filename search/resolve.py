@@ -7,7 +7,6 @@ prediction and is marked as one.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -22,11 +21,11 @@ from ..space import Configuration
 from ..store import Store
 from .knowledge import Knowledge, measurements, recall
 from .problem import FLOAT, Problem
+from .rank_statistics import correlation
 from .result import Choice, Point, Result
 from .summary import summarize
-from .surrogate import PowerLaw, spearman
 
-_NORMAL_95 = 1.959964  # two-sided 95 % quantile of the normal distribution
+_LEAST = 3  # measured points from which a prediction is made
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ def resolve(
         limits,
         known.metric,
         _choice(result),
-        _resolved(configuration, proxy, known, result),
+        _resolved(configuration, known, result),
         proxy,
         trust,
         0 if result is None else len(result.points),
@@ -193,33 +192,26 @@ def _by_trust(known: Knowledge, result: Result | None) -> tuple[dict[str, Any], 
         return known.sensitivities, None
     measured = np.array([point.validation.value for point in result.points])
 
-    def correlation(name: str) -> float | None:
+    def ranked(name: str) -> float | None:
         scores = known.sensitivities[name]
-        return spearman(np.array([scores.joint(point.configuration) for point in result.points]), measured)
+        return correlation(np.array([scores.joint(point.configuration) for point in result.points]), measured)
 
-    trust = {name: correlation(name) for name in known.sensitivities}
+    trust = {name: ranked(name) for name in known.sensitivities}
     order = sorted(trust, key=lambda name: -(trust[name] or 0.0))
     return {name: known.sensitivities[name] for name in order}, trust[order[0]]
 
 
-def _resolved(configuration: Configuration, proxy: str, known: Knowledge, result: Result | None) -> Resolved:
+def _resolved(configuration: Configuration, known: Knowledge, result: Result | None) -> Resolved:
+    """With what the surrogate foretells; its intervals are conformal (``surrogate/conformal.py``)."""
     prices = known.prices.of(configuration)
     if result is None:
         return Resolved(configuration, prices, None, None, None, None)
-    scores = known.sensitivities[proxy]
-    law = PowerLaw.fit(
-        np.array([scores.joint(point.configuration) for point in result.points]),
-        np.array([point.validation.value for point in result.points]),
-        offset=result.float_model["validation"].value,
-    )
     same = [point for point in result.points if point.configuration == configuration]
     measured = (same[0].holdout or same[0].validation) if same else None
-    if law is None:
+    if len(result.points) < _LEAST:
         return Resolved(configuration, prices, measured, None, None, None)
-    value = law.predict(scores.of(configuration))
-    factor = math.exp(_NORMAL_95 * law.spread)
-    above = value - law.offset
-    return Resolved(configuration, prices, measured, value, law.offset + above / factor, law.offset + above * factor)
+    found = result.fitted.predict(known.space.choice(configuration)[None])
+    return Resolved(configuration, prices, measured, float(found.mean[0]), float(found.low[0]), float(found.high[0]))
 
 
 def _quality(found: Measurement | None) -> dict[str, Any] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,83 +11,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InfeasibleBudget, InvalidInput
-from ..hw_models import Price
-from ..measurement import Difference, Measurement, difference
+from ..measurement import Measurement
 from ..space import Configuration
 from .allocation import knee
+from .archive import Archive
+from .choice import Choice, Point, estimates, judged_gap, winner
 from .judged import judged
-from .problem import Problem
+from .problem import Problem, exact_allocations
 from .proxy_choice import ProxyChoice
+from .rank_statistics import correlation
 from .stage import Ledger
-from .surrogate import PowerLaw, spearman
+from .surrogate import Fitted, PowerLaw, Surrogate
 from .trust import TrustReport
 
 if TYPE_CHECKING:
     import pandas as pd
 
-
-@dataclass(frozen=True)
-class Point:
-    """One measured configuration.
-
-    Attributes:
-        id: short name: ``uniform-w4``, or ``p`` and a number counted from the cheapest.
-        configuration: what.
-        origin: who proposed it.
-        baseline: name of the format if it is a uniform configuration.
-        score: additive score of the first proxy.
-        predicted: quality that the surrogate foretells.
-        validation: measured on the data that the search looked at.
-        holdout: measured on data that it never saw; survivors only.
-        prices: by metric.
-        pareto: not dominated on what was measured on the validation data.
-        feasible: meets the constraints.
-    """
-
-    id: str
-    configuration: Configuration
-    origin: str
-    baseline: str | None
-    score: float
-    predicted: float | None
-    validation: Measurement
-    holdout: Measurement | None
-    prices: dict[str, Price]
-    pareto: bool
-    feasible: bool
-
-    @property
-    def quality(self) -> float:
-        """The most trustworthy measured quality: held-out where there is one."""
-        return (self.holdout or self.validation).value
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A point, and why it.
-
-    Attributes:
-        point: what is to be shipped.
-        reason: in words.
-        rival: the best uniform configuration of the same budget that it was compared with; ``None`` where there is
-            none, or where the point is that configuration.
-        against: the paired difference to the rival on held-out data; negative: the point is better.
-    """
-
-    point: Point
-    reason: str
-    rival: Point | None = None
-    against: Difference | None = None
-
-    @property
-    def tie(self) -> bool:
-        """Whether the interval of the paired difference holds 0: the data does not tell the point from the rival."""
-        return self.against is not None and not self.against.better and not self.against.worse
-
-    def plain(self) -> dict[str, Any]:
-        """As plain data, for ``front.json``."""
-        against = None if self.against is None else asdict(self.against)
-        return {"tie": self.tie, "rival": self.rival.id if self.rival else None, "difference": against}
+_COVERAGE = 0.95  # of the intervals of what is foretold
+_FEWEST = 8  # measured points from which the surrogate has a say in the choice
 
 
 @dataclass
@@ -146,6 +87,22 @@ class Result:
         return pd.DataFrame(rows)
 
     @cached_property
+    def fitted(self) -> Fitted:
+        """The surrogate of the loop, fitted to everything measured on the validation data; up to a second or two."""
+        base = self.float_model["validation"].value
+        archive = Archive(self.problem, base)
+        found = [archive.evaluation(point.configuration, point.origin, point.validation) for point in self.points]
+        return Surrogate(self.problem, base, coverage=_COVERAGE).fit(found)
+
+    @cached_property
+    def foretold(self) -> dict[Configuration, float]:
+        """Quality of every point as the surrogate foretells it from the others; empty with fewer than 8 points."""
+        if len(self.points) < _FEWEST:
+            return {}
+        values = self.fitted.latent.inverse(self.fitted.left_out)
+        return {point.configuration: float(value) for point, value in zip(self.points, values, strict=True)}
+
+    @cached_property
     def trust(self) -> TrustReport:
         """How well each proxy foretold what was measured on the validation data, beside trivial baselines."""
         return judged(
@@ -163,7 +120,7 @@ class Result:
         trust = {}
         for name, scores in self.problem.sensitivities.items():
             predicted = np.array([scores.joint(point.configuration) for point in self.points])
-            trust[name] = {"spearman": spearman(predicted, measured), "points": len(measured)}
+            trust[name] = {"spearman": correlation(predicted, measured), "points": len(measured)}
         return {
             "evaluated": len(self.points),
             "failed": {configuration.digest: reason for configuration, reason in self.failures.items()},
@@ -190,7 +147,8 @@ class Result:
 
         Returns:
             Without ``max_drop`` the best quality within the budgets (without any budget: the knee of the front);
-            never one that a uniform configuration beats on held-out data at no higher price.
+            never one that a uniform configuration beats on held-out data at no higher price, nor, within budgets, one
+            that is surely worse there than the exact allocation on the scores of a proxy.
 
         Raises:
             InfeasibleBudget: nothing that was measured meets the budgets.
@@ -198,7 +156,7 @@ class Result:
         return self.choose(max_drop, budgets).point.configuration
 
     def choose(self, max_drop: float | None = None, budgets: dict[str, float] | None = None) -> Choice:
-        """As ``best``, with the point and the reason in words."""
+        """As ``best``, with the point and the reason in words; how is told in ``search/choice.py``."""
         limits = {**self.problem.constraints, **(budgets or {})}
         eligible = [point for point in self.points if self._within(point, limits)]
         if not eligible:
@@ -217,15 +175,34 @@ class Result:
             rivals = [point for point in eligible if self._no_dearer(point, chosen)]
             return self._against_uniform(chosen, rivals, f"the cheapest in {price} within a drop of {max_drop:g}")
         if limits:
-            chosen = min(validated or eligible, key=lambda point: point.validation.value)
             told = ", ".join(f"{name} <= {limit:g}" for name, limit in limits.items())
-            return self._against_uniform(chosen, eligible, f"the best quality within {told}")
+            return self._within_limits(validated or eligible, eligible, limits, f"the best quality within {told}")
         chosen = self._knee([p for p in validated if p.pareto] or [p for p in eligible if p.pareto])
         return self._against_uniform(
             chosen,
             [point for point in eligible if self._no_dearer(point, chosen)],
             f"the knee of quality against {' and '.join(self.problem.price_objectives)}",
         )
+
+    def _within_limits(
+        self, finalists: list[Point], eligible: list[Point], limits: dict[str, float], reason: str
+    ) -> Choice:
+        """The best of the finalists, unless an exact allocation is surely better or a uniform one as good."""
+        worth = estimates(finalists, self.float_model, self.foretold)
+        ordered = sorted(finalists, key=lambda point: worth[point.configuration])
+        exact = exact_allocations(self.problem, limits)
+        uniform = {point.configuration for point in finalists if point.baseline is not None}
+        chosen = winner(ordered, exact | uniform)
+        found = [point for point in ordered if point.configuration in exact and point is not chosen]
+        if not found:
+            return self._against_uniform(chosen, eligible, reason)
+        rival, gap = found[0], judged_gap(chosen, found[0])
+        if gap is not None and gap.worse:
+            told = (
+                f"exact allocation on scores, {rival.id}, returned: the search's {chosen.id} is worse on held-out data"
+            )
+            return self._against_uniform(rival, eligible, told)
+        return replace(self._against_uniform(chosen, eligible, reason), exact=rival, against_exact=gap)
 
     def _knee(self, front: list[Point]) -> Point:
         """The knee of quality against the mean of the price objectives, each scaled to [0, 1] over the front."""
@@ -244,12 +221,12 @@ class Result:
         if not rivals:
             return Choice(chosen, f"{reason}; no uniform configuration is as cheap")
         rival = min(rivals, key=lambda point: point.quality)
-        if chosen.holdout is None or rival.holdout is None:
+        gap = judged_gap(chosen, rival)
+        if gap is None:
             which = chosen if chosen.holdout is None else rival
             return Choice(rival, f"uniform {rival.baseline} returned: {which.id} was not measured on held-out data")
-        if rival.quality <= chosen.quality:
+        if rival.quality <= chosen.quality or gap.value >= 0:
             return Choice(rival, f"uniform {rival.baseline} returned: the search found nothing better on held-out data")
-        gap = difference(chosen.holdout, rival.holdout)
         verdict = "better" if gap.better else f"a tie with uniform {rival.baseline}: the interval holds 0"
         told = (
             f"{reason}; on held-out data {self.metric} {chosen.quality:.4g} against {rival.quality:.4g} of uniform "

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ..space import Configuration
 from .measurements import Measurements
 from .pareto import non_dominated
-from .problem import FLOAT, Problem, Proposal, spread
+from .problem import FLOAT, Problem, Proposal, exact_allocations, spread
+from .shrinkage import excess, excess_foretold, posterior_means
+
+FINALISTS = 8
+"""Most candidates of a search within constraints that are measured on held-out data, beside its measured front."""
 
 
-def survivors(problem: Problem, measurements: Measurements, most: int | None = None) -> list[Proposal]:
-    """The float model, the uniform configurations, and what is not dominated on the validation data.
+def survivors(
+    problem: Problem,
+    measurements: Measurements,
+    most: int | None = None,
+    foretold: Mapping[Configuration, float] | None = None,
+) -> list[Proposal]:
+    """The float model, every rival (uniform configurations, exact allocations within the constraints), the finalists.
+
+    Under constraints the finalists are the best by posterior mean (``shrinkage``): a candidate that its neighbours do
+    not support has more to prove than one that they do.
 
     Args:
         problem: prices, objectives, constraints.
         measurements: on the validation data.
-        most: candidates beside the uniform ones: the best in quality where there are constraints, else spread over the
-            front; ``None``: the whole front and the two best within the constraints.
+        most: finalists: the best where there are constraints, else spread over the front; ``None``: the whole front,
+            and the ``FINALISTS`` best within the constraints.
+        foretold: quality of candidates as the surrogate foretells them from the others.
 
     Returns:
         The float model first.
@@ -27,17 +40,37 @@ def survivors(problem: Problem, measurements: Measurements, most: int | None = N
     measured, uniforms = measurements.measured(), set(problem.space.uniforms().values())
     keep = pareto(problem, measurements, measured)
     front = [found for found, on_front in zip(measured, keep, strict=True) if on_front and found not in uniforms]
-    best = sorted((found for found in measured if _meets(problem, found)), key=measurements.quality)
-    kept = list(dict.fromkeys([*best[:2], *front]))
-    if most is not None and problem.constraints:
-        mixed = [found for found in best if found not in uniforms]
-        kept = mixed[:most]
+    exact = exact_allocations(problem, problem.constraints)
+    rivals = [found for found in measured if found in uniforms or found in exact]
+    if problem.constraints:
+        best = _ordered(problem, measurements, [found for found in measured if found not in uniforms], foretold or {})
+        kept = [*best[:FINALISTS], *front] if most is None else best[:most]
     elif most is not None and front:
         costs = problem.totals(np.stack([problem.space.choice(each) for each in front]), problem.price_objectives[0])
         order = np.argsort(costs, kind="stable")  # the cheapest first, then the dearest, then between
         kept = [front[order[index]] for index in spread(costs[order], most, np.zeros(len(front), dtype=bool))]
-    baselines = [found for found in measured if found in uniforms]
-    return [Proposal(found, "survivor") for found in dict.fromkeys([FLOAT, *baselines, *kept])]
+    else:
+        kept = [*sorted(measured, key=measurements.quality)[:2], *front]
+    return [Proposal(found, "survivor") for found in dict.fromkeys([FLOAT, *rivals, *kept])]
+
+
+def _ordered(
+    problem: Problem,
+    measurements: Measurements,
+    measured: Sequence[Configuration],
+    foretold: Mapping[Configuration, float],
+) -> list[Configuration]:
+    """What meets the constraints, best first."""
+    pairs = [(found, measurements.of(found)) for found in measured if _meets(problem, found)]
+    known = [(found, each) for found, each in pairs if each is not None]
+    base = measurements.of(FLOAT)
+    if not known or base is None:
+        return []
+    told = None
+    if all(found in foretold for found, _ in known):
+        told = excess_foretold(base, [foretold[found] for found, _ in known])
+    worth = posterior_means(told, [excess([each for _, each in known], base)])
+    return [known[index][0] for index in np.argsort(worth, kind="stable")]
 
 
 def pareto(problem: Problem, measurements: Measurements, measured: Sequence[Configuration]) -> np.ndarray:

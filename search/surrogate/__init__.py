@@ -6,7 +6,7 @@ from .gap import FrontGap, front_gap
 from .improvement import choose_batch, expected_hypervolume_improvement
 from .latent import Latent
 from .monotone import MonotoneMap
-from .power_law import PowerLaw, spearman
+from .power_law import PowerLaw
 from .surrogate import Surrogate
 
 __all__ = [
@@ -21,5 +21,4 @@ __all__ = [
     "choose_batch",
     "expected_hypervolume_improvement",
     "front_gap",
-    "spearman",
 ]

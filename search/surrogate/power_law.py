@@ -15,8 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .. import rank_statistics
-
 _TINY = 1e-30
 
 
@@ -66,11 +64,3 @@ class PowerLaw:
         """The foretold quality of an additive score."""
         foretold: float = self.offset + math.exp(self.intercept) * max(score, _TINY) ** self.slope
         return foretold
-
-
-def spearman(first: np.ndarray, second: np.ndarray) -> float | None:
-    """Spearman rank correlation, ties by average rank; ``None`` if either is constant or there are fewer than three."""
-    if len(first) < 3:
-        return None
-    rho = float(rank_statistics.spearman(first, second, np.ones((1, len(first))))[0])
-    return None if math.isnan(rho) else rho
