@@ -8,7 +8,8 @@ weights, groups and minifloats have no integer kernel: beside 8-bit inputs they 
 Sites of equal shapes and attributes share a kernel too, and a kernel is timed once.
 
 onnxruntime has no integer kernel for transposed convolutions, and takes the one for convolutions only where the output
-is rounded as well; otherwise the float kernel runs on the rounded input (``float_fallback``).
+is rounded as well; otherwise a pointwise convolution runs as an integer product over the pixels, and any other as the
+float kernel on the rounded input (``unfused``).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ..formats import Format, weight_name
 from ..space import WEIGHT_ONLY_KINDS, Site
 
 #: Raise when a kernel is built differently: rows that were measured before are then not reused.
-RECIPE = 3
+RECIPE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +124,31 @@ def computes_in(format_name: str) -> str:
     return _computed(Format.parse(format_name), kind="")[1]
 
 
-def float_fallback(kernel: Kernel) -> Kernel | None:
+def unfused(kernel: Kernel) -> Kernel | None:
     """What runs in place of an integer convolution whose output is not rounded; ``None`` for other kernels."""
     if kernel.op != "Conv" or kernel.weight_format != "int8":
         return None
-    return replace(kernel, weight_format="fp32")
+    if not is_pointwise(kernel):
+        return replace(kernel, weight_format="fp32")
+    batch, channels, *pixels = kernel.input_shape
+    return replace(
+        kernel,
+        op="MatMul",
+        input_shape=(batch, *pixels, channels),
+        weight_shape=kernel.weight_shape[:2],
+        attributes=(),
+    )
+
+
+def is_pointwise(kernel: Kernel) -> bool:
+    """Whether a convolution multiplies each pixel with one matrix."""
+    attributes = dict(kernel.attributes)
+    return (
+        kernel.op == "Conv"
+        and attributes["group"] == (1,)
+        and set(attributes["kernel_shape"]) == set(attributes["strides"]) == {1}
+        and set(attributes["pads"]) == {0}
+    )
 
 
 def batched(shape: tuple[int, ...], samples: int, batch: int) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..space import SearchSpace
 from .cost_model import Question
-from .kernels import Kernel, computes_in, float_fallback, site_kernel
+from .kernels import Kernel, computes_in, unfused, site_kernel
 from .onnx_runner import STEPS, OnnxRuntimeRunner
 from .onnx_session import require
 from .prices import Boundary, PriceTable, tabulate
@@ -84,7 +84,7 @@ class _Cost:
 def _cost(kernel: Kernel, runner: Runner, known: Mapping[str, KernelRow]) -> _Cost:
     row = known[runner.digest(kernel)]
     boundary = row.conversion_ms
-    fallback = float_fallback(kernel)
+    fallback = unfused(kernel)
     if fallback is not None:
         instead = known[runner.digest(fallback)]
         boundary = max(boundary, instead.median_ms + instead.conversion_ms - row.median_ms)
@@ -109,7 +109,7 @@ def _kernels(space: SearchSpace, batch: int) -> dict[tuple[str, str], Kernel]:
 
 def _needed(kernels: Mapping[tuple[str, str], Kernel]) -> list[Kernel]:
     """The distinct kernels to know, formats of one shape side by side, with the fall-backs of integer convolutions."""
-    pairs = ((kernel, float_fallback(kernel)) for kernel in kernels.values())
+    pairs = ((kernel, unfused(kernel)) for kernel in kernels.values())
     return list(dict.fromkeys(kernel for pair in pairs for kernel in pair if kernel is not None))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from .kernels import Kernel
 from .onnx_session import Buffers, LoadedKernel, Profile, empty_model, load, require
 from .rows import KernelRow
-from .timing import MIN_SAMPLES, Advance, Candidate, Evicting, Timing, interleaved
+from .timing import MIN_SAMPLES, Advance, Candidate, Evicting, Timing, interleaved, stopwatch
 
 #: Kernels that are held in memory together (weights and activations, bytes); more are timed group after group.
 GROUP_BYTES = 512_000_000

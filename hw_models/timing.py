@@ -3,9 +3,10 @@ r"""Timing of many short functions side by side.
 The candidates run in turn, round after round (interleaved), so that a change of the clock or a busy neighbour hits all
 of them alike, and so that each finds the caches as the others left them. Before every run, outside the timed part, the
 candidate's input is written anew: inside a model the layer before has just done so, while the weights have not been
-read since the last pass. One sample is the mean over so many timed runs that they fill
-``SAMPLE_SECONDS``. What one thread computes is timed by the CPU time of that thread (``stopwatch``): on a machine that
-other jobs share, the wall clock also counts the time that they had the core. The estimate is the median of the samples; its standard error comes from the interquartile range,
+read since the last pass. One sample is the mean over so many timed runs that they fill ``SAMPLE_SECONDS``. What one
+thread computes is timed by the CPU time of that thread (``stopwatch``): on a machine that other jobs share, the wall
+clock also counts the time that they had the core. The estimate is the median of the samples; its standard error comes
+from the interquartile range,
 
 .. math:: \sigma_{\text{median}} = \sqrt{\pi/2}\; \frac{\mathrm{IQR}}{1.349\,\sqrt{n}}
 

@@ -16,7 +16,7 @@ from ..evaluators import CALIBRATION_VERSION, Calibration, Recipe, calibrate, ca
 from ..fingerprint import fingerprint
 from ..hw_models import KernelRow, MeasuredTable, Prices, cost_models, planned, price, site_kernel
 from ..hw_models import device as find_device
-from ..hw_models.kernels import float_fallback
+from ..hw_models.kernels import unfused
 from ..hw_models.onnx_runner import OnnxRuntimeRunner
 from ..proxies import Sensitivity, get_proxy
 from ..space import SearchSpace
@@ -155,7 +155,7 @@ def _hardware(space: SearchSpace, device: str, batch: int, metrics: Sequence[str
         return [str(find_device(device))]
     runner = OnnxRuntimeRunner(1)
     kernels = {site_kernel(site, name, batch) for site in space.sites for name in site.formats}
-    needed = kernels | {other for kernel in kernels if (other := float_fallback(kernel)) is not None}
+    needed = kernels | {other for kernel in kernels if (other := unfused(kernel)) is not None}
     digests = {runner.digest(kernel) for kernel in needed}
     return sorted([row.digest, row.median_ms, row.sigma_ms, row.date] for row in table if row.digest in digests)
 
