@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidInput
+from .gemm import GEMM_FORMATS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,28 +91,44 @@ def device_named(hardware: str) -> str:
 
 
 def devices() -> pd.DataFrame:
-    """All devices that ``price`` knows: how their latency comes about, bandwidth, dense peaks, and the reference.
+    """All devices that ``price`` knows: how their latency comes about, what was measured, and the data sheet.
 
-    Columns: device, latency (``measured`` or ``roofline``), bandwidth_gb_s, one column per compute type (10^12
-    operations per second, NaN where there is no such kernel), reference.
+    Columns: device; latency (``measured``: the runtime on this machine for the CPU, tables for others; ``roofline``:
+    data sheet only); kernels (formats that tables measured, joined by a space); rows; runtimes; bandwidth_gb_s;
+    power_w; compute_capability; one column per compute type (10^12 operations per second, NaN where there is no such
+    kernel); reference. Several versions of a runtime count once in ``runtimes`` and with all their rows in ``rows``.
+
+    Raises:
+        InvalidInput: a file in the user's folder of tables is no latency table.
     """
     import pandas as pd
+
+    from .tables import tables
 
     types = ["fp32", "tf32", "fp16", "bf16", "fp8", "fp6", "fp4", "int8", "int4"]
     records: list[dict[str, object]] = [
         {"device": "cpu", "latency": "measured", "reference": "this machine, timed with onnxruntime"}
     ]
+    found = tables()
     for entry in _known().values():
-        peaks = {kind: entry.peak_tera.get(kind) for kind in types}
+        mine = [info for info in found if info.device == entry.name and info.rows]
+        kernels = {kernel for info in mine for kernel, _ in info.formats}
         records.append(
             {
                 "device": entry.name,
-                "latency": "roofline",
+                "latency": "measured" if mine else "roofline",
+                "kernels": " ".join(kernel for kernel in GEMM_FORMATS if kernel in kernels),
+                "rows": sum(info.rows for info in mine),
+                "runtimes": " ".join(dict.fromkeys(info.runtime for info in mine)),
                 "bandwidth_gb_s": entry.bandwidth_gb_s,
-                **peaks,
+                "power_w": entry.power_w,
+                "compute_capability": entry.compute_capability,
+                **{kind: entry.peak_tera.get(kind) for kind in types},
                 "reference": entry.reference,
             }
         )
-    columns = ["device", "latency", "bandwidth_gb_s", *types, "reference"]
-    frame = pd.DataFrame(records, columns=columns)
-    return frame.astype(dict.fromkeys(["bandwidth_gb_s", *types], "float64"))
+    texts = ["kernels", "runtimes", "compute_capability"]
+    numbers = ["bandwidth_gb_s", "power_w", *types]
+    columns = ["device", "latency", "kernels", "rows", "runtimes", *numbers[:2], "compute_capability", *types]
+    frame = pd.DataFrame(records, columns=[*columns, "reference"]).fillna(dict.fromkeys(texts, "") | {"rows": 0})
+    return frame.astype(dict.fromkeys(numbers, "float64") | {"rows": "int64"})

@@ -1,49 +1,51 @@
 """Adapter to PyPI's ``aiconfigurator-core`` (NVIDIA, Apache-2.0): measured matrix products of server GPUs.
 
-Layout of that package (0.12): ``systems/data/<system>/<family>/<runtime>/<version>/<table>.parquet``, one row a
-(format, m, n, k), times in milliseconds. What a time is, by the project's collector (ai-dynamo/aiconfigurator,
-``collector/helper.py``): the mean over 6 replays of a CUDA graph after 3 of warm-up, each replay running up to 5 copies
-of the layer so that small weights do not stay in the L2 cache. The quantization of the input is part of the time of
-``fp8``, ``fp8_block`` and ``nvfp4`` products; ``quantization_costs`` tells what of it a static scale saves.
-
-Folders that hold only a ``reuse.yaml`` repeat another version's rows and are left out.
+What a time is, by the project's collector (ai-dynamo/aiconfigurator, ``collector/helper.py``): the mean over 6 replays
+of a CUDA graph after 3 of warm-up, each replay running up to 5 copies of the layer so that small weights do not stay in
+the L2 cache. The quantization of the input is part of the time of ``fp8``, ``fp8_block`` and ``nvfp4`` products;
+``quantization_costs`` tells what of it a static scale saves. The ``int8_wo``, ``int4_wo`` and ``w8a8`` products of
+TensorRT-LLM 1.0.0 are single runs under TensorRT's profiler (``collect_gemm_trt.py``): plugins on fp16 inputs with one
+scale for each output channel, w8a8 on an input that is quantized already.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cache
-from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...errors import InvalidInput, NotMeasured
 from ..gemm import MeasuredGemms
+from .aiconfigurator_files import LICENCE, RUNTIMES, SYSTEMS, installed_version, read, systems_folder, versions
+from .quantization_costs import QuantizationCosts, quantization_costs
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
 
-#: Runtimes in the order in which they are asked when none is named.
-RUNTIMES = ("trtllm", "sglang", "vllm")
-LICENCE = "Apache-2.0"
+__all__ = [
+    "FORMATS",
+    "LICENCE",
+    "QUANTIZES",
+    "RUNTIMES",
+    "SYSTEMS",
+    "Part",
+    "QuantizationCosts",
+    "available",
+    "collected",
+    "gemms",
+    "installed_version",
+    "parts",
+    "products",
+    "quantization_costs",
+    "ranges",
+    "selected",
+    "systems_folder",
+]
 
-#: Folder of the package -> name in ``devices()``.
-SYSTEMS = {
-    "a100_sxm": "nvidia-a100-sxm-80gb",
-    "h100_sxm": "nvidia-h100-sxm",
-    "h200_sxm": "nvidia-h200-sxm",
-    "l40s": "nvidia-l40s",
-    "b200_sxm": "nvidia-b200",
-    "b300_sxm": "nvidia-b300",
-    "gb200": "nvidia-gb200",
-    "gb300": "nvidia-gb300",
-    "rtx_pro_6000_server": "nvidia-rtx-pro-6000",
-}
 #: Name of a kernel format in the package -> ours (``gemm.GEMM_FORMATS``).
 FORMATS = {
     "bfloat16": "bf16",
@@ -56,8 +58,6 @@ FORMATS = {
 }
 #: Formats whose times include quantizing the input: with one dynamic scale, in groups of 128, in blocks of 16.
 QUANTIZES = ("fp8", "fp8_block", "nvfp4")
-#: Share of zeros from which a table of differences counts as noise.
-_NOISE = 0.1
 
 
 @dataclass(frozen=True, order=True)
@@ -79,55 +79,6 @@ class Part:
     format: str
     rows: int
     path: Path
-
-
-@dataclass(frozen=True)
-class QuantizationCosts:
-    """Time to quantize an input ``[m, k]`` to fp8 with one scale for the tensor, in columns.
-
-    Attributes:
-        device: name in ``devices()``.
-        runtime: with its version, such as ``"trtllm 1.3.0rc20"``.
-        operation: str array [rows]: ``compute_scale`` (find the largest magnitude: dynamic minus static quantization)
-            or ``scale_matrix`` (static quantization: divide, round, store).
-        format: str array [rows]: of the result.
-        m: int64 array [rows].
-        k: int64 array [rows].
-        ms: float64 array [rows]: milliseconds, > 0.
-    """
-
-    device: str
-    runtime: str
-    operation: NDArray[np.str_]
-    format: NDArray[np.str_]
-    m: NDArray[np.int64]
-    k: NDArray[np.int64]
-    ms: NDArray[np.float64]
-
-    def __len__(self) -> int:
-        return len(self.m)
-
-
-def installed_version() -> str | None:
-    """The version of ``aiconfigurator-core``, or ``None`` where it is not installed."""
-    try:
-        return metadata.version("aiconfigurator-core")
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def systems_folder() -> Path:
-    """Its folder of tables and data sheets (the package itself is not imported: that would load its estimators).
-
-    Raises:
-        InvalidInput: the package is not installed.
-    """
-    found = find_spec("aiconfigurator_core")
-    if found is None or found.origin is None:
-        raise InvalidInput(
-            "measured tables of NVIDIA GPUs need the package aiconfigurator-core: pip install 'bitfront[nvidia]'"
-        )
-    return Path(found.origin).parent / "systems"
 
 
 def available() -> pd.DataFrame:
@@ -197,27 +148,7 @@ def gemms(device: str, runtime: str | None = None) -> MeasuredGemms:
     return _gemms(selected(device, runtime))
 
 
-def quantization_costs(device: str, runtime: str | None = None) -> QuantizationCosts:
-    """What quantizing the input of an fp8 product costs on a device.
-
-    Args:
-        device: name in ``devices()``.
-        runtime: trtllm, sglang or vllm; ``None`` takes the first of them that measured it.
-
-    Returns:
-        The times. ``compute_scale`` is a difference of two times that the package clips at zero: zeros are left out,
-        and where more than a tenth of a table is zero, the whole operation is.
-
-    Raises:
-        InvalidInput: the package is not installed, or there is no such runtime.
-        NotMeasured: the package has no such table.
-    """
-    if runtime is not None and runtime not in RUNTIMES:
-        raise InvalidInput(f"unknown runtime {runtime!r}; the tables know {', '.join(RUNTIMES)}")
-    return _quantization_costs(systems_folder(), device, RUNTIMES if runtime is None else (runtime,))
-
-
-def products(path: Path, device: str, kinds: tuple[str, ...]) -> MeasuredGemms:
+def products(path: Path, device: str, kinds: Sequence[str]) -> MeasuredGemms:
     """The rows of some formats in one file of the package.
 
     Args:
@@ -228,7 +159,7 @@ def products(path: Path, device: str, kinds: tuple[str, ...]) -> MeasuredGemms:
     Raises:
         InvalidInput: a time is not positive.
     """
-    table = _read(path, ["gemm_dtype", "m", "n", "k", "latency"])
+    table = read(path, ["gemm_dtype", "m", "n", "k", "latency"])
     names = table["gemm_dtype"].combine_chunks().dictionary_encode()
     ours = np.array([FORMATS.get(name, "") for name in names.dictionary.to_pylist()])
     formats = ours[names.indices.to_numpy()]
@@ -267,8 +198,8 @@ def _parts(systems: Path) -> tuple[Part, ...]:
     found = []
     for system, device in SYSTEMS.items():
         for runtime in RUNTIMES:
-            for path in _versions(systems, system, f"gemm/{runtime}", "gemm_perf.parquet"):
-                counts = _read(path, ["gemm_dtype"])["gemm_dtype"].value_counts().to_pylist()
+            for path in versions(systems, system, f"gemm/{runtime}", "gemm_perf.parquet"):
+                counts = read(path, ["gemm_dtype"])["gemm_dtype"].value_counts().to_pylist()
                 rows = {entry["values"]: entry["counts"] for entry in counts}
                 found += [
                     Part(device, runtime, path.parent.name, ours, rows[name], path)
@@ -278,53 +209,13 @@ def _parts(systems: Path) -> tuple[Part, ...]:
     return tuple(found)
 
 
-def _versions(systems: Path, system: str, family: str, table: str) -> list[Path]:
-    """The files of a table, newest version of the runtime first."""
-    from packaging.version import Version
-
-    found = (systems / "data" / system / family).glob(f"*/{table}")
-    return sorted(found, key=lambda path: Version(path.parent.name), reverse=True)
-
-
 @cache
 def _gemms(chosen: tuple[Part, ...]) -> MeasuredGemms:
     by_path: dict[Path, list[str]] = {}
     for part in chosen:
         by_path.setdefault(part.path, []).append(part.format)
-    read = [products(path, chosen[0].device, tuple(kinds)) for path, kinds in by_path.items()]
+    read = [products(path, chosen[0].device, kinds) for path, kinds in by_path.items()]
     joined = MeasuredGemms.joined(read) if len(read) > 1 else read[0]
     for item in fields(joined):
         getattr(joined, item.name).flags.writeable = False
     return joined
-
-
-@cache
-def _quantization_costs(systems: Path, device: str, runtimes: tuple[str, ...]) -> QuantizationCosts:
-    system = next((name for name, ours in SYSTEMS.items() if ours == device), None)
-    for runtime in runtimes if system else ():
-        newest = _versions(systems, str(system), f"quantize/{runtime}", "scale_matrix_perf.parquet")
-        if newest:
-            tables = [_read(newest[0].with_name(f"{name}_perf.parquet")) for name in ("scale_matrix", "computescale")]
-            return _costs(device, f"{runtime} {newest[0].parent.name}", tables)
-    raise NotMeasured(
-        f"aiconfigurator-core has no quantization costs of {device!r} in {', '.join(runtimes)}: "
-        "leave them out, or measure them (`bitfront measure`)"
-    )
-
-
-def _costs(device: str, runtime: str, tables: list[pa.Table]) -> QuantizationCosts:
-    columns: dict[str, list[NDArray[Any]]] = {name: [] for name in ("op_name", "quant_dtype", "m", "k", "latency")}
-    for table in tables:
-        times = table["latency"].to_numpy()
-        if (times <= 0).mean() > _NOISE:
-            continue
-        for name, collected in columns.items():
-            collected.append(table[name].to_numpy()[times > 0])
-    operation, kind, m, k, ms = (np.concatenate(collected) for collected in columns.values())
-    return QuantizationCosts(device, runtime, operation.astype(str), kind.astype(str), m, k, ms)
-
-
-def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
-    import pyarrow.parquet as pq
-
-    return pq.read_table(path, columns=columns, use_threads=False, memory_map=True)

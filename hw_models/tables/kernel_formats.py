@@ -25,6 +25,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable
 from functools import lru_cache
+from typing import Any
 
 from ...device_generations import generations
 from ...errors import InvalidInput, NotMeasured
@@ -157,6 +158,6 @@ def _ordered(kernels: Iterable[str]) -> list[str]:
     return sorted(set(kernels), key=lambda kernel: (*GEMM_FORMATS, kernel).index(kernel))
 
 
-def _first(value: object) -> int:
+def _first(value: Any) -> int:
     """The number of an attribute that may be written as a list of one."""
-    return int(value[0] if isinstance(value, (list, tuple)) else value)  # type: ignore[call-overload]
+    return int(value[0] if isinstance(value, (list, tuple)) else value)
