@@ -1,7 +1,7 @@
 """Latency: measured on this machine's CPU, from the tables of a named GPU, or by its roofline.
 
-A named GPU is priced by its measured tables. A format that they do not have is refused, not guessed. The roofline of the
-data sheet answers only where nothing was measured on the device, or when it is asked for (``runtime="roofline"``).
+A named GPU is priced by its measured tables. A format that they do not have is refused, not guessed. The roofline of
+the data sheet answers only where nothing was measured on the device, or when it is asked for (``runtime="roofline"``).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def latency_ms(space: SearchSpace, question: Question) -> PriceTable:
     if uses_roofline(question):
         from .roofline import roofline_latency
 
-        return roofline_latency(space, device(question.device), question.batch)
+        return roofline_latency(space, device(question.device), question.batch, _why(question))
     from .gpu import gpu_latency
 
     return gpu_latency(space, question)
@@ -45,6 +45,16 @@ def uses_roofline(question: Question) -> bool:
 
     known = device(question.device)
     return question.runtime == ROOFLINE or (question.runtime is None and not has_tables(known.name))
+
+
+def _why(question: Question) -> str:
+    """Why a data sheet answers and no table."""
+    if question.runtime == ROOFLINE:
+        return "as asked"
+    from .tables.aiconfigurator import installed_version
+
+    advice = "" if installed_version() else "; measured tables of server GPUs: pip install 'bitfront[nvidia]'"
+    return f"no table of this device is installed{advice}"
 
 
 def planned_steps(space: SearchSpace, question: Question) -> int:

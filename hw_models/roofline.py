@@ -30,8 +30,14 @@ _FP8 = ((4, 3), (5, 2))
 _SCALE_BITS = {"fp32": 32, "fp16": 16, "e8m0": 8, "e4m3": 8}
 
 
-def roofline_latency(space: SearchSpace, device: Device, batch: int = 1) -> PriceTable:
+def roofline_latency(space: SearchSpace, device: Device, batch: int = 1, why: str = "") -> PriceTable:
     """Milliseconds per site and format as the roofline has them.
+
+    Args:
+        space: traced sites.
+        device: its data sheet.
+        batch: samples per forward pass.
+        why: why nothing measured answers, for the provenance.
 
     Raises:
         NotMeasured: a format of the space has no kernel on the device.
@@ -47,7 +53,8 @@ def roofline_latency(space: SearchSpace, device: Device, batch: int = 1) -> Pric
         base=0.0,
         source="roofline",
         provenance=(
-            f"roofline, not measured: {device.name}, batch {batch}, max(operations / peak, bytes / bandwidth) from "
+            f"roofline, not measured{f' ({why})' if why else ''}: {device.name}, batch {batch}, "
+            f"max(operations / peak, bytes / bandwidth) from "
             f"{device.reference}; the roofline's error was {MAPE:.1%} (MAPE) where it was checked (H200 GEMMs)"
         ),
     )

@@ -51,5 +51,5 @@ def assumed_law(device: Device, floor_ms: float) -> ElementwiseLaw:
         float("inf"),
         rate,
         ASSUMED_ERROR,
-        f"assumed: {ASSUMED_EFFICIENCY:.0%} of {device.bandwidth_gb_s:g} GB/s and the shortest measured kernel",
+        f"an assumed law: {ASSUMED_EFFICIENCY:.0%} of {device.bandwidth_gb_s:g} GB/s after the shortest kernel",
     )

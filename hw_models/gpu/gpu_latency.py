@@ -2,9 +2,10 @@ r"""Latency of a model on a named GPU: measured or predicted products, with what
 
 .. math:: t_i(f) = c_i \left[ T_{f}(m_i, n_i, k_i) + \Delta q_f \right]
 
-with c the calls of a site, T the time of its matrix product in the kernel of the format (looked up, else predicted) and
-:math:`\Delta q` what quantizing the input adds beyond what the measured kernel does already. Embeddings are look-ups, and
-grouped convolutions are bound by bytes, operations and the shortest kernel.
+with c the calls of a site, T the time of its matrix product in the kernel of the format (looked up, else predicted)
+and :math:`\Delta q` what quantizing the input adds beyond what the measured kernel does already. Embeddings are
+look-ups, and grouped convolutions are bound by bytes, operations and the shortest kernel. The base is the time of the
+operators outside the sites. The fixed time of a kernel (its launch inside a CUDA graph) is in what was measured.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ from ..tables.kernel_formats import required_kernel
 from .cells import SOURCES, Cells, cells, weakest
 from .device_tables import GpuTables
 from .loading import gpu_tables
+from .operators import Operators, operators
 from .products import GROUPED, IMPLICIT, LOOKUP
+
+_MODEL = SOURCES.index("model")
 
 
 def gpu_latency(space: SearchSpace, question: Question) -> PriceTable:
@@ -50,15 +54,17 @@ def assembled(space: SearchSpace, tables: GpuTables, batch: int = 1) -> PriceTab
     """
     kernels = kernels_of(space, tables)
     found = cells(space, tables, kernels, batch)
-    source: Source = SOURCES[weakest(found.ms, found.source)]
+    others = operators(space, tables.elementwise, batch)
+    base, base_sigma = (others.ms, others.sigma) if others else (0.0, 0.0)
+    source = _named(found, base)
     return PriceTable(
         metric="latency_ms",
         unit="ms",
         values=found.ms,
-        sigma=found.sigma,
-        base=0.0,
+        sigma=found.sigma + base_sigma / len(space.sites),  # the errors of the sites add up to that of the base
+        base=base,
         source=source,
-        provenance=_provenance(found, tables, batch, source),
+        provenance=_provenance(found, others, tables, batch, source),
         boundary=_boundary(space, tables, batch),
     )
 
@@ -90,7 +96,15 @@ def _boundary(space: SearchSpace, tables: GpuTables, batch: int) -> Boundary | N
     return Boundary(np.where(space.allowed, cast[:, None], np.nan), kinds)
 
 
-def _provenance(found: Cells, tables: GpuTables, batch: int, source: str) -> str:
+def _named(found: Cells, base: float) -> Source:
+    """The weakest source that at least a tenth of the time comes from in some uniform configuration."""
+    columns = [
+        (np.append(ms, base), np.append(source, _MODEL)) for ms, source in zip(found.ms.T, found.source.T, strict=True)
+    ]
+    return SOURCES[max(weakest(ms, source) for ms, source in columns)]
+
+
+def _provenance(found: Cells, others: Operators | None, tables: GpuTables, batch: int, source: str) -> str:
     """Device, tables, how many cells are known in which way, and what to be careful with."""
     counts = Counter(SOURCES[code] for code in found.source[found.source >= 0])
     known = {name: counts[name] for name in SOURCES if counts[name]}
@@ -109,8 +123,11 @@ def _provenance(found: Cells, tables: GpuTables, batch: int, source: str) -> str
     single = sorted(set(found.kernels) & set(tables.gemms.singly_timed))
     if single:
         notes.append(f"{', '.join(single)} timed singly in steps of 1 µs, small products compare with care")
+    notes.append("kernels as in replays of a CUDA graph, without host overhead")
     notes.append(
-        "kernels as in replays of a CUDA graph, without host overhead; operators outside the sites not counted"
+        f"{others.kernels} operators outside the sites: {others.ms:.4g} ms by {tables.elementwise.reference}"
+        if others
+        else "operators outside the sites not counted, they were not traced"
     )
     return f"{source}: {tables.device.name}, batch {batch}, {tables.provenance}; " + "; ".join(notes)
 

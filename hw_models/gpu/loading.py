@@ -2,58 +2,57 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 
 from ...errors import NotMeasured
 from ..devices import device
 from ..gemm import Gemms, LatencyModel, MeasuredGemms, Prediction
-from ..tables import aiconfigurator
+from ..tables import QuantizationCosts, TableInfo, answering, gemms, quantization_costs, tables
+from ..tables.aiconfigurator import RUNTIMES, installed_version
 from .device_tables import GpuTables, assumed_law
 from .elementwise import ElementwiseLaw, fit_law
 from .gemm_times import GemmTimes
 
-#: Kernel formats whose measured times hold the quantization of the input, in the tables of aiconfigurator-core.
-INSIDE = frozenset({"fp8", "fp8_block", "nvfp4"})
 _BYTES = 3.0  # an element of an input that is rounded to 8 bits: 16 bits read, 8 written
+_OPERATIONS = {"scale_matrix": "rounding inputs to fp8", "compute_scale": "finding fp8 scales"}
 
 
 def has_tables(name: str) -> bool:
-    """Whether products were measured on a device (and the package that holds them is installed)."""
-    if aiconfigurator.installed_version() is None:
-        return False
-    return any(part.device == name for part in aiconfigurator.parts())
+    """Whether products were measured on a device, in a table that is installed here."""
+    return any(info.rows for info in tables(name))
 
 
-@cache
 def gpu_tables(name: str, runtime: str | None = None) -> GpuTables:
     """Everything that prices on a device are made of.
 
     Args:
         name: in ``devices()``.
-        runtime: trtllm, sglang or vllm; ``None`` takes trtllm and what it lacks from the others.
+        runtime: whose tables; ``None`` takes them as ``tables.answering`` does.
 
     Raises:
-        InvalidInput: unknown device or runtime, or the package with the tables is not installed.
-        NotMeasured: the device has no table.
+        InvalidInput: unknown device.
+        NotMeasured: no table has products of the device (in the runtime).
     """
-    sheet = device(name)
-    rows = aiconfigurator.gemms(name, runtime)
+    return _gpu_tables(name, runtime, tuple(answering(device(name).name, runtime).items()))
+
+
+@lru_cache(maxsize=16)
+def _gpu_tables(name: str, runtime: str | None, chosen: tuple[tuple[str, TableInfo], ...]) -> GpuTables:
+    sheet, rows = device(name), gemms(name, runtime)
     times = GemmTimes(rows, Deferred(rows))
-    elementwise = _law(name, None, "scale_matrix") or assumed_law(sheet, times.floor_ms)
-    quantize = _law(name, runtime, "scale_matrix") or assumed_law(sheet, times.floor_ms)
-    chosen = aiconfigurator.selected(name, runtime)
-    sources = ", ".join(sorted({f"{part.runtime} {part.version}" for part in chosen}))
+    quantize = _law(name, runtime, "scale_matrix")
+    elementwise = quantize if runtime is None else _law(name, None, "scale_matrix")
+    infos = dict.fromkeys(info for _, info in chosen)
     return GpuTables(
-        sheet,
-        times,
-        elementwise,
-        quantize,
-        _law(name, runtime, "compute_scale"),
-        INSIDE,
-        f"{sources}, {len(rows):,} products of aiconfigurator-core {aiconfigurator.installed_version()} "
-        f"({aiconfigurator.LICENCE})",
+        device=sheet,
+        gemms=times,
+        elementwise=elementwise or assumed_law(sheet, times.floor_ms),
+        quantize=quantize or elementwise or assumed_law(sheet, times.floor_ms),
+        find_scale=_law(name, runtime, "compute_scale"),
+        inside=frozenset(kernel for kernel, info in chosen if kernel in info.quantizes),
+        provenance=" and ".join(_told(info, [kernel for kernel, mine in chosen if mine == info]) for info in infos),
     )
 
 
@@ -81,15 +80,25 @@ class Deferred:
         return self._model.predict(gemms)
 
 
+def _told(info: TableInfo, kernels: list[str]) -> str:
+    """The line of a table without its label and device, and what it answers for."""
+    return f"{', '.join(kernels)} from {info.provenance.partition(f'{info.device}, ')[2]}"
+
+
 def _law(name: str, runtime: str | None, operation: str) -> ElementwiseLaw | None:
     """The law of one operation of quantization; ``None`` where it was not measured."""
-    try:
-        costs = aiconfigurator.quantization_costs(name, runtime)
-    except NotMeasured:
-        return None
-    mine = costs.operation == operation
-    if not mine.any():
+    costs = _costs(name, runtime)
+    if costs is None or not (mine := costs.operation == operation).any():
         return None
     moved = _BYTES * costs.m[mine] * costs.k[mine].astype(np.float64)
-    what = {"scale_matrix": "static quantization", "compute_scale": "finding a scale"}[operation]
-    return fit_law(moved, costs.ms[mine], f"{int(mine.sum())} measured kernels of {what} to fp8 in {costs.runtime}")
+    what = f"the law of {int(mine.sum()):,} kernels {_OPERATIONS[operation]} ({costs.runtime})"
+    return fit_law(moved, costs.ms[mine], what)
+
+
+def _costs(name: str, runtime: str | None) -> QuantizationCosts | None:
+    if installed_version() is None or runtime not in (None, *RUNTIMES):
+        return None
+    try:
+        return quantization_costs(name, runtime)
+    except NotMeasured:
+        return None

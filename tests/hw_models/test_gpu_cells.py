@@ -210,7 +210,7 @@ def test_casts_between_floats_are_a_boundary():
     space = space_of(nn.Linear(64, 256), torch.zeros(1, 24, 64), ["fp16", "bf16", "w4"])
     table = assembled(space, tables())
     assert table.boundary is not None
-    assert table.boundary.kinds == ("bf16", "bf16", "fp16") or set(table.boundary.kinds) == {"bf16", "fp16"}
+    assert dict(zip(space.formats, table.boundary.kinds, strict=True)) == {"w4": "bf16", "bf16": "bf16", "fp16": "fp16"}
     assert table.boundary.cost[0] == pytest.approx(np.full(3, float(ELEMENTWISE.ms(np.array([6.0 * 24 * 64]))[0])))
 
 
@@ -225,3 +225,17 @@ def test_assumed_law():
     found = assumed_law(device("nvidia-a100-sxm-80gb"), 0.0025)
     assert found.ms(np.array([0.0, 2039e6 * 0.8])) == pytest.approx([0.0025, 1.0025])
     assert "assumed" in found.reference
+
+
+def test_operators_outside_the_sites_are_the_base():
+    model = nn.Sequential(nn.LayerNorm(64), nn.Linear(64, 256), nn.Softmax(-1))
+    space = space_of(model, torch.zeros(1, 24, 64), ["bf16", "w8"])
+    table = assembled(space, tables())
+    expected = ELEMENTWISE.ms(np.array([2.0 * 24 * 128, 2.0 * 24 * 512])).sum()
+    assert table.base == pytest.approx(expected)
+    assert table.source == "model"  # more than a tenth of the whole
+    margin = table.total(space.choice(space.uniform("bf16")))
+    product = law("bf16", 24, 256, 64)
+    assert margin.value == pytest.approx(expected + product)
+    assert margin.high - margin.value == pytest.approx(1.959964 * (0.5 * expected + 0.035 * product))
+    assert "2 operators outside the sites" in table.provenance
