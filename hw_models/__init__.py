@@ -6,11 +6,12 @@ adds a configuration up. Exact figures are labelled ``exact``, timed ones ``meas
 
 from __future__ import annotations
 
-from .cost_model import CostModel, Question, cost_models
+from .cost_model import CostModel, Question, cost_models, joint_price
 from .devices import Device, device, devices
 from .kernels import Kernel, site_kernel
+from .peak_memory import PeakRows, peak_rows
 from .price import DEFAULT_METRICS, METRICS, planned, price
-from .prices import Boundary, Price, Prices, PriceTable
+from .prices import Boundary, Joint, Price, Prices, PriceTable
 from .rows import KernelRow, MeasuredTable
 
 __all__ = [
@@ -19,9 +20,11 @@ __all__ = [
     "Boundary",
     "CostModel",
     "Device",
+    "Joint",
     "Kernel",
     "KernelRow",
     "MeasuredTable",
+    "PeakRows",
     "Price",
     "PriceTable",
     "Prices",
@@ -29,6 +32,8 @@ __all__ = [
     "cost_models",
     "device",
     "devices",
+    "joint_price",
+    "peak_rows",
     "planned",
     "price",
     "site_kernel",

@@ -8,7 +8,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Protocol
 
 from ..space import SearchSpace
-from .prices import PriceTable
+from .prices import Joint, PriceTable
 from .rows import MeasuredTable
 
 if TYPE_CHECKING:
@@ -56,9 +56,22 @@ class CostModel(Protocol):
         ...
 
 
+def joint_price(metric: str, space: SearchSpace, batch: int) -> Joint | None:
+    """The exact price of whole configurations for a metric of this package that is no sum over sites.
+
+    Raises:
+        InvalidInput: the space was made without tracing the tensors of the forward pass.
+    """
+    from . import peak_memory, traffic
+
+    if metric == "peak_activation_mb":
+        return peak_memory.PeakMemory(peak_memory.Stored.of(space, batch))
+    return traffic.Traffic.of(space, batch) if metric == "traffic_mb" else None
+
+
 def cost_models() -> dict[str, CostModel]:
     """Every known metric with its cost model: the ones here, then those that installed packages add."""
-    from . import bits, bops, latency, macs, size
+    from . import bits, bops, energy, latency, macs, peak_memory, size, traffic
 
     known: dict[str, CostModel] = {
         "size_mb": size.size_mb,
@@ -67,6 +80,10 @@ def cost_models() -> dict[str, CostModel]:
         "macs": macs.macs,
         "bops": bops.bops,
         "latency_ms": latency.latency_ms,
+        "peak_activation_mb": peak_memory.peak_activation_mb,
+        "weight_traffic_mb": traffic.weight_traffic_mb,
+        "traffic_mb": traffic.traffic_mb,
+        "energy_mj": energy.energy_mj,
     }
     for entry in entry_points(group=ENTRY_POINTS):
         if entry.name not in known:

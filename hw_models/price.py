@@ -17,7 +17,18 @@ if TYPE_CHECKING:
     from .measured import Runner
 
 DEFAULT_METRICS = ("size_mb", "latency_ms")
-METRICS = ("size_mb", "avg_bits", "effective_bits", "macs", "bops", "latency_ms")
+METRICS = (
+    "size_mb",
+    "avg_bits",
+    "effective_bits",
+    "macs",
+    "bops",
+    "latency_ms",
+    "peak_activation_mb",
+    "weight_traffic_mb",
+    "traffic_mb",
+    "energy_mj",
+)
 
 
 def price(
@@ -40,8 +51,7 @@ def price(
         device: ``"cpu"`` (this machine, measured with onnxruntime) or a name from ``devices()`` (measured tables and a
             predictor fitted to them; a roofline where nothing was measured).
         batch: samples per forward pass.
-        metrics: any of ``size_mb``, ``avg_bits``, ``effective_bits``, ``macs``, ``bops``, ``latency_ms``, and what
-            installed packages add.
+        metrics: any of ``METRICS``, and what installed packages add.
         tables: measurements that are known already; only missing kernels are timed, and ``Prices.measured`` holds
             those for the caller to store.
         advance: called with the steps done, of ``planned(...)`` in all.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,14 @@ class Boundary:
         return float(self.cost[np.arange(len(choice)), choice][changes[1:] | changes[:-1]].sum())
 
 
+class Joint(Protocol):
+    """The exact cost of a whole configuration where that is no sum over sites (a maximum, shared tensors)."""
+
+    def total(self, choice: NDArray[np.int64]) -> float:
+        """The cost of a choice array [sites], the constant part included."""
+        ...
+
+
 @dataclass(frozen=True)
 class PriceTable:
     """One metric for every (site, format); the total of a configuration is ``base`` plus one entry per site.
@@ -74,6 +82,7 @@ class PriceTable:
         provenance: one line for people: device, runtime and version, threads, date, or the formula.
         boundary: what unlike neighbours cost, or ``None``; it raises the upper end of an interval.
         rows: measurements that were taken to make this table (empty when nothing new was timed).
+        joint: the exact value of a configuration where the sum over sites only stands in for it, or ``None``.
     """
 
     metric: str
@@ -85,6 +94,7 @@ class PriceTable:
     provenance: str
     boundary: Boundary | None = None
     rows: tuple[KernelRow, ...] = ()
+    joint: Joint | None = field(default=None, repr=False)
 
     def total(self, choice: NDArray[np.int64]) -> Price:
         """The price of a choice array [sites] (column indices).
@@ -97,6 +107,8 @@ class PriceTable:
         """
         rows = np.arange(len(choice))
         value = self.base + float(self.values[rows, choice].sum())
+        if self.joint is not None:
+            value = self.joint.total(choice)
         margin = _NORMAL_95 * float(self.sigma[rows, choice].sum())
         low = value if self.source == "roofline" else max(0.0, value - margin)
         high = value + margin + (self.boundary.total(choice) if self.boundary is not None else 0.0)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..activations import Activation, ActivationGraph, Read
 from ..errors import InvalidInput
-from ..hw_models import Boundary, Prices, PriceTable
+from ..hw_models import Boundary, Prices, PriceTable, joint_price
 from ..proxies import Sensitivity
 from ..space import SearchSpace, Site, Tie
 from .stage import Arrays, as_array, from_array
@@ -97,6 +97,7 @@ def prices_of(arrays: Arrays, space: SearchSpace) -> Prices:
             values=arrays[f"{metric}/values"],
             sigma=arrays[f"{metric}/sigma"],
             boundary=boundary,
+            joint=joint_price(metric, space, about["batch"]),
             **told,
         )
     return Prices(space, tables, about["device"], about["batch"])
