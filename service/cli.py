@@ -13,6 +13,8 @@ import typer
 
 from ..errors import BitfrontError, InvalidInput
 from .default_command import DefaultCommand
+from .measure_command import measure_command
+from .options import Json, StoreUrl
 
 app = typer.Typer(
     name="bitfront",
@@ -31,11 +33,7 @@ proxies_app = typer.Typer(
 )
 app.add_typer(proxies_app, name="proxies")
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output instead of tables.")]
-StoreUrl = Annotated[
-    str | None,
-    typer.Option("--store", help="SQLAlchemy URL of the store.  [default: $BITFRONT_STORE or .bitfront/store.db]"),
-]
+app.command("measure")(measure_command)
 
 
 @app.command("run")

@@ -13,7 +13,7 @@ from ..kernels import Kernel
 from ..onnx_runner import GROUP_BYTES, OnnxRuntimeRunner, processor, product_sizes
 from ..onnx_session import load as load_onnx
 from ..rows import KernelRow
-from ..timing import Advance, Candidate, Evicting, Timing, interleaved
+from ..timing import Advance, Candidate, Evicting, Timing, interleaved, stopwatch
 from .backend import STEPS, Timed, Trial
 from .catalogue import is_conversion
 from .torch_kernels import TorchKernel, checked
@@ -109,16 +109,17 @@ class TorchCpuBackend:
         """Time kernels side by side; unstable ones once more."""
         import torch
 
+        watch = stopwatch(self.threads)
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
             loaded, refused = load_all(kernels, lambda kernel: checked(kernel, "cpu"), advance)
-            timings = interleaved([Evicting(each) for each in loaded.values()], seconds, advance)
+            timings = interleaved([Evicting(each) for each in loaded.values()], seconds, advance, watch=watch)
             shaky = [index for index, timing in enumerate(timings) if not timing.stable]
             if shaky:
                 candidates = list(loaded.values())
                 share = seconds * len(shaky) / len(timings)
-                again = interleaved([Evicting(candidates[index]) for index in shaky], share)
+                again = interleaved([Evicting(candidates[index]) for index in shaky], share, watch=watch)
                 for index, timing in zip(shaky, again, strict=True):
                     timings[index] = min(timing, timings[index], key=lambda each: (not each.stable, each.spread))
         finally:

@@ -9,28 +9,9 @@ from typing import Any
 import torch
 
 from ...errors import InvalidInput
+from ..devices import device_named
 from .event_timing import WARM_UP, State
 
-#: Pattern of the name that the driver gives -> name in ``devices()``.
-_NAMES = (
-    (r"GB300", "nvidia-gb300"),
-    (r"GB200", "nvidia-gb200"),
-    (r"B300", "nvidia-b300"),
-    (r"B200", "nvidia-b200"),
-    (r"RTX PRO 6000", "nvidia-rtx-pro-6000"),
-    (r"H200$", "nvidia-h200-sxm"),
-    (r"H100 PCIe", "nvidia-h100-pcie"),
-    (r"H100( SXM.*| 80GB HBM3)$", "nvidia-h100-sxm"),
-    (r"L40S$", "nvidia-l40s"),
-    (r"A100.*SXM.*80GB", "nvidia-a100-sxm-80gb"),
-    (r"A100.*SXM.*40GB", "nvidia-a100-sxm-40gb"),
-    (r"A100.*80GB", "nvidia-a100-pcie-80gb"),
-    (r"V100-SXM2", "nvidia-v100-sxm2"),
-    (r"A30$", "nvidia-a30"),
-    (r"A10$", "nvidia-a10"),
-    (r"T4$", "nvidia-t4"),
-    (r"L4$", "nvidia-l4"),
-)
 #: Reasons of NVML for a lower clock that are no steady state: slowdown of the hardware, heat, power brake.
 _SLOWED = 0x8 | 0x20 | 0x40 | 0x80
 _FLUSH = 2
@@ -133,11 +114,11 @@ def require_cuda() -> None:
 
 def device_name(hardware: str) -> str:
     """The name in ``devices()`` of a GPU as the driver calls it; one made of its words where it is not listed."""
-    for pattern, name in _NAMES:
-        if re.search(pattern, hardware):
-            return name
-    words = re.sub(r"[^a-z0-9]+", "-", hardware.lower()).strip("-")
-    return words if words.startswith("nvidia") else f"nvidia-{words}"
+    try:
+        return device_named(hardware)
+    except InvalidInput:
+        words = re.sub(r"[^a-z0-9]+", "-", hardware.lower()).strip("-")
+        return words if words.startswith("nvidia") else f"nvidia-{words}"
 
 
 def _management(uuid: str) -> tuple[Any, Any]:
