@@ -1,0 +1,1 @@
+"""Workers: processes that claim jobs from the queue and run each in a process of its own."""
