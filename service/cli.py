@@ -13,6 +13,7 @@ import typer
 
 from ..errors import BitfrontError, InvalidInput
 from .default_command import DefaultCommand
+from .devices_command import devices_command
 from .measure_command import measure_command
 from .options import Json, StoreUrl
 
@@ -184,14 +185,7 @@ def export_command(
     )
 
 
-@app.command("devices")
-def devices_command(as_json: Json = False) -> None:
-    """List the devices that latency can be priced for, and where the numbers come from."""
-    from ..hw_models import devices
-    from .terminal import show
-
-    table = devices()
-    _print_frame(table, as_json, show)
+app.command("devices")(devices_command)
 
 
 @app.command("formats")
