@@ -20,8 +20,8 @@ minifloats and block formats as inputs    refused: no figure is published there
 ========================================  ============================================================================
 
 The standard deviation is that of DRAM: 1.3 to 2.6 nJ per 64 bits, taken as a 95 % interval. No table that bitfront
-reads has measured power of matrix products (``aiconfigurator-core`` 0.12 has it for attention and mixtures of experts on
-a B200 alone).
+reads has measured power of matrix products (``aiconfigurator-core`` 0.12 has it for attention and mixtures of experts
+on a B200 alone).
 """
 
 from __future__ import annotations
