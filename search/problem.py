@@ -106,6 +106,9 @@ class Problem:
 
     def totals(self, choices: np.ndarray, metric: str) -> np.ndarray:
         """Price of many choices at once: int array [points, sites] -> float array [points]."""
+        joint = self.prices[metric].joint
+        if joint is not None:
+            return np.array([joint.total(choice) for choice in choices], dtype=np.float64)
         rows = np.arange(len(self.space.sites))
         total: np.ndarray = self.cost(metric)[rows, choices].sum(axis=1) + self.prices[metric].base
         return total

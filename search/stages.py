@@ -26,7 +26,7 @@ from .progress import Progress
 from .records import price_arrays, prices_of, score_arrays, score_of, space_arrays, space_of
 from .stage import Ledger, Ran, key_of, outcome
 
-_TRACE = "trace-1"
+_TRACE = "trace-2"
 _PRICES = "prices-1"
 _SCORES = "scores-2"  # what is stored of a score: values, error, passes, pairs
 
