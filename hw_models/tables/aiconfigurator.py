@@ -21,7 +21,7 @@ import numpy as np
 from ...errors import InvalidInput, NotMeasured
 from ..gemm import MeasuredGemms
 from .aiconfigurator_files import LICENCE, RUNTIMES, SYSTEMS, installed_version, read, systems_folder, versions
-from .quantization_costs import QuantizationCosts, quantization_costs
+from .input_quantization import QuantizationCosts, quantization_costs
 
 if TYPE_CHECKING:
     import pandas as pd

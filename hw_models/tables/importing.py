@@ -209,9 +209,10 @@ def _refuse_duplicates(frame: pd.DataFrame, where: str) -> None:
     keys = [name for name in IDENTITY if name != "source"]
     again = frame.duplicated(keys).to_numpy()
     if again.any():
-        row = int(again.argmax())
+        row, count = int(again.argmax()), int(again.sum())
         same = (frame[keys].iloc[: row + 1] == frame[keys].iloc[row]).all(axis=1).to_numpy()
         raise InvalidInput(
-            f"{where}, row {row + 1}: the same kernel as row {int(same.argmax()) + 1} ({int(again.sum())} such rows); "
+            f"{where}, row {row + 1}: the same kernel as row {int(same.argmax()) + 1} "
+            f"({count} such row{'s' if count > 1 else ''}); "
             "keep one, or say what sets them apart in the column attributes"
         )

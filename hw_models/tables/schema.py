@@ -92,17 +92,13 @@ def conform(frame: pd.DataFrame, where: str) -> pd.DataFrame:
     filled = filled.assign(**_completed(filled))
     missing = [name for name in COLUMNS if name not in filled and name not in DEFAULTS and name != "digest"]
     if missing:
+        either = {"shape": "shape (or m, n and k)", "median_ms": "median_ms (or mean_ms)", "mean_ms": ""}
+        names = ", ".join(filter(None, (either.get(name, name) for name in missing)))
+        has = ", ".join(map(str, frame.columns))
         raise InvalidInput(
-            f"{where} lacks the columns {', '.join(missing)}; it has {', '.join(map(str, frame.columns))}: "
-            "rename them, or map them with columns={...}"
+            f"{where} lacks the columns {names}; it has {has}: rename them, or map them with columns={{…}}"
         )
-    values = {
-        name: _typed(filled[name], kind, where)
-        if name in filled
-        else pd.Series([DEFAULTS[name]] * len(filled), dtype=kind)
-        for name, kind in COLUMNS.items()
-        if name != "digest"
-    }
+    values = {name: _column(filled, name, where) for name in COLUMNS if name != "digest"}
     values["schema_version"] = pd.Series(SCHEMA_VERSION, index=range(len(filled)), dtype="int64")
     made = pd.DataFrame(values)
     check_times(made, where)
@@ -184,6 +180,18 @@ def _product(shape: str) -> tuple[int, int, int]:
     return math.prod(entering[:-1]), n, k
 
 
+def _column(frame: pd.DataFrame, name: str, where: str) -> Column:
+    """A column in its type; where it or a value is missing, the default."""
+    import pandas as pd
+
+    if name not in frame:
+        return pd.Series([DEFAULTS[name]] * len(frame), dtype=COLUMNS[name])
+    column = frame[name]
+    if name in DEFAULTS and column.hasnans:
+        column = column.astype(object).where(column.notna(), DEFAULTS[name]).rename(name)
+    return _typed(column, COLUMNS[name], where)
+
+
 def _typed(column: Column, kind: str, where: str) -> Column:
     import pandas as pd
 
@@ -204,6 +212,5 @@ def _typed(column: Column, kind: str, where: str) -> Column:
 def _refuse(bad: Column, column: Column, expected: str, where: str) -> None:
     rows = np.flatnonzero(bad.to_numpy())
     if len(rows):
-        raise InvalidInput(
-            f"{where}, row {rows[0] + 1}, column {column.name}: {column.iloc[rows[0]]!r} is not {expected}"
-        )
+        value = column.tolist()[rows[0]]
+        raise InvalidInput(f"{where}, row {rows[0] + 1}, column {column.name}: {value!r} is not {expected}")
