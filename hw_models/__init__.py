@@ -11,13 +11,12 @@ from .devices import Device, device, devices
 from .kernels import Kernel, site_kernel
 from .peak_memory import PeakRows, peak_rows
 from .price import DEFAULT_METRICS, METRICS, planned, price
-from .prices import Boundary, Joint, Price, Prices, PriceTable
+from .prices import Joint, Price, Prices, PriceTable, Whole
 from .rows import KernelRow, MeasuredTable
 
 __all__ = [
     "DEFAULT_METRICS",
     "METRICS",
-    "Boundary",
     "CostModel",
     "Device",
     "Joint",
@@ -29,6 +28,7 @@ __all__ = [
     "PriceTable",
     "Prices",
     "Question",
+    "Whole",
     "cost_models",
     "device",
     "devices",

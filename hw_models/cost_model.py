@@ -13,6 +13,7 @@ from .rows import MeasuredTable
 
 if TYPE_CHECKING:
     from .measured import Runner
+    from .network import Network
 
 #: Packages add a metric by an entry point of this group: name = metric, object = cost model.
 ENTRY_POINTS = "bitfront.cost_models"
@@ -30,6 +31,7 @@ class Question:
         seconds: time that may be spent on new measurements.
         threads: intra-op threads of the runtime.
         runner: what times kernels; ``None`` means onnxruntime on this machine.
+        network: what was measured of the model as a whole, for latency on the CPU.
         advance: called with the number of steps done, of ``planned(...)`` in all.
     """
 
@@ -41,6 +43,7 @@ class Question:
     runner: Runner | None = None
     advance: Callable[[int], None] | None = None
     runtime: str | None = None
+    network: Network | None = None
 
 
 class CostModel(Protocol):

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..space import SearchSpace
 from .cost_model import Question
-from .kernels import Kernel, computes_in, unfused, site_kernel
+from .kernels import Kernel, site_kernel, unfused
+from .network import KernelCost, Network, WholeModel, whole_model
 from .onnx_runner import STEPS, OnnxRuntimeRunner
 from .onnx_session import require
-from .prices import Boundary, PriceTable, tabulate
+from .prices import PriceTable, tabulate
 from .rows import KernelRow, lookup
 
 
@@ -33,18 +32,25 @@ class Runner(Protocol):
 
 
 def cpu_latency(space: SearchSpace, question: Question) -> PriceTable:
-    """Milliseconds per site and format: median time of the kernel x calls; sigma likewise.
+    """Milliseconds of whole configurations, and per site and format as an allocator takes them.
 
-    A kernel is priced as it runs between neighbours of its kind: a float convolution without the change of layout, an
-    integer one without the conversion of its input and output from float to codes and back. ``PriceTable.boundary``
-    holds what unlike neighbours cost: those conversions, or the float kernel on rounded input that runs in place of an
-    integer convolution whose output is not rounded, whichever is more. The base is the cost of one call of the
-    runtime. Operators outside the sites (attention scores, normalisation, pooling) are not counted.
+    Each kernel is timed alone, as it runs between neighbours of its kind: a float convolution without the change of
+    layout, an integer one without the conversion of its input and output from float to codes and back. What unlike
+    neighbours cost each other comes on top (``network.Terms``): ``values`` are those between like neighbours,
+    ``PriceTable.whole`` prices whole configurations. With ``question.network`` the neighbours are those of the exported
+    graph, the operators outside the sites are in the base, and the factors of all parts are fitted to the exports
+    that were timed whole. Without it neighbours are those in the order of execution, only the sites are counted, and
+    the base is the cost of one call of the runtime.
 
     Raises:
-        InvalidInput: onnxruntime is not installed.
+        InvalidInput: onnxruntime is not installed, or ``question.network`` is of another model, batch or machine.
         NotMeasured: the runtime has no kernel for a format.
     """
+    network = question.network
+    if network is not None:
+        network.check(space, question.batch, question.threads)
+        if question.runner is None:
+            network.check_machine()
     runner = question.runner or _default(question)
     kernels = _kernels(space, question.batch)
     known = lookup(question.tables)
@@ -53,42 +59,30 @@ def cpu_latency(space: SearchSpace, question: Question) -> PriceTable:
     known.update({row.digest: row for row in new})
     costs = {key: _cost(kernel, runner, known) for key, kernel in kernels.items()}
     used = list({row.digest: row for kernel in _needed(kernels) if (row := known[runner.digest(kernel)])}.values())
-
-    def column(attribute: str) -> NDArray[np.float64]:
-        return tabulate(
-            space, lambda site, format_: site.calls * float(getattr(costs[site.name, format_.name], attribute))
-        )
-
+    call_ms = float(np.median([row.overhead_ms for row in used]))
+    whole = whole_model(space, costs, call_ms, network)
+    factors = whole.residual.mean
     return PriceTable(
         metric="latency_ms",
         unit="ms",
-        values=column("value"),
-        sigma=column("sigma"),
-        base=float(np.median([row.overhead_ms for row in used])),
+        values=np.where(space.allowed, whole.terms.additive(factors), np.nan),
+        sigma=tabulate(space, lambda site, format_: site.calls * costs[site.name, format_.name].sigma),
+        base=float(factors @ whole.terms.constant),
         source="measured",
-        provenance=_provenance(used, question.batch),
-        boundary=Boundary(column("boundary"), tuple(computes_in(name) for name in space.formats)),
+        provenance=_provenance(used, question.batch, whole, network),
+        whole=whole,
         rows=tuple(new),
     )
 
 
-@dataclass(frozen=True)
-class _Cost:
-    """One call of a kernel, in milliseconds; see ``Boundary`` for the last."""
-
-    value: float
-    sigma: float
-    boundary: float
-
-
-def _cost(kernel: Kernel, runner: Runner, known: Mapping[str, KernelRow]) -> _Cost:
+def _cost(kernel: Kernel, runner: Runner, known: Mapping[str, KernelRow]) -> KernelCost:
     row = known[runner.digest(kernel)]
-    boundary = row.conversion_ms
-    fallback = unfused(kernel)
-    if fallback is not None:
-        instead = known[runner.digest(fallback)]
-        boundary = max(boundary, instead.median_ms + instead.conversion_ms - row.median_ms)
-    return _Cost(row.median_ms, row.sigma_ms, boundary)
+    other = unfused(kernel)
+    if other is None:
+        return KernelCost(kernel, row.median_ms, row.sigma_ms, row.conversion_ms)
+    instead = known[runner.digest(other)]
+    own = (row.median_ms, row.sigma_ms, row.conversion_ms)
+    return KernelCost(kernel, *own, instead.median_ms, instead.conversion_ms)
 
 
 def planned_steps(space: SearchSpace, question: Question) -> int:
@@ -108,7 +102,7 @@ def _kernels(space: SearchSpace, batch: int) -> dict[tuple[str, str], Kernel]:
 
 
 def _needed(kernels: Mapping[tuple[str, str], Kernel]) -> list[Kernel]:
-    """The distinct kernels to know, formats of one shape side by side, with the fall-backs of integer convolutions."""
+    """The distinct kernels to know, formats of one shape side by side, each with what runs where it is not fused."""
     pairs = ((kernel, unfused(kernel)) for kernel in kernels.values())
     return list(dict.fromkeys(kernel for pair in pairs for kernel in pair if kernel is not None))
 
@@ -118,14 +112,21 @@ def _missing(kernels: Mapping[tuple[str, str], Kernel], runner: Runner, known: M
     return [kernel for kernel in _needed(kernels) if runner.digest(kernel) not in known]
 
 
-def _provenance(rows: Sequence[KernelRow], batch: int) -> str:
-    """Device, runtime and version, threads, date; and what to be careful with."""
+def _provenance(rows: Sequence[KernelRow], batch: int, whole: WholeModel, network: Network | None) -> str:
+    """Device, runtime and version, threads, date; what is in the sum, and what to be careful with."""
     one = rows[0]
     dates = sorted({row.date for row in rows})
     span = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     shaky = sum(not row.stable for row in rows)
+    if network is None:
+        counted = "conversions between neighbours in execution order, other operators not counted"
+    else:
+        counted = f"conversions between neighbours, other operators {network.operators.total:.3g} ms (profile)"
+    learned = whole.residual
+    if learned.exports:
+        counted += f", fitted to {learned.exports} whole models ({100 * learned.noise:.1f} % noise)"
     return (
         f"measured: cpu ({one.hardware}), {one.runtime} {one.runtime_version}, {one.threads} thread"
-        f"{'s' if one.threads > 1 else ''}, batch {batch}, {len(rows)} kernels, {span}; "
-        "sum of the sites' kernels, other operators not counted" + (f"; {shaky} unstable" if shaky else "")
+        f"{'s' if one.threads > 1 else ''}, batch {batch}, {len(rows)} kernels, {span}; {counted}"
+        + (f"; {shaky} unstable" if shaky else "")
     )

@@ -27,7 +27,8 @@ from .timing import MAX_REPEATS
 INTEGER = ("QLinear", "QGemm", "MatMulInteger", "ConvInteger")
 _LAYOUT = ("ReorderInput", "ReorderOutput")
 _INTEGER_CONVERSIONS = (*_LAYOUT, "Transpose", "QuantizeLinear", "DequantizeLinear")
-_EVENT = "_kernel_time"
+#: End of the names of the events that hold the time of a node.
+EVENT_END = "_kernel_time"
 _MS = 1e-3
 _RESOLUTION_MS = 1e-3  # the profiler cuts off after the microsecond
 
@@ -155,7 +156,7 @@ class LoadedKernel:
         self._folder.cleanup()
         self._folder = None
         self.most_repeats = MAX_REPEATS
-        nodes = [event for event in events if event.get("cat") == "Node" and event["name"].endswith(_EVENT)]
+        nodes = [event for event in events if event.get("cat") == "Node" and event["name"].endswith(EVENT_END)]
         return summary(kernel, nodes)
 
 

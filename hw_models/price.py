@@ -15,6 +15,7 @@ from .rows import MeasuredTable
 
 if TYPE_CHECKING:
     from .measured import Runner
+    from .network import Network
 
 DEFAULT_METRICS = ("size_mb", "latency_ms")
 METRICS = (
@@ -43,6 +44,7 @@ def price(
     threads: int = 1,
     runner: Runner | None = None,
     runtime: str | None = None,
+    network: Network | None = None,
 ) -> Prices:
     """Price every (site, format).
 
@@ -61,6 +63,9 @@ def price(
         runner: what times kernels; onnxruntime on this machine if ``None``.
         runtime: whose tables price a named GPU: trtllm, sglang, vllm (``bitfront devices NAME`` lists what it has), or
             ``"roofline"`` for the data sheet alone; ``None`` takes the tables if there are any.
+        network: what was measured of the model as a whole on this CPU (``network.measure_network``): its real
+            neighbours, its operators outside the sites, exports that the sum of the parts is fitted to. Without it
+            neighbours are taken from the order of execution, and only the sites are counted.
 
     Returns:
         The prices.
@@ -69,7 +74,7 @@ def price(
         InvalidInput: unknown metric or device, a batch below 1, or onnxruntime is not installed.
         NotMeasured: a format has no kernel on the device.
     """
-    question = _question(device, batch, tables, advance, seconds, threads, runner, runtime)
+    question = _question(device, batch, tables, advance, seconds, threads, runner, runtime, network)
     known = cost_models()
     _check(metrics, known)
     tables_by_metric = {metric: known[metric](space, question) for metric in dict.fromkeys(metrics)}
@@ -110,6 +115,7 @@ def _question(
     threads: int,
     runner: Runner | None,
     runtime: str | None,
+    network: Network | None = None,
 ) -> Question:
     if batch < 1:
         raise InvalidInput(f"batch={batch}; it must be at least 1")
@@ -119,7 +125,9 @@ def _question(
         find_device(device)
     elif runtime is not None:
         raise InvalidInput(f"runtime={runtime!r} on the cpu; only GPUs have runtimes to choose from, leave it out")
-    return Question(device, batch, tuple(tables or ()), seconds, threads, runner, advance, runtime)
+    if device != "cpu" and network is not None:
+        raise InvalidInput(f"network was measured on a CPU; leave it out for {device}")
+    return Question(device, batch, tuple(tables or ()), seconds, threads, runner, advance, runtime, network)
 
 
 def _check(metrics: Sequence[str], known: Mapping[str, CostModel]) -> None:

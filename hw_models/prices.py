@@ -28,7 +28,7 @@ class Price:
     """What a configuration costs in one metric.
 
     Attributes:
-        value: the additive total, in the unit that the metric's name carries.
+        value: the total, in the unit that the metric's name carries.
         low: lower end of the 95 % interval.
         high: upper end.
         source: one of ``Source``.
@@ -40,23 +40,16 @@ class Price:
     source: Source
 
 
-@dataclass(frozen=True)
-class Boundary:
-    """What a site pays on top where a neighbour in execution order runs another kind of kernel.
+class Whole(Protocol):
+    """Latency of whole configurations, where neighbours matter to each other; ``network.WholeModel`` is one."""
 
-    Attributes:
-        cost: array [sites, formats].
-        kinds: per format, the kind of kernel; only a change of kind costs.
-    """
+    def interval(self, choice: NDArray[np.int64]) -> tuple[float, float, float]:
+        """Value, lower and upper end of the 95 % interval of a choice array [sites], the constant part included."""
+        ...
 
-    cost: NDArray[np.float64]
-    kinds: tuple[str, ...]
-
-    def total(self, choice: NDArray[np.int64]) -> float:
-        """The sum over the sites with an unlike neighbour, before or after; the model's ends are unlike."""
-        kinds = np.array(self.kinds)[choice]
-        changes = np.concatenate([[True], kinds[1:] != kinds[:-1], [True]])
-        return float(self.cost[np.arange(len(choice)), choice][changes[1:] | changes[:-1]].sum())
+    def predict(self, choices: NDArray[np.int64]) -> tuple[NDArray[np.float64], ...]:
+        """The same three of many choices [points, sites], each [points]."""
+        ...
 
 
 class Joint(Protocol):
@@ -80,7 +73,8 @@ class PriceTable:
         base: the constant part, such as the size of the tensors outside the sites.
         source: one of ``Source``.
         provenance: one line for people: device, runtime and version, threads, date, or the formula.
-        boundary: what unlike neighbours cost, or ``None``; it raises the upper end of an interval.
+        whole: latency of whole configurations with what neighbours cost each other, or ``None``. ``values`` then are
+            those of each site between neighbours of its own kind, so the total of unlike ones is not their sum.
         rows: measurements that were taken to make this table (empty when nothing new was timed).
         joint: the exact value of a configuration where the sum over sites only stands in for it, or ``None``.
     """
@@ -92,7 +86,7 @@ class PriceTable:
     base: float
     source: Source
     provenance: str
-    boundary: Boundary | None = None
+    whole: Whole | None = None
     rows: tuple[KernelRow, ...] = ()
     joint: Joint | None = field(default=None, repr=False)
 
@@ -102,17 +96,27 @@ class PriceTable:
         The interval takes the errors of the sites as fully correlated, so their standard deviations add up:
         ``value ± 1.96 sum(sigma)``. That is the widest interval that the standard deviations allow; kernels timed in
         one session on one machine do share most of their error (clock, neighbours, memory), so the narrower sum in
-        quadrature would promise too much. What unlike neighbours may cost is added to the upper end. A roofline is
-        a bound that no kernel beats, so there the lower end is the value itself.
+        quadrature would promise too much. A roofline is a bound that no kernel beats, so there the lower end is the
+        value itself. Where the table has a model of whole configurations, value and interval are the model's.
         """
+        if self.whole is not None:
+            return Price(*self.whole.interval(choice), self.source)
         rows = np.arange(len(choice))
         value = self.base + float(self.values[rows, choice].sum())
         if self.joint is not None:
             value = self.joint.total(choice)
         margin = _NORMAL_95 * float(self.sigma[rows, choice].sum())
         low = value if self.source == "roofline" else max(0.0, value - margin)
-        high = value + margin + (self.boundary.total(choice) if self.boundary is not None else 0.0)
-        return Price(value, low, high, self.source)
+        return Price(value, low, value + margin, self.source)
+
+    def totals(self, choices: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The values of many choice arrays [points, sites]: float64 array [points]."""
+        if self.whole is not None:
+            return self.whole.predict(choices)[0]
+        if self.joint is not None:
+            return np.array([self.joint.total(choice) for choice in choices], dtype=np.float64)
+        summed: NDArray[np.float64] = self.values[np.arange(choices.shape[1]), choices].sum(axis=1) + self.base
+        return summed
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import numpy as np
 
 from ..activations import Activation, ActivationGraph, Read
 from ..errors import InvalidInput
-from ..hw_models import Boundary, Prices, PriceTable, joint_price
+from ..hw_models import Prices, PriceTable, joint_price
+from ..hw_models.network import WholeModel
 from ..proxies import Sensitivity
 from ..space import SearchSpace, Site, Tie
 from .stage import Arrays, as_array, from_array
@@ -77,9 +78,8 @@ def price_arrays(prices: Prices) -> dict[str, np.ndarray]:
     for metric, table in prices.items():
         told = {"unit": table.unit, "base": table.base, "source": table.source, "provenance": table.provenance}
         arrays[f"{metric}/values"], arrays[f"{metric}/sigma"] = table.values, table.sigma
-        if table.boundary is not None:
-            arrays[f"{metric}/boundary"] = table.boundary.cost
-            told["kinds"] = list(table.boundary.kinds)
+        if isinstance(table.whole, WholeModel):
+            arrays |= {f"{metric}/whole/{name}": array for name, array in table.whole.to_arrays().items()}
         about[metric] = told
     arrays["about"] = as_array({"tables": about, "device": prices.device, "batch": prices.batch})
     return arrays
@@ -90,13 +90,13 @@ def prices_of(arrays: Arrays, space: SearchSpace) -> Prices:
     about = from_array(arrays["about"])
     tables = {}
     for metric, told in about["tables"].items():
-        kinds = told.pop("kinds", None)
-        boundary = None if kinds is None else Boundary(arrays[f"{metric}/boundary"], tuple(kinds))
+        prefix = f"{metric}/whole/"
+        whole = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
         tables[metric] = PriceTable(
             metric=metric,
             values=arrays[f"{metric}/values"],
             sigma=arrays[f"{metric}/sigma"],
-            boundary=boundary,
+            whole=WholeModel.from_arrays(whole) if whole else None,
             joint=joint_price(metric, space, about["batch"]),
             **told,
         )

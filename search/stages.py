@@ -27,7 +27,7 @@ from .records import price_arrays, prices_of, score_arrays, score_of, space_arra
 from .stage import Ledger, Ran, key_of, outcome
 
 _TRACE = "trace-2"
-_PRICES = "prices-1"
+_PRICES = "prices-2"
 _SCORES = "scores-2"  # what is stored of a score: values, error, passes, pairs
 
 
