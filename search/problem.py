@@ -14,6 +14,7 @@ from ..proxies import Sensitivity
 from ..space import Configuration, SearchSpace
 from .allocation import BudgetConflict, allocate, exact_front
 
+_TIGHTENINGS = 4  # of a budget whose price is no sum over sites
 _LEVELS = 24  # budgets per price when other constraints bind, or pairs interact
 
 
@@ -77,23 +78,41 @@ class Problem:
     def solve(self, proxy: str, budgets: Mapping[str, float]) -> Configuration:
         """The exact optimum of the scores within budgets (totals, the constant part included).
 
-        Interactions of pairs count where the proxy gives them.
+        Interactions of pairs count where the proxy gives them. Where a total is no sum over sites (a latency in which
+        neighbours matter to each other) the sum stands in for it, and its budget is tightened by what the solution
+        exceeds it, until the totals hold; if the tightened sums cannot be met, or after ``_TIGHTENINGS``, the last
+        solution is returned, and who asked checks it with ``totals``.
 
         Raises:
             InfeasibleBudget: no configuration meets them.
         """
+        limits = {metric: limit - self.prices[metric].base for metric, limit in budgets.items()}
         try:
-            found = allocate(
-                self.loss(proxy),
-                {metric: self.cost(metric) for metric in budgets},
-                {metric: limit - self.prices[metric].base for metric, limit in budgets.items()},
-                ties=self.space.tie_indices,
-                allowed=self.space.allowed,
-                pair_loss=self.pairs(proxy),
-            )
+            choice = self._allocated(proxy, limits)
         except BudgetConflict as cause:
             raise InfeasibleBudget(self._refusal(cause, budgets)) from None
-        return self.space.configuration(found.choice)
+        for _ in range(_TIGHTENINGS):
+            excess = {name: float(self.totals(choice[None], name)[0]) - limit for name, limit in budgets.items()}
+            exceeded = {name for name, much in excess.items() if much > 1e-9 * abs(budgets[name])}
+            if not exceeded:
+                break
+            limits |= {name: limits[name] - excess[name] for name in exceeded}
+            try:
+                choice = self._allocated(proxy, limits)
+            except BudgetConflict:
+                break
+        return self.space.configuration(choice)
+
+    def _allocated(self, proxy: str, limits: Mapping[str, float]) -> np.ndarray:
+        """The optimum of the additive problem within limits on the sums over sites: int array [sites]."""
+        return allocate(
+            self.loss(proxy),
+            {metric: self.cost(metric) for metric in limits},
+            dict(limits),
+            ties=self.space.tie_indices,
+            allowed=self.space.allowed,
+            pair_loss=self.pairs(proxy),
+        ).choice
 
     def _refusal(self, cause: BudgetConflict, budgets: Mapping[str, float]) -> str:
         """Why budgets cannot be met, in totals as users give them (the allocator sees them without the base)."""
@@ -106,12 +125,7 @@ class Problem:
 
     def totals(self, choices: np.ndarray, metric: str) -> np.ndarray:
         """Price of many choices at once: int array [points, sites] -> float array [points]."""
-        joint = self.prices[metric].joint
-        if joint is not None:
-            return np.array([joint.total(choice) for choice in choices], dtype=np.float64)
-        rows = np.arange(len(self.space.sites))
-        total: np.ndarray = self.cost(metric)[rows, choices].sum(axis=1) + self.prices[metric].base
-        return total
+        return self.prices[metric].totals(choices)
 
     def meets(self, choices: np.ndarray) -> np.ndarray:
         """Which choices [points, sites] meet all constraints: boolean array [points]."""
