@@ -152,7 +152,7 @@ def _all(device: str, runtime: str) -> tuple[str, ...]:
 def _plan(backend: Backend, kernels: list[Kernel], known: set[str], progress: Any, group: dict[str, int]) -> Plan:
     from ..hw_models.measure import classes, make_plan
 
-    with progress.stage("try one kernel of a kind", len(classes(kernels))) as advance:
+    with progress.stage("try two kernels of a kind", len(classes(kernels))) as advance:
         return make_plan(backend, kernels, known, advance, **group)
 
 

@@ -7,7 +7,7 @@ how long it will take, ``execute`` works through the plan and adds the rows to a
 from __future__ import annotations
 
 from .backend import Backend, Timed, Trial
-from .catalogue import CONVERSIONS, FORMATS, conversion, convolution, format_of, in_format, product
+from .catalogue import CONVERSIONS, FORMATS, conversion, convolution, format_of, in_format, in_formats, product
 from .cpu_backends import OnnxRuntimeBackend, TorchCpuBackend
 from .cuda_backend import CudaBackend
 from .event_timing import MODES
@@ -37,6 +37,7 @@ __all__ = [
     "execute",
     "format_of",
     "in_format",
+    "in_formats",
     "known_rows",
     "make_plan",
     "model_kernels",

@@ -94,27 +94,39 @@ def work(kernel: Kernel) -> tuple[float, float]:
         return 0.0, inputs * (8 + 2 * 4 * kernel.weight_shape[-1])
     if not kernel.weight_shape:
         return 0.0, inputs * (2 + element_bytes(kernel.activation_format))
-    positions = inputs / kernel.input_shape[-1]
-    outputs = positions * kernel.channels
-    macs = positions * elements
-    if kernel.op.startswith("Conv"):
-        attributes = dict(kernel.attributes)
-        strides = float(np.prod(attributes["strides"]))
-        images = inputs / kernel.input_shape[1]
-        images = images * strides if kernel.op == "ConvTranspose" else images / strides
-        outputs = images * kernel.channels
-        macs = images * elements
-    return macs, (
-        inputs * element_bytes(kernel.activation_format)
-        + elements * element_bytes(kernel.weight_format)
-        + outputs * wide
-    )
+    positions = _positions(kernel)
+    outputs = positions * kernel.channels * (_stride(kernel) if kernel.op == "ConvTranspose" else 1.0)
+    read = inputs * element_bytes(kernel.activation_format) + elements * element_bytes(kernel.weight_format)
+    return positions * elements, read + outputs * wide
 
 
 def held_bytes(kernel: Kernel) -> float:
     """Upper estimate of the memory of a loaded kernel: weights while they are packed, input and output."""
-    macs, _ = work(kernel)
-    elements = float(np.prod(kernel.weight_shape or (0,)))
-    inputs = float(np.prod(kernel.input_shape))
-    outputs = macs / max(elements, 1.0) * (kernel.channels if kernel.weight_shape else 1.0)
+    elements, inputs = float(np.prod(kernel.weight_shape or (0,))), float(np.prod(kernel.input_shape))
+    if not kernel.weight_shape:
+        return 16 * inputs
+    outputs = float(np.prod(kernel.input_shape)) if kernel.op == "Gather" else _positions(kernel)
+    outputs *= kernel.weight_shape[-1] if kernel.op == "Gather" else kernel.channels
+    if kernel.op == "ConvTranspose":
+        outputs *= _stride(kernel)
     return 12 * elements + 8 * inputs + 4 * outputs
+
+
+def _positions(kernel: Kernel) -> float:
+    """How often each weight is used: rows of a product, output pixels of a convolution (input pixels if transposed)."""
+    if not kernel.op.startswith("Conv"):
+        return float(np.prod(kernel.input_shape[:-1]))
+    if kernel.op == "ConvTranspose":
+        return float(np.prod(kernel.input_shape)) / kernel.input_shape[1]
+    attributes = dict(kernel.attributes)
+    pads, sizes = attributes["pads"], kernel.input_shape[2:]
+    pixels = float(kernel.input_shape[0])
+    for axis, size in enumerate(sizes):
+        reach = attributes["dilations"][axis] * (attributes["kernel_shape"][axis] - 1) + 1
+        padded = size + pads[axis] + pads[axis + len(sizes)]
+        pixels *= (padded - reach) // attributes["strides"][axis] + 1
+    return pixels
+
+
+def _stride(kernel: Kernel) -> float:
+    return float(np.prod(dict(kernel.attributes)["strides"]))

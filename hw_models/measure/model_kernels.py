@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ...errors import NotMeasured
 from ...space import SearchSpace
-from ..kernels import Kernel, unfused, site_kernel
+from ..kernels import Kernel, site_kernel, unfused
 from ..tables.kernel_formats import kernel_format
 from .catalogue import Runtime
 from .grid import with_formats
@@ -39,11 +39,15 @@ def model_kernels(
         InvalidInput: the runtime has none of ``formats``.
     """
     if formats is None and runtime == "onnxruntime":
-        asked = [site_kernel(site, name, batch) for batch in batches for site in space.sites for name in site.formats]
-        pairs = ((kernel, unfused(kernel)) for kernel in asked)
-        return list(dict.fromkeys(kernel for pair in pairs for kernel in pair if kernel is not None))
-    bases = tuple(dict.fromkeys(site_kernel(site, "fp32", batch) for batch in batches for site in space.sites))
-    return with_formats(bases, device, runtime, formats or _served(space))
+        sites = (site_kernel(site, name, batch) for batch in batches for site in space.sites for name in site.formats)
+        made = list(dict.fromkeys(sites))
+    else:
+        bases = tuple(dict.fromkeys(site_kernel(site, "fp32", batch) for batch in batches for site in space.sites))
+        made = with_formats(bases, device, runtime, formats or _served(space))
+    if runtime == "onnxruntime":
+        pairs = ((kernel, unfused(kernel)) for kernel in made)
+        made = list(dict.fromkeys(kernel for pair in pairs for kernel in pair if kernel is not None))
+    return made
 
 
 def _served(space: SearchSpace) -> tuple[str, ...]:

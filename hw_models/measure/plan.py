@@ -1,14 +1,13 @@
 r"""What is going to be timed, and how long that will take.
 
-One kernel of each class (operator and formats) is tried first. The time t of another kernel of the class follows from
-the trial's by the roofline ratio: with r the longer of its arithmetic and its memory traffic,
+Two kernels of each class (operator and formats) are tried first, a small one and one of middling size. The time of
+another kernel of the class follows from theirs by its roofline work: with r the longer of its arithmetic and its memory
+traffic,
 
-.. math:: t = t_{\text{trial}} \, \max(1, r / r_{\text{trial}}),
-          \qquad r = \max(\text{MACs},\, B \cdot \text{bytes}),
+.. math:: r = \max(\text{MACs},\, B \cdot \text{bytes}),
 
-B multiply-accumulates a byte being where both are equal on common machines. A trial is one of the smaller kernels of
-its class, so that a plan is cheap; nothing is timed faster than its trial, which leaves room for the fixed cost of a
-call.
+B multiply-accumulates a byte being where both take equally long on CPUs, the time is linear in r between the
+two trials, that of the small one below it (the fixed cost of a call), and proportional to r above the other.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ if TYPE_CHECKING:
 #: Kernels that are timed together at most, so that little is lost when a run is stopped.
 GROUP = 24
 #: Where arithmetic and memory traffic take equally long, in multiply-accumulates a byte.
-_BALANCE = 16.0
+_BALANCE = 5.0
 #: Samples that a kernel takes in the mean: more than the fewest, where they do not agree yet.
 _SAMPLES = 1.3 * MIN_SAMPLES
-#: Quantile of the kernels of a class, by work, from which the trial is taken.
-_TRIAL = 0.25
+#: Quantiles of the kernels of a class, by work, that are tried.
+_TRIALS = (0.1, 0.6)
 
 
 @dataclass(frozen=True)
@@ -123,14 +122,14 @@ def make_plan(
     if not missing and not done:
         reasons = "; ".join(dict.fromkeys(reason for _, reason in refused)) or "nothing was asked"
         raise InvalidInput(f"nothing to measure on {backend.where}: {reasons}")
-    trials: dict[tuple[str, str], tuple[Kernel, Trial] | None] = {}
+    trials: dict[tuple[str, str], list[tuple[Kernel, Trial]]] = {}
     for key, members in classes(missing).items():
         trials[key] = _try(backend, members)
-        if trials[key] is None:
+        if not trials[key]:
             refused += [(kernel, f"{format_of(kernel)}: no {kernel.op} of this format ran here") for kernel in members]
         if advance:
             advance(1)
-    planned = [_planned(backend, kernel, trial) for kernel in missing if (trial := trials[_class(kernel)])]
+    planned = [_planned(backend, kernel, tried) for kernel in missing if (tried := trials[_class(kernel)])]
     return Plan(backend.where, _groups(planned, backend.memory_bytes, group), done, tuple(refused))
 
 
@@ -146,24 +145,30 @@ def _class(kernel: Kernel) -> tuple[str, str]:
     return kernel.op, format_of(kernel)
 
 
-def _try(backend: Backend, members: Sequence[Kernel]) -> tuple[Kernel, Trial] | None:
-    """The trial of a smaller kernel of a class; where it cannot run, of the largest; ``None`` where that cannot."""
+def _try(backend: Backend, members: Sequence[Kernel]) -> list[tuple[Kernel, Trial]]:
+    """The trials of a class, by work; where none of the chosen kernels can run, of the largest, if that can."""
     ordered = sorted(members, key=_roofline)
-    for kernel in dict.fromkeys([ordered[int(_TRIAL * (len(ordered) - 1))], ordered[-1]]):
+    chosen = [ordered[int(quantile * (len(ordered) - 1))] for quantile in _TRIALS]
+    tried: list[tuple[Kernel, Trial]] = []
+    for kernel in dict.fromkeys([*chosen, ordered[-1]]):
+        if kernel is ordered[-1] and tried:
+            break
         try:
-            return kernel, backend.trial(kernel)
+            tried.append((kernel, backend.trial(kernel)))
         except NotMeasured:
             continue
-    return None
+    return tried
 
 
-def _planned(backend: Backend, kernel: Kernel, tried: tuple[Kernel, Trial]) -> Planned:
-    reference, trial = tried
-    run = trial.run_seconds * max(1.0, _roofline(kernel) / _roofline(reference))
-    size = max(1.0, held_bytes(kernel) / held_bytes(reference))
+def _planned(backend: Backend, kernel: Kernel, tried: Sequence[tuple[Kernel, Trial]]) -> Planned:
+    rooflines = [_roofline(reference) for reference, _ in tried]
+    times = [trial.run_seconds for _, trial in tried]
+    own, (reference, trial) = _roofline(kernel), tried[-1]
+    run = float(np.interp(own, rooflines, times)) * max(1.0, own / rooflines[-1])
+    load = trial.load_seconds * max(1.0, held_bytes(kernel) / held_bytes(reference))
     repeats = min(max(1.0, np.ceil(SAMPLE_SECONDS / max(run, 1e-9))), trial.most_repeats)
     sampling = (WARM_UP + _SAMPLES * repeats) * (trial.prepare_seconds + run)
-    return Planned(kernel, backend.digest(kernel), run, trial.load_seconds * size + sampling)
+    return Planned(kernel, backend.digest(kernel), run, load + sampling)
 
 
 def _roofline(kernel: Kernel) -> float:
