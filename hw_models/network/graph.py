@@ -75,7 +75,7 @@ def exported_graph(space: SearchSpace, path: str | Path) -> SiteGraph:
 
     Args:
         space: the sites.
-        path: the ONNX file of ``space.uniform("fp32")`` or of any configuration that rounds no input, as ``export``
+        path: the ONNX file of the float model (an empty configuration, or any that rounds no input), as ``export``
             writes it: the product of a site is named ``bitfront/<site>/<number>``.
 
     Returns:
@@ -94,7 +94,7 @@ def exported_graph(space: SearchSpace, path: str | Path) -> SiteGraph:
             f"{path} holds no layer named {DOMAIN}/<site>/<number> of this space; give a file that bitfront exported"
         )
     if any(node.op_type == "QuantizeLinear" for node in graph.node):
-        raise InvalidInput(f"{path} rounds inputs; give the export of the float model, space.uniform('fp32')")
+        raise InvalidInput(f"{path} rounds inputs; give the export of the float model")
     return found.neighbourhood(len(space.sites), Path(path).name)
 
 

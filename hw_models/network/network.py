@@ -150,7 +150,8 @@ def measure_network(
 
     Args:
         space: the sites.
-        reference: ONNX file of ``space.uniform("fp32")``, as ``bitfront.export`` writes it.
+        reference: ONNX file of the float model as ``bitfront.export`` writes it with an empty configuration, or one
+            that rounds no input.
         exports: files of configurations; about 8, uniform ones and mixtures (``design``).
         feeds: inputs of one call, by name or in order; their batch and sequence length are what is priced.
         batch: samples in ``feeds``.
