@@ -1,11 +1,15 @@
 """Adapter to PyPI's ``aiconfigurator-core`` (NVIDIA, Apache-2.0): measured matrix products of server GPUs.
 
 What a time is, by the project's collector (ai-dynamo/aiconfigurator, ``collector/helper.py``): the mean over 6 replays
-of a CUDA graph after 3 of warm-up, each replay running up to 5 copies of the layer so that small weights do not stay in
-the L2 cache. The quantization of the input is part of the time of ``fp8``, ``fp8_block`` and ``nvfp4`` products;
-``quantization_costs`` tells what of it a static scale saves. The ``int8_wo``, ``int4_wo`` and ``w8a8`` products of
-TensorRT-LLM 1.0.0 are single runs under TensorRT's profiler (``collect_gemm_trt.py``): plugins on fp16 inputs with one
-scale for each output channel, w8a8 on an input that is quantized already.
+of a CUDA graph after 3 of warm-up, each replay running up to 6 copies of the layer so that small weights do not stay in
+the L2 cache. The quantization of the input is part of the time of ``fp8``, ``fp8_block`` and ``nvfp4`` products. Three
+things are not as the names say (``collector/trtllm/collect_gemm_trt.py``, ``sglang/`` and ``vllm/collect_gemm.py``):
+
+- ``int8_wo``, ``int4_wo`` and ``sq`` of TensorRT-LLM 1.0.0 are single runs under TensorRT's profiler: plugins on fp16
+  inputs with one scale for each output channel, sq on an input that is quantized already.
+- ``int8_wo`` of SGLang multiplies int8 by int8, with the input quantized by plain torch operators within the time. It
+  is ``w8a8`` here, and no weight-only kernel.
+- ``fp8_block`` of vLLM was launched without a CUDA graph: small products cost 160 us.
 """
 
 from __future__ import annotations
@@ -36,11 +40,13 @@ __all__ = [
     "QuantizationCosts",
     "available",
     "collected",
+    "formats_of",
     "gemms",
     "installed_version",
     "parts",
     "products",
     "quantization_costs",
+    "quantizing",
     "ranges",
     "selected",
     "systems_folder",
@@ -58,6 +64,7 @@ FORMATS = {
 }
 #: Formats whose times include quantizing the input: with one dynamic scale, in groups of 128, in blocks of 16.
 QUANTIZES = ("fp8", "fp8_block", "nvfp4")
+_MEANT = {"sglang": {"int8_wo": "w8a8"}}
 
 
 @dataclass(frozen=True, order=True)
@@ -99,13 +106,16 @@ def available() -> pd.DataFrame:
     return pd.DataFrame(records, columns=["device", "runtime", "version", "formats", "rows"])
 
 
-def parts() -> tuple[Part, ...]:
-    """Every format of every table of products, newest version of a runtime first.
+def parts(device: str | None = None) -> tuple[Part, ...]:
+    """Every format of every table of products, newest version of a runtime first; of one device if it is named.
 
     Raises:
         InvalidInput: the package is not installed.
     """
-    return _parts(systems_folder())
+    systems = systems_folder()
+    return tuple(
+        part for system, name in SYSTEMS.items() if device in (None, name) for part in _parts(systems, system, name)
+    )
 
 
 def selected(device: str, runtime: str | None = None) -> tuple[Part, ...]:
@@ -113,8 +123,7 @@ def selected(device: str, runtime: str | None = None) -> tuple[Part, ...]:
 
     Args:
         device: name in ``devices()``.
-        runtime: trtllm, sglang or vllm; ``None`` takes trtllm, and what it lacks from sglang, then from vllm (the
-            int8 weight-only products of the H100).
+        runtime: trtllm, sglang or vllm; ``None`` takes the first of them that has the device. Runtimes are not mixed.
 
     Raises:
         InvalidInput: the package is not installed, or there is no such runtime.
@@ -122,16 +131,31 @@ def selected(device: str, runtime: str | None = None) -> tuple[Part, ...]:
     """
     if runtime is not None and runtime not in RUNTIMES:
         raise InvalidInput(f"unknown runtime {runtime!r}; the tables know {', '.join(RUNTIMES)}")
-    wanted = RUNTIMES if runtime is None else (runtime,)
-    mine = [part for part in parts() if part.device == device and part.runtime in wanted]
+    mine = parts(device)
+    wanted = runtime or next((part.runtime for part in mine), None)
     chosen: dict[str, Part] = {}
-    for part in sorted(mine, key=lambda part: wanted.index(part.runtime)):  # stable: newest version first
-        chosen.setdefault(part.format, part)
+    for part in mine:  # newest version first
+        if part.runtime == wanted:
+            chosen.setdefault(part.format, part)
     if not chosen:
         known = sorted({part.device for part in parts()})
         suffix = f" in {runtime}" if runtime else ""
         raise NotMeasured(f"aiconfigurator-core has no products of {device!r}{suffix}; it has {', '.join(known)}")
     return tuple(chosen.values())
+
+
+def formats_of(runtime: str) -> dict[str, str]:
+    """Word of the package for a kernel -> the kernel, one of ``gemm.GEMM_FORMATS``, as the runtime's collector ran it.
+
+    Args:
+        runtime: trtllm, sglang or vllm; for others the words mean what they say.
+    """
+    return FORMATS | _MEANT.get(runtime, {})
+
+
+def quantizing(runtime: str) -> tuple[str, ...]:
+    """The kernels of a runtime whose times include quantizing the input."""
+    return (*QUANTIZES, *_MEANT.get(runtime, {}).values())
 
 
 def gemms(device: str, runtime: str | None = None) -> MeasuredGemms:
@@ -161,7 +185,8 @@ def products(path: Path, device: str, kinds: Sequence[str]) -> MeasuredGemms:
     """
     table = read(path, ["gemm_dtype", "m", "n", "k", "latency"])
     names = table["gemm_dtype"].combine_chunks().dictionary_encode()
-    ours = np.array([FORMATS.get(name, "") for name in names.dictionary.to_pylist()])
+    known = formats_of(path.parent.parent.name)
+    ours = np.array([known.get(name, "") for name in names.dictionary.to_pylist()])
     formats = ours[names.indices.to_numpy()]
     mine = np.isin(formats, kinds)
     m, n, k, ms = (table[name].to_numpy()[mine] for name in ("m", "n", "k", "latency"))
@@ -194,18 +219,17 @@ def collected(path: Path) -> tuple[str, ...]:
 
 
 @cache
-def _parts(systems: Path) -> tuple[Part, ...]:
+def _parts(systems: Path, system: str, device: str) -> tuple[Part, ...]:
     found = []
-    for system, device in SYSTEMS.items():
-        for runtime in RUNTIMES:
-            for path in versions(systems, system, f"gemm/{runtime}", "gemm_perf.parquet"):
-                counts = read(path, ["gemm_dtype"])["gemm_dtype"].value_counts().to_pylist()
-                rows = {entry["values"]: entry["counts"] for entry in counts}
-                found += [
-                    Part(device, runtime, path.parent.name, ours, rows[name], path)
-                    for name, ours in FORMATS.items()
-                    if name in rows
-                ]
+    for runtime in RUNTIMES:
+        for path in versions(systems, system, f"gemm/{runtime}", "gemm_perf.parquet"):
+            counts = read(path, ["gemm_dtype"])["gemm_dtype"].value_counts().to_pylist()
+            rows = {entry["values"]: entry["counts"] for entry in counts}
+            found += [
+                Part(device, runtime, path.parent.name, ours, rows[name], path)
+                for name, ours in formats_of(runtime).items()
+                if name in rows
+            ]
     return tuple(found)
 
 

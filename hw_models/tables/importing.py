@@ -10,15 +10,14 @@ Times are milliseconds unless the name of the file's column ends in ``_us``, ``_
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InvalidInput
 from ..devices import device as known_device
 from ..devices import device_named
-from .aiconfigurator import FORMATS as ALIASES
-from .aiconfigurator import QUANTIZES as PACKAGE_QUANTIZES
+from .aiconfigurator import FORMATS, formats_of, quantizing
 from .kernel_formats import PAIRS, kernel_named
 from .schema import COLUMNS, IDENTITY, QUANTIZES
 from .table import LatencyTable, read_parquet
@@ -72,7 +71,7 @@ def read_table(
     """
     where = Path(path).name
     raw = _raw(Path(path))
-    quantizes = PACKAGE_QUANTIZES if "gemm_dtype" in raw else ()
+    packaged = "gemm_dtype" in raw
     frame = _renamed(raw, columns or {}, where)
     given = {
         "device": device,
@@ -89,9 +88,9 @@ def read_table(
         frame = frame.assign(runtime_version="")
     if len(frame) == 0:
         raise InvalidInput(f"{where} has no rows")
-    frame = _operators(_formats(_devices(frame, where), where, quantizes))
     if "runtime" in frame:
         frame = frame.assign(runtime=frame["runtime"].astype(str).str.lower())
+    frame = _operators(_formats(_devices(frame, where), where, packaged))
     table = LatencyTable.from_frame(frame, where)
     _refuse_duplicates(table.frame, where)
     return table
@@ -170,17 +169,29 @@ def _device(name: str) -> str:
         return device_named(name)
 
 
-def _formats(frame: pd.DataFrame, where: str, quantizes: Sequence[str]) -> pd.DataFrame:
-    """The two formats of the schema from the one word of a kernel."""
+def _formats(frame: pd.DataFrame, where: str, packaged: bool) -> pd.DataFrame:
+    """The two formats of the schema from the one word of a kernel.
+
+    Args:
+        frame: with the column ``format``, unless it has both formats.
+        where: what to call it in a message.
+        packaged: the words are those of aiconfigurator, whose meaning depends on the runtime.
+    """
     if "weight_format" in frame and "activation_format" in frame:
         return frame
     if "format" not in frame:
         raise InvalidInput(
             f"{where} has no column for the format of the kernels; name it format, or map it: columns={{'format': …}}"
         )
-    kernels = _translated(frame["format"], lambda name: kernel_named(name, ALIASES), where)
-    if quantizes and "attributes" not in frame:
-        frame = frame.assign(attributes=kernels.isin(quantizes).map({True: f"{{{QUANTIZES}}}", False: "{}"}))
+    kernels = _translated(frame["format"], lambda name: kernel_named(name, FORMATS), where)
+    if packaged and "runtime" in frame:
+        inside = kernels.isin([])
+        for runtime in frame["runtime"].unique():
+            mine, words = frame["runtime"] == runtime, formats_of(runtime)
+            kernels = kernels.where(~(mine & frame["format"].isin(words)), frame["format"].map(words))
+            inside |= mine & kernels.isin(quantizing(runtime))
+        if "attributes" not in frame:
+            frame = frame.assign(attributes=inside.map({True: f"{{{QUANTIZES}}}", False: "{}"}))
     return frame.assign(
         weight_format=kernels.map({kernel: pair[0] for kernel, pair in PAIRS.items()}),
         activation_format=kernels.map({kernel: pair[1] for kernel, pair in PAIRS.items()}),

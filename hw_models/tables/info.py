@@ -95,7 +95,7 @@ def packaged(parts: tuple[aiconfigurator.Part, ...], source: str) -> tuple[Table
             formats=tuple(sorted(((part.format, part.rows) for part in found), key=lambda x: GEMM_FORMATS.index(x[0]))),
             rows=sum(part.rows for part in found),
             others=0,
-            quantizes=tuple(part.format for part in found if part.format in aiconfigurator.QUANTIZES),
+            quantizes=tuple(part.format for part in found if part.format in aiconfigurator.quantizing(part.runtime)),
             **aiconfigurator.ranges(path),
             statistic="mean",
             dates=aiconfigurator.collected(path),

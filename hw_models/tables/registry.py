@@ -3,10 +3,9 @@
 Tables come from three places: the parquet files in this package's ``tables/data``, ``aiconfigurator-core`` where it is
 installed, and the user's folder (``$BITFRONT_TABLES``, else ``~/.cache/bitfront/tables``; ``add`` puts them there).
 
-For each kernel format one table answers: tables of different runtimes were timed differently and are not mixed. Without
-a runtime these are tried in turn: aiconfigurator's selection (TensorRT-LLM, SGLang, vLLM; the newest version), then of
-the package's and the user's tables the one with the most rows. With a runtime only its tables count, those of the user
-first.
+For each kernel format one table answers. Without a runtime these are tried in turn: of aiconfigurator's tables those of
+TensorRT-LLM (the newest version that has the format), then of this package's and the user's the one with the most rows.
+With a runtime only its tables count, those of the user first.
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ def tables(device: str | None = None) -> list[TableInfo]:
     Raises:
         InvalidInput: a file in the user's folder is no latency table.
     """
-    found = [*_aiconfigurator(), *_folder(Path(str(files(__package__).joinpath("data"))), "package")]
+    found = [*_aiconfigurator(device), *_folder(Path(str(files(__package__).joinpath("data"))), "package")]
     found += _folder(user_folder(), "user")
     return [info for info in found if device in (None, info.device)]
 
@@ -82,6 +81,8 @@ def answering(device: str, runtime: str | None = None) -> dict[str, TableInfo]:
     """
     mine = [info for info in tables(device) if info.rows and runtime in (None, info.runtime)]
     order = ("aiconfigurator", "package", "user") if runtime is None else ("user", "package", "aiconfigurator")
+    first = next((info.runtime for info in mine if info.origin == "aiconfigurator"), None)
+    mine = [info for info in mine if info.origin != "aiconfigurator" or info.runtime == first]
 
     def rank(place: int, kernel: str) -> tuple[int, int]:
         info = mine[place]
@@ -187,9 +188,9 @@ def _nothing(device: str, runtime: str | None) -> str:
     return f"no measured products of {device}{suffix}; measured devices: {names}. {advice[0].upper()}{advice[1:]}"
 
 
-def _aiconfigurator() -> tuple[TableInfo, ...]:
+def _aiconfigurator(device: str | None) -> tuple[TableInfo, ...]:
     version = aiconfigurator.installed_version()
-    return () if version is None else packaged(aiconfigurator.parts(), f"aiconfigurator-core {version}")
+    return () if version is None else packaged(aiconfigurator.parts(device), f"aiconfigurator-core {version}")
 
 
 def _folder(folder: Path, origin: Origin) -> list[TableInfo]:

@@ -31,7 +31,7 @@ def systems(tmp_path, monkeypatch):
     products(gemm / "trtllm" / "1.10.0rc3", ["bfloat16", "fp8", "mystery"], latency=2.0)
     (gemm / "trtllm" / "1.11.0").mkdir()
     (gemm / "trtllm" / "1.11.0" / "reuse.yaml").write_text("schema_version: 1\n")
-    products(gemm / "sglang" / "0.5.9", ["bfloat16", "sq"], latency=3.0)
+    products(gemm / "sglang" / "0.5.9", ["bfloat16", "int8_wo"], latency=3.0)
     measured = data / "l40s" / "quantize"
     quantization(measured / "trtllm" / "1.2.0", "compute_scale", "computescale", [0.1, 0.0, *[0.1] * 18])
     quantization(measured / "trtllm" / "1.2.0", "scale_matrix", "scale_matrix", [0.2] * 20)
@@ -47,10 +47,19 @@ def times(device="nvidia-l40s", runtime=None):
     return {kind: set(found.ms[found.format == kind].tolist()) for kind in dict.fromkeys(found.format.tolist())}
 
 
-def test_newest_version_of_each_format_then_other_runtimes(systems):
-    assert times() == {"bf16": {2.0}, "fp8": {2.0}, "int4_wo": {1.0}, "w8a8": {3.0}}
-    assert times(runtime="trtllm") == {"bf16": {2.0}, "fp8": {2.0}, "int4_wo": {1.0}}
+def test_newest_version_of_each_format_of_one_runtime(systems):
+    assert times() == times(runtime="trtllm") == {"bf16": {2.0}, "fp8": {2.0}, "int4_wo": {1.0}}
+    products(systems / "data" / "a100_sxm" / "gemm" / "vllm" / "0.1", ["bfloat16"], latency=4.0)
+    assert times("nvidia-a100-sxm-80gb") == {"bf16": {4.0}}
+
+
+def test_what_sglang_calls_weight_only_is_int8_by_int8(systems):
     assert times(runtime="sglang") == {"bf16": {3.0}, "w8a8": {3.0}}
+    assert "w8a8" in aiconfigurator.quantizing("sglang")
+    assert "w8a8" not in aiconfigurator.quantizing("trtllm")
+
+
+def test_listing(systems):
     assert available().to_dict("list") == {
         "device": ["nvidia-l40s"] * 3,
         "runtime": ["trtllm", "trtllm", "sglang"],
@@ -95,7 +104,7 @@ def test_the_installed_tables():
     pytest.importorskip("aiconfigurator_core")
     expected = {
         "nvidia-a100-sxm-80gb": {"bf16", "int8_wo", "int4_wo", "w8a8"},
-        "nvidia-h100-sxm": {"bf16", "fp8", "fp8_block", "int8_wo"},
+        "nvidia-h100-sxm": {"bf16", "fp8", "fp8_block"},
         "nvidia-h200-sxm": {"bf16", "fp8", "fp8_block"},
         "nvidia-l40s": {"bf16", "fp8", "fp8_block"},
         **{
@@ -111,6 +120,12 @@ def test_the_installed_tables():
         keys = np.stack([found.m, found.n, found.k, np.unique(found.format, return_inverse=True)[1]])
         assert np.unique(keys, axis=1).shape[1] == len(found)
         assert aiconfigurator.gemms(device) is found
+    assert set(aiconfigurator.gemms("nvidia-h100-sxm", "sglang").format.tolist()) == {
+        "bf16",
+        "fp8",
+        "fp8_block",
+        "w8a8",
+    }
 
 
 def test_the_installed_quantization_costs():

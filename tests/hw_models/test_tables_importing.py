@@ -57,6 +57,14 @@ def test_the_columns_of_aiconfigurator(write):
     assert frame["median_ms"].isna().all()
 
 
+def test_a_word_of_aiconfigurator_means_what_the_runtime_ran(write):
+    text = PACKAGED.replace("sq", "int8_wo")
+    assert read_table(write(text)).gemms().format.tolist() == ["bf16", "fp8", "int8_wo"]
+    other = read_table(write(text.replace("TRTLLM", "SGLang")))
+    assert other.gemms().format.tolist() == ["bf16", "fp8", "w8a8"]
+    assert other.frame["attributes"].tolist() == ["{}", '{"quantizes": true}', '{"quantizes": true}']
+
+
 def test_columns_can_be_mapped(write):
     text = SHORT.replace("format,m,n,k,median_us", "what,tokens,outputs,inputs,took_ns").replace("device", "card")
     names = {"device": "card", "format": "what", "m": "tokens", "n": "outputs", "k": "inputs", "median_ms": "took_ns"}
