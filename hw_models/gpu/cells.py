@@ -12,13 +12,14 @@ from ...errors import NotMeasured
 from ...formats import Format
 from ...space import SearchSpace, Site
 from ..kernels import batched
+from ..prices import Source
 from ..roofline import RELATIVE_SIGMA, bytes_moved
 from .device_tables import GpuTables
 from .products import GROUPED, IMPLICIT, LOOKUP, MATRIX, Products, products
 
 #: How a cell is known, best first.
-SOURCES = ("measured", "predicted", "model", "roofline")
-_MEASURED, _PREDICTED, _MODEL, _ROOFLINE = range(len(SOURCES))
+SOURCES: tuple[Source, ...] = ("measured", "predicted", "model")
+_MEASURED, _PREDICTED, _MODEL = range(len(SOURCES))
 #: From this share of a time on, a weaker source gives the whole its name.
 WEAKEST_SHARE = 0.1
 #: Kernel formats that libraries convolve in (cuDNN, TensorRT); weight-only and block formats are for matrices.
@@ -65,11 +66,9 @@ def cells(space: SearchSpace, tables: GpuTables, kernels: tuple[str, ...], batch
         offered = allowed[:, column]
         _refuse_convolutions(space, offered & np.isin(asked.how, (IMPLICIT, GROUPED)), name, kernel, tables)
         _fill_products(found, column, offered, target, inputs, tables)
-        for index in np.flatnonzero(offered & (asked.how == GROUPED)):
-            _set(
-                found, index, column, _grouped_ms(space.sites[index], target, tables, batch), RELATIVE_SIGMA, _ROOFLINE
-            )
-        for index in np.flatnonzero(offered & (asked.how == LOOKUP)):
+        for index in np.flatnonzero(offered & (asked.how == GROUPED)).tolist():
+            _set(found, index, column, _grouped_ms(space.sites[index], target, tables, batch), RELATIVE_SIGMA, _MODEL)
+        for index in np.flatnonzero(offered & (asked.how == LOOKUP)).tolist():
             site = space.sites[index]
             moved = np.array([bytes_moved(site, target, "bf16", batch) / site.calls])
             law = tables.elementwise
@@ -77,12 +76,12 @@ def cells(space: SearchSpace, tables: GpuTables, kernels: tuple[str, ...], batch
     return found
 
 
-def weakest(ms: NDArray[np.float64], source: NDArray[np.int64], floor: int = 0) -> int:
+def weakest(ms: NDArray[np.float64], source: NDArray[np.int64]) -> int:
     """The weakest source that at least ``WEAKEST_SHARE`` of the time comes from, weaker ones counted with it."""
     known = source >= 0
     total = float(ms[known].sum())
     weak = [code for code in range(len(SOURCES)) if float(ms[known & (source >= code)].sum()) >= WEAKEST_SHARE * total]
-    return max([floor, *weak])
+    return max(weak, default=_MEASURED)
 
 
 def _fill_products(
@@ -162,7 +161,7 @@ def _least_ms(
 
 
 def _grouped_ms(site: Site, target: Format, tables: GpuTables, batch: int) -> float:
-    """A grouped convolution: on vector units, bound by operations or bytes, and by the shortest kernel."""
+    """A grouped convolution by its roofline on vector units: operations, or bytes as element-wise kernels move them."""
     compute = 2e3 * site.macs * batch / (tables.device.peak_tera["fp32"] * 1e12)
     moved = bytes_moved(site, target, "bf16", batch) / site.calls
     return max(compute, site.calls * float(tables.elementwise.ms(np.array([moved]))[0]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..devices import Device
@@ -25,7 +26,7 @@ class GpuTables:
         quantize: law of rounding an input to 8 bits with a scale that is known.
         find_scale: law of what finding the scale adds, or ``None`` where no difference could be measured.
         inside: kernel formats whose times hold the quantization of the input (with finding its scale).
-        provenance: the tables in one line.
+        provenance: kernel format -> its table in one line.
     """
 
     device: Device
@@ -34,7 +35,7 @@ class GpuTables:
     quantize: ElementwiseLaw
     find_scale: ElementwiseLaw | None
     inside: frozenset[str]
-    provenance: str
+    provenance: Mapping[str, str]
 
 
 def assumed_law(device: Device, floor_ms: float) -> ElementwiseLaw:

@@ -62,7 +62,7 @@ def fit_law(moved: NDArray[np.float64], ms: NDArray[np.float64], reference: str)
     slope = moved[largest] / ms[largest]
 
     def residuals(logs: NDArray[np.float64]) -> NDArray[np.float64]:
-        law = ElementwiseLaw(*np.exp(logs), error=0.0, reference="")
+        law = _law(logs, 0.0, "")
         return np.asarray(np.log(law.ms(moved) / ms))
 
     starts = [np.log([ms.min(), 2 * slope, capacity, slope]) for capacity in (1e6, 1e7, 1e8)]
@@ -70,4 +70,9 @@ def fit_law(moved: NDArray[np.float64], ms: NDArray[np.float64], reference: str)
         (least_squares(residuals, start, loss="soft_l1", f_scale=0.1) for start in starts), key=lambda fit: fit.cost
     )
     error = float(np.abs(np.expm1(residuals(found.x))).mean())
-    return ElementwiseLaw(*(float(value) for value in np.exp(found.x)), error=error, reference=reference)
+    return _law(found.x, error, reference)
+
+
+def _law(logs: NDArray[np.float64], error: float, reference: str) -> ElementwiseLaw:
+    floor_ms, near, capacity, far = np.exp(logs).tolist()
+    return ElementwiseLaw(floor_ms, near, capacity, far, error, reference)

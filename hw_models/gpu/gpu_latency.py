@@ -4,23 +4,20 @@ r"""Latency of a model on a named GPU: measured or predicted products, with what
 
 with c the calls of a site, T the time of its matrix product in the kernel of the format (looked up, else predicted)
 and :math:`\Delta q` what quantizing the input adds beyond what the measured kernel does already. Embeddings are
-look-ups, and grouped convolutions are bound by bytes, operations and the shortest kernel. The base is the time of the
+look-ups, and grouped convolutions are bound by operations and bytes. The base is the time of the
 operators outside the sites. The fixed time of a kernel (its launch inside a CUDA graph) is in what was measured.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...formats import Format
 from ...space import SearchSpace
 from ..cost_model import Question
-from ..kernels import batched
-from ..prices import Boundary, PriceTable, Source
+from ..prices import PriceTable, Source
 from ..tables.kernel_formats import required_kernel
 from .cells import SOURCES, Cells, cells, weakest
 from .device_tables import GpuTables
@@ -64,8 +61,7 @@ def assembled(space: SearchSpace, tables: GpuTables, batch: int = 1) -> PriceTab
         sigma=found.sigma + base_sigma / len(space.sites),  # the errors of the sites add up to that of the base
         base=base,
         source=source,
-        provenance=_provenance(found, others, tables, batch, source),
-        boundary=_boundary(space, tables, batch),
+        provenance=_provenance(space, found, others, tables, batch, source),
     )
 
 
@@ -85,17 +81,6 @@ def kernels_of(space: SearchSpace, tables: GpuTables) -> tuple[str, ...]:
     )
 
 
-def _boundary(space: SearchSpace, tables: GpuTables, batch: int) -> Boundary | None:
-    """Casts between neighbours that compute in unlike 16 and 32-bit floats; all other formats take and give bf16."""
-    kinds = tuple(name if Format.parse(name).is_wide else "bf16" for name in space.formats)
-    if len(set(kinds)) == 1:
-        return None
-    shapes = [(site.calls, batched(site.input_shape, site.samples, batch)) for site in space.sites]
-    moved = np.array([6.0 * calls * math.prod(shape) for calls, shape in shapes])  # 2 bytes in, 4 out, or the reverse
-    cast: NDArray[np.float64] = tables.elementwise.ms(moved)
-    return Boundary(np.where(space.allowed, cast[:, None], np.nan), kinds)
-
-
 def _named(found: Cells, base: float) -> Source:
     """The weakest source that at least a tenth of the time comes from in some uniform configuration."""
     columns = [
@@ -104,33 +89,59 @@ def _named(found: Cells, base: float) -> Source:
     return SOURCES[max(weakest(ms, source) for ms, source in columns)]
 
 
-def _provenance(found: Cells, others: Operators | None, tables: GpuTables, batch: int, source: str) -> str:
+def _provenance(
+    space: SearchSpace, found: Cells, others: Operators | None, tables: GpuTables, batch: int, source: str
+) -> str:
     """Device, tables, how many cells are known in which way, and what to be careful with."""
     counts = Counter(SOURCES[code] for code in found.source[found.source >= 0])
     known = {name: counts[name] for name in SOURCES if counts[name]}
-    sites = Counter(found.products.how)
-    notes = [f"{sum(known.values())} prices: " + ", ".join(f"{count} {name}" for name, count in known.items())]
-    if sites[IMPLICIT]:
-        notes.append(f"{sites[IMPLICIT]} convolutions as implicit GEMM, where only products were measured")
-    if sites[GROUPED]:
-        notes.append(f"{sites[GROUPED]} grouped convolutions by their roofline, which was not checked")
-    if sites[LOOKUP]:
-        notes.append(f"{sites[LOOKUP]} look-ups by the bytes they move")
-    if {"w8a8"} & set(found.kernels) - tables.inside:
-        notes.append(f"quantizing int8 inputs by {tables.quantize.reference}")
-    if _static(found, tables) and tables.find_scale is None:
-        notes.append("static fp8 scales priced as dynamic ones: the difference was not measured")
-    single = sorted(set(found.kernels) & set(tables.gemms.singly_timed))
-    if single:
-        notes.append(f"{', '.join(single)} timed singly in steps of 1 µs, small products compare with care")
-    notes.append("kernels as in replays of a CUDA graph, without host overhead")
-    notes.append(
+    notes = [
+        f"{source}: {tables.device.name}, batch {batch}, {_tables(found, tables)}",
+        f"{sum(known.values())} prices: " + ", ".join(f"{count} {name}" for name, count in known.items()),
+        *_of_sites(found),
+        *_of_kernels(space, found, tables),
+        "kernels as in replays of a CUDA graph, without host overhead",
         f"{others.kernels} operators outside the sites: {others.ms:.4g} ms by {tables.elementwise.reference}"
         if others
-        else "operators outside the sites not counted, they were not traced"
+        else "operators outside the sites not counted, they were not traced",
+    ]
+    return "; ".join(notes)
+
+
+def _tables(found: Cells, tables: GpuTables) -> str:
+    """The tables that answered, with the kernels that they answered for."""
+    used = [kernel for kernel in dict.fromkeys(found.kernels) if kernel in tables.provenance]
+    by_table: dict[str, list[str]] = {}
+    for kernel in used:
+        by_table.setdefault(tables.provenance[kernel], []).append(kernel)
+    return " and ".join(f"{', '.join(kernels)} from {told}" for told, kernels in by_table.items())
+
+
+def _of_sites(found: Cells) -> list[str]:
+    """How sites were priced that are no plain products."""
+    sites = Counter(found.products.how)
+    told = {
+        IMPLICIT: "convolutions as implicit GEMM, where only products were measured",
+        GROUPED: "grouped convolutions by operations and bytes, no products and never measured",
+        LOOKUP: "look-ups by the bytes they move",
+    }
+    return [f"{sites[how]} {text}" for how, text in told.items() if sites[how]]
+
+
+def _of_kernels(space: SearchSpace, found: Cells, tables: GpuTables) -> list[str]:
+    """What to know of the times of the kernels."""
+    kernels, notes = set(found.kernels), []
+    if "w8a8" in kernels - tables.inside:
+        notes.append(f"quantizing int8 inputs by {tables.quantize.reference}")
+    static = any(
+        kernel == "fp8" and Format.parse(name).needs_ranges
+        for name, kernel in zip(space.formats, found.kernels, strict=True)
     )
-    return f"{source}: {tables.device.name}, batch {batch}, {tables.provenance}; " + "; ".join(notes)
-
-
-def _static(found: Cells, tables: GpuTables) -> bool:
-    return "fp8" in set(found.kernels) & tables.inside
+    if static and "fp8" in tables.inside and tables.find_scale is None:
+        notes.append("static fp8 scales priced as dynamic ones: the difference was not measured")
+    single = sorted(kernels & set(tables.gemms.singly_timed))
+    if single:
+        notes.append(f"{', '.join(single)} timed singly in steps of 1 µs, small products compare with care")
+    if len(kernels & {"fp32", "fp16", "bf16"}) > 1:
+        notes.append("casts between neighbours in unlike floats not counted")
+    return notes

@@ -44,7 +44,6 @@ def _gpu_tables(name: str, runtime: str | None, chosen: tuple[tuple[str, TableIn
     times = GemmTimes(rows, Deferred(rows))
     quantize = _law(name, runtime, "scale_matrix")
     elementwise = quantize if runtime is None else _law(name, None, "scale_matrix")
-    infos = dict.fromkeys(info for _, info in chosen)
     return GpuTables(
         device=sheet,
         gemms=times,
@@ -52,12 +51,12 @@ def _gpu_tables(name: str, runtime: str | None, chosen: tuple[tuple[str, TableIn
         quantize=quantize or elementwise or assumed_law(sheet, times.floor_ms),
         find_scale=_law(name, runtime, "compute_scale"),
         inside=frozenset(kernel for kernel, info in chosen if kernel in info.quantizes),
-        provenance=" and ".join(_told(info, [kernel for kernel, mine in chosen if mine == info]) for info in infos),
+        provenance={kernel: _told(info) for kernel, info in chosen},
     )
 
 
 class Deferred:
-    """The predictor of a device: loaded, or fitted and kept, when the first product that was not measured is asked for.
+    """The predictors of a device's formats: each loaded, or fitted and kept, when a product is first asked of it.
 
     Args:
         rows: of one device.
@@ -65,24 +64,25 @@ class Deferred:
 
     def __init__(self, rows: MeasuredGemms) -> None:
         self._rows = rows
-        self._model: LatencyModel | None = None
+        self._models: dict[str, LatencyModel] = {}
 
     def predict(self, gemms: Gemms) -> Prediction:
-        """As ``LatencyModel.predict``.
+        """As ``LatencyModel.predict``, for products of one format.
 
         Raises:
-            NotMeasured: the predictor knows nothing of a format or shape.
+            NotMeasured: too few products of the format were measured, or a shape is too far from them.
         """
-        if self._model is None:
+        (name,) = np.unique(gemms.format).tolist()
+        if name not in self._models:
             from ..predictor import fitted
 
-            self._model = fitted(self._rows)
-        return self._model.predict(gemms)
+            self._models[name] = fitted(self._rows.take(self._rows.format == name))
+        return self._models[name].predict(gemms)
 
 
-def _told(info: TableInfo, kernels: list[str]) -> str:
-    """The line of a table without its label and device, and what it answers for."""
-    return f"{', '.join(kernels)} from {info.provenance.partition(f'{info.device}, ')[2]}"
+def _told(info: TableInfo) -> str:
+    """The line of a table without its label and device, which the price gives."""
+    return info.provenance.partition(f"{info.device}, ")[2]
 
 
 def _law(name: str, runtime: str | None, operation: str) -> ElementwiseLaw | None:
