@@ -48,13 +48,12 @@ Advance = Callable[[int], None]
 
 
 class Candidate(Protocol):
-    """Something to time.
+    """Something to time."""
 
-    Attributes:
-        most_repeats: runs that one sample may hold.
-    """
-
-    most_repeats: int
+    @property
+    def most_repeats(self) -> int:
+        """Runs that one sample may hold."""
+        ...
 
     def prepare(self) -> None:
         """What comes before every run and is not timed."""

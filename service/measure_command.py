@@ -186,7 +186,7 @@ def _show_plans(plans: list[Plan], as_json: bool) -> None:
     for made in plans:
         table = Table("op", "format", "kernels", "samples", "seconds", title=made.where, title_justify="left")
         for row in made.to_frame().itertuples(index=False):
-            table.add_row(row.op, row.format, str(row.kernels), str(row.samples), f"{row.seconds:.1f}")
+            table.add_row(*(f"{cell:.1f}" if isinstance(cell, float) else str(cell) for cell in row))
         known = f", {made.known} in the table already" if made.known else ""
         about = timedelta(seconds=round(made.seconds))
         show(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -21,15 +22,15 @@ class CudaEvent:
     """A mark in the current stream."""
 
     def __init__(self) -> None:
-        self.inner = torch.cuda.Event(enable_timing=True)
+        self.inner: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
     def record(self) -> None:
         """Put the mark into the queue."""
-        self.inner.record()  # type: ignore[no-untyped-call]
+        self.inner.record()
 
     def elapsed_ms(self, later: Any) -> float:
         """Milliseconds between two marks that have been passed."""
-        return float(self.inner.elapsed_time(later.inner))  # type: ignore[no-untyped-call]
+        return float(self.inner.elapsed_time(later.inner))
 
 
 class CudaAccelerator:
@@ -124,7 +125,7 @@ def device_name(hardware: str) -> str:
 def _management(uuid: str) -> tuple[Any, Any]:
     """NVML and the handle of the device, or nothing where nvidia-ml-py is not installed."""
     try:
-        import pynvml
+        pynvml: Any = import_module("pynvml")
     except ImportError:
         return None, None
     pynvml.nvmlInit()

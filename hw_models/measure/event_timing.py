@@ -181,7 +181,7 @@ def counting(states: Sequence[State]) -> NDArray[np.bool_]:
     """Which rounds count: those in which the device was not slowed down."""
     clocks = np.array([state.clock_mhz for state in states])
     slowed = np.array([state.slowed for state in states])
-    return ~slowed & (clocks >= THROTTLED * clocks.max(initial=0.0))
+    return np.logical_and(~slowed, clocks >= THROTTLED * clocks.max(initial=0.0))
 
 
 def _round(accelerator: Accelerator, launches: Sequence[Launch], mode: Mode, states: list[State]) -> list[float]:
@@ -211,13 +211,9 @@ def _sampled(times: NDArray[np.float64], launches: Sequence[Launch], states: Seq
         net = np.maximum(taken - overhead, _LEAST * taken) / launch.repeats
         timings.append(Timing(net, launch.repeats))
     seen = [state for state, counts in zip(states, good, strict=True) if counts] or list(states)
-    middle = State(
-        *(float(np.median([getattr(state, name) for state in seen])) for name in _STATE), slowed=not good.any()
-    )
+    clock, memory_clock, power = np.median([[s.clock_mhz, s.memory_clock_mhz, s.power_w] for s in seen], axis=0)
+    middle = State(float(clock), float(memory_clock), float(power), slowed=not good.any())
     return Sampled(tuple(timings), overhead, middle, len(times), int((~good).sum()))
-
-
-_STATE = ("clock_mhz", "memory_clock_mhz", "power_w")
 
 
 def _precise(times: NDArray[np.float64]) -> bool:

@@ -135,8 +135,7 @@ def with_formats(
         known = ", ".join(f"{device} with {runtime}" for device, runtime in FORMATS)
         raise InvalidInput(f"nothing is timed on {device} with {runtime}; known: {known}")
     products, convolutions = FORMATS[device, runtime]
-    known = set(products) | set(convolutions)
-    if asked is not None and not known & set(asked):
+    if asked is not None and not {*products, *convolutions} & set(asked):
         raise InvalidInput(
             f"{runtime} on {device} has no kernel in {', '.join(asked)}; it has {', '.join(products)}; "
             "give others with --formats"

@@ -7,7 +7,7 @@ import pytest
 from bitfront.errors import InvalidInput, NotMeasured
 from bitfront.hw_models import KernelRow
 from bitfront.hw_models.measure import Timed, Trial, classes, execute, in_formats, known_rows, make_plan, product
-from bitfront.hw_models.measure.backend import STEPS, work
+from bitfront.hw_models.measure.backend import STEPS, held_bytes, work
 from bitfront.hw_models.measure.session import _alone
 from bitfront.hw_models.timing import MIN_SAMPLES, WARM_UP
 
@@ -39,7 +39,7 @@ class FakeBackend:
     def trial(self, kernel):
         if kernel.weight_format in self.fails:
             raise NotMeasured("it does not run")
-        return Trial(0.01, 1e-4, self.seconds(kernel))
+        return Trial(1e-8 * held_bytes(kernel), 1e-4, self.seconds(kernel))
 
     def measure(self, group, seconds, advance=None):
         if self.groups == self.stop_after:
@@ -48,7 +48,7 @@ class FakeBackend:
         rows = []
         for kernel in group:
             self.measured.append(kernel)
-            self.now += 0.01 + (WARM_UP + MIN_SAMPLES) * (self.seconds(kernel) + 1e-4)
+            self.now += 1e-8 * held_bytes(kernel) + (WARM_UP + MIN_SAMPLES) * (self.seconds(kernel) + 1e-4)
             if advance:
                 advance(STEPS)
             if kernel in self.unstable:
@@ -95,7 +95,7 @@ def test_plan_names_every_kernel_and_foretells_the_time():
     assert [item.kernel for item in plan.kernels] == asked
     assert sum(tried) == len(classes(asked)) == 3
     backend.measure([item.kernel for item in plan.kernels], 1.0)
-    assert 0.8 * backend.now < plan.seconds < 2 * backend.now
+    assert 0.8 * backend.now < plan.seconds < 1.6 * backend.now
     for item in plan.kernels:
         assert item.run_seconds == pytest.approx(backend.seconds(item.kernel), rel=0.7)
     table = plan.to_frame()
