@@ -20,7 +20,7 @@ from .progress import Progress
 from .stage import Ledger, as_array, from_array, key_of, outcome
 
 _WHOLE = "whole-1"
-#: Exports that are timed: the uniform ones, filled up with mixtures. After 8 the error hardly falls (docs/hw_models.md).
+#: Exports that are timed: the uniform ones, filled up with mixtures (docs/hw_models.md: error over their number).
 EXPORTS = 8
 
 
