@@ -23,7 +23,7 @@ import torch
 from bitfront.store import Store
 from search_exhaustive import exhaustive
 from search_flip import flip
-from search_nets import nets
+from search_nets import SEARCHES, nets
 from search_optimum import optimum
 from search_overfitting import overfitting
 from search_report import report
@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--formats", nargs="+", default=list(FOUR))
     parser.add_argument("--bits", nargs="+", type=float, default=[3.0, 4.0, 5.0, 6.0])
     parser.add_argument("--evaluations", nargs="+", type=int, default=[16, 48, 128])
+    parser.add_argument("--searches", nargs="+", choices=SEARCHES, default=list(SEARCHES), help="nets: which")
     parser.add_argument("--store", help="URL; default: out/search_PART.db")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder of the JSON files")
     parser.add_argument("--figures", type=Path, default=Path("docs/img"))
@@ -59,7 +60,8 @@ def main() -> None:
         if part == "exhaustive":
             exhaustive(book, store, arguments.seeds)
         elif part == "nets":
-            nets(book, store, arguments.nets, tuple(arguments.formats), arguments.bits, arguments.evaluations)
+            formats, counts = tuple(arguments.formats), arguments.evaluations
+            nets(book, store, arguments.nets, formats, arguments.bits, counts, arguments.searches)
         elif part == "optimum":
             found = Notebook(arguments.out / "search_nets.json", arguments.seconds)
             optimum(book, found, store, arguments.nets[0], tuple(arguments.formats), arguments.bits[0])

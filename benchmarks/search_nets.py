@@ -13,6 +13,7 @@ from bitfront.store import Store
 from search_tasks import SAMPLES, Bed, Notebook, alone, gap, greedy, looped, told
 
 GREEDY, EXACT = "weight_mse", ("hessian_trace", "measured_kl")
+SEARCHES = ("loop", "evolution")
 REFERENCES = ("uniform", "exact measured_kl")  # whom everything is compared with in pairs
 
 
@@ -23,6 +24,7 @@ def nets(
     formats: tuple[str, ...],
     widths: Sequence[float],
     evaluations: Sequence[int],
+    searches: Sequence[str] = SEARCHES,
 ) -> None:
     """Every method on every network and budget that is not in the notebook yet."""
     for name in names:
@@ -30,7 +32,7 @@ def nets(
         for width in widths:
             prefix = f"{name}/{formats[0]}-{formats[-1]}x{len(formats)}/{width:g}"
             methods: list[tuple[str, int]] = [("rivals", 0)]
-            methods += [(method, count) for count in evaluations for method in ("loop", "evolution")]
+            methods += [(method, count) for count in evaluations for method in searches]
             for method, count in methods:
                 if book.over:
                     print(f"the time is up before {prefix} {method} {count}", flush=True)

@@ -25,6 +25,8 @@ from .problem import Problem
 from .proposers import Evaluated
 
 FloatArray = NDArray[np.float64]
+_AHEAD = 5  # under constraints: whoever joins so many best is credited
+_VOLUME = 0.01  # weight of the hypervolume beside it
 _FLOOR = 1e-3  # share of the worst excess below which qualities count as equal
 
 
@@ -41,6 +43,7 @@ class Archive:
         self.float_quality = float_quality
         self.evaluated: list[Evaluated] = []
         self._scale: tuple[float, float] | None = None
+        self._volume: float | None = None  # of what was measured, once it is computed
         groups = Groups.of(problem.space)
         tables = [groups.sums(problem.cost(metric)) for metric in problem.price_objectives]
         bases = np.array([problem.prices[metric].base for metric in problem.price_objectives])
@@ -51,20 +54,22 @@ class Archive:
         """Take in one measured configuration.
 
         Returns:
-            It, and what it gained: hypervolume beyond what was known; with constraints also the step of the best
-            quality that meets them, scaled, so that whoever improves that optimum is credited even where the volume
-            hardly grows.
+            It, and what it gained: hypervolume beyond what was known; with constraints above all, on the scale of the
+            hypervolume, by how much its quality beats the fifth best that meets them. So whoever proposes what lies
+            near the optimum is credited before those who fill the front of cheaper configurations, which is easy.
         """
         found = self.evaluation(configuration, origin, measurement)
         if self._scale is None:  # the baselines, before there is a scale
             self.evaluated.append(found)
             return found, 0.0
-        volume, best = self.hypervolume(), self.best()
+        volume, reached = self.hypervolume(), sorted(each.quality for each in self.evaluated if each.feasible)
         self.evaluated.append(found)
+        self._volume = None
         gain = self.hypervolume() - volume
-        if self.problem.constraints and found.feasible and best is not None and found.quality < best.quality:
-            steps = self.scaled(np.array([best.quality, found.quality]), np.stack([best.costs, found.costs]))[:, 0]
-            gain += float(steps[0] - steps[1])
+        if self.problem.constraints and found.feasible and reached:
+            level = reached[min(_AHEAD, len(reached)) - 1]
+            steps = self.scaled(np.array([level, found.quality]), np.stack([found.costs, found.costs]))[:, 0]
+            gain = _VOLUME * gain + max(0.0, float(steps[0] - steps[1]))
         return found, max(gain, 0.0)
 
     def evaluation(
@@ -81,6 +86,7 @@ class Archive:
         excess = max((found.quality - self.float_quality for found in self.evaluated), default=0.0)
         floor = _FLOOR * excess if excess > 0 else 1.0
         self._scale = floor, excess if excess > 0 else 1.0
+        self._volume = None
 
     def scaled(self, qualities: FloatArray, costs: FloatArray) -> FloatArray:
         """Qualities [points] and price objectives [points, prices] as normalised objectives [points, 1 + prices]."""
@@ -101,10 +107,11 @@ class Archive:
 
     def hypervolume(self, extra: FloatArray | None = None) -> float:
         """Of what meets the constraints; ``extra`` points [points, objectives] added, both normalised."""
-        points = self.points()
-        if extra is not None:
-            points = np.concatenate([points, extra])
-        return hypervolume(points, np.ones(points.shape[1])) if len(points) else 0.0
+        if extra is None:
+            if self._volume is None:
+                self._volume = _hypervolume(self.points())
+            return self._volume
+        return _hypervolume(np.concatenate([self.points(), extra]))
 
     def best(self) -> Evaluated | None:
         """The best quality that meets the constraints."""
@@ -117,3 +124,7 @@ class Archive:
         table = np.array([[found.quality, *found.costs] for found in self.evaluated])
         kept = [found for found, on_front in zip(self.evaluated, non_dominated(table), strict=True) if on_front]
         return sorted(kept, key=lambda found: (tuple(found.costs), found.configuration.digest))
+
+
+def _hypervolume(points: FloatArray) -> float:
+    return hypervolume(points, np.ones(points.shape[1])) if len(points) else 0.0

@@ -27,7 +27,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InvalidInput
-from .allocation import hypervolume
 
 FloatArray = NDArray[np.float64]
 
@@ -91,7 +90,7 @@ class Bandit:
         return given
 
     def reward(self, improvements: Mapping[str, Sequence[float]]) -> None:
-        """End a round: what each evaluation improved, by arm (see ``improvements`` of this module).
+        """End a round: what each evaluation improved, by arm (see ``Archive.add``).
 
         Args:
             improvements: 0 or more, one number for each evaluation, failed ones (0) included.
@@ -149,42 +148,3 @@ def ranked(improvements: FloatArray) -> FloatArray:
     ranks: FloatArray = (below + (equal + 1) / 2) / len(improvements)
     return np.where(improvements > 0, ranks, 0.0)
 
-
-def front_improvements(before: FloatArray, found: FloatArray) -> FloatArray:
-    """The hypervolume that each new point alone adds to a front, all objectives minimised.
-
-    Objectives are scaled to [0, 1] over all points; the reference is 10 % beyond the worst. Give qualities by their
-    logarithm where they span orders of magnitude.
-
-    Args:
-        before: points known before the round: [points, objectives].
-        found: [new points, objectives]; infinite where nothing could be measured.
-
-    Returns:
-        [new points], 0 or more.
-    """
-    usable = np.isfinite(found).all(axis=1)
-    every = np.concatenate([before, found[usable]])
-    gains = np.zeros(len(found))
-    if not len(every):
-        return gains
-    low, width = every.min(axis=0), np.ptp(every, axis=0)
-    scaled = (every - low) / np.where(width > 0, width, 1.0)
-    reference = np.full(scaled.shape[1], 1.1)
-    known = scaled[: len(before)]
-    base = hypervolume(known, reference)
-    for index, point in zip(np.flatnonzero(usable), scaled[len(before) :], strict=True):
-        gains[index] = max(0.0, hypervolume(np.concatenate([known, point[None]]), reference) - base)
-    return gains
-
-
-def best_improvements(best: float, found: FloatArray) -> FloatArray:
-    """How much better than the best feasible quality each new one is: [new points], 0 where it is not.
-
-    Args:
-        best: quality before the round, lower is better; infinite if there is none.
-        found: qualities of the new ones; infinite where not feasible or not measured.
-    """
-    limit = best if math.isfinite(best) else float(np.max(found[np.isfinite(found)], initial=-np.inf)) + 1.0
-    gains: FloatArray = np.where(np.isfinite(found), np.maximum(0.0, limit - found), 0.0)
-    return gains

@@ -68,6 +68,8 @@ class Standing(Generic[Key]):
 
 #: What is known of a contestant at a rung, before anything is asked for.
 Known = Callable[[Key, int], "Measurement | None"]
+#: What a contestant is worth by its measurement at a rung, lower is better.
+Worth = Callable[[Key, Measurement], float]
 Bracket = Generator[list[Request[Key]], list[Measurement | None], Standing[Key]]
 
 
@@ -102,6 +104,7 @@ def successive_halving(
     factor: int = FACTOR,
     keep: int = 1,
     doubt: float = _DOUBT,
+    worth: Worth[Key] | None = None,
 ) -> Bracket[Key]:
     """One bracket; see the module docstring.
 
@@ -114,6 +117,8 @@ def successive_halving(
         factor: what share goes on.
         keep: go on at least.
         doubt: how many more may go on because they cannot be told from those that do, as a share of these.
+        worth: what decides who goes on, such as an estimate of the whole from the part and a prediction; default: the
+            measured value.
 
     Returns:
         By ``yield from``: the standing.
@@ -140,7 +145,7 @@ def successive_halving(
             else:
                 here[request.contestant] = measurement
         best |= here
-        order = ranked({each: here[each] for each in running if each in here}, prices)
+        order = ranked({each: here[each] for each in running if each in here}, prices, worth)
         if rung + 1 == len(resources):
             break
         running = promoted(order, here, prices, max(keep, survivors(len(order), factor)), doubt)
@@ -150,10 +155,13 @@ def successive_halving(
     return Standing(tuple(order), best, tuple(out))
 
 
-def ranked(measured: Mapping[Key, Measurement], costs: Mapping[Key, Sequence[float]]) -> list[Key]:
-    """Contestants by Pareto layer of (value, costs), then by value."""
+def ranked(
+    measured: Mapping[Key, Measurement], costs: Mapping[Key, Sequence[float]], worth: Worth[Key] | None = None
+) -> list[Key]:
+    """Contestants by Pareto layer of (worth, costs), then by worth; worth is the measured value unless given."""
     left, order = list(measured), []
-    table = {each: [measured[each].value, *costs.get(each, ())] for each in left}
+    values = {each: worth(each, found) if worth else found.value for each, found in measured.items()}
+    table = {each: [values[each], *costs.get(each, ())] for each in left}
     while left:
         front = non_dominated(np.array([table[each] for each in left]))
         layer = [each for each, first in zip(left, front, strict=True) if first]

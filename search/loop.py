@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from ..space import Configuration
 from .archive import Archive
 from .executor import Rounds
-from .measurements import Measurements
+from .measurements import Measurements, Normal
 from .mixture import Mixture
 from .part_estimates import LEAST, whole_from_part
 from .problem import FLOAT, Problem, Proposal
@@ -122,12 +122,13 @@ class Loop:
             number += 1
             count = self._limited(min(size, left))
             halving = self.measurements.halving
-            asked, fitted = self._ask(halving.contestants(count) if halving and count else count)
+            asked, fitted = self._ask(self.measurements.contestants(count))
             if not asked:
                 self.ended = self.ended or "every proposer has run out of new configurations"
                 return
             if halving:
-                yield from self.measurements.halve(f"round {number}", asked, max(1, count // halving.factor))
+                keep = max(1, count // halving.factor)
+                yield from self.measurements.halve(f"round {number}", asked, keep, self._expected(asked, fitted))
                 left -= max(1, round(self.measurements.spent(asked)))
             else:
                 yield from self.measurements.measure(f"round {number}", asked)
@@ -166,6 +167,14 @@ class Loop:
             fitted = self.surrogate.fit([*evaluated, *self._estimates()])
         values = fitted.latent.inverse(fitted.left_out[: len(evaluated)])
         return {found.configuration: float(value) for found, value in zip(evaluated, values, strict=True)}
+
+    def _expected(self, proposals: Sequence[Proposal], fitted: Fitted | None) -> dict[Configuration, Normal]:
+        """What the surrogate expects of proposals: mean and standard deviation of the quality."""
+        if fitted is None:
+            return {}
+        found = fitted.predict(np.stack([self.problem.space.choice(each.configuration) for each in proposals]))
+        told = zip(proposals, found.mean.tolist(), found.sd.tolist(), strict=True)
+        return {each.configuration: (mean, deviation) for each, mean, deviation in told}
 
     def _estimates(self) -> list[Evaluated]:
         """What was screened out on part of the data, estimated on the whole: for the surrogate alone."""

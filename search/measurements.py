@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -12,10 +13,14 @@ from ..measurement import Measurement
 from ..space import Configuration
 from ..task import Split, Task
 from .fidelity import affordable, successive_halving
+from .part_estimates import LEAST, whole_from_part
 from .problem import FLOAT, Problem, Proposal
 from .progress import Advance, Progress
 from .rungs import Ladder, OnSamples, Rivals
 from .work import Outcome, Rounds, Work
+
+Normal = tuple[float, float]
+"""A mean and a standard deviation."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +46,14 @@ class Halving:
         """
         return Halving(task, Ladder.of(task, "validation", least=samples, factor=factor), factor)
 
-    def contestants(self, evaluations: int) -> int:
-        """How many candidates may be screened for the price of so many whole evaluations."""
-        return affordable(evaluations, self.ladder.batches, self.factor)
+    def contestants(self, evaluations: int, references: Sequence[Measurement]) -> int:
+        """How many candidates may be screened for the price of so many whole evaluations.
+
+        Args:
+            evaluations: of the whole split.
+            references: candidates measured on it; rungs that tell too little of them are not used.
+        """
+        return affordable(evaluations, self.ladder.telling(references).batches, self.factor)
 
 
 @dataclass
@@ -130,17 +140,36 @@ class Measurements:
         for outcome in outcomes:
             self._take(outcome)
 
-    def halve(self, name: str, proposals: Sequence[Proposal], keep: int) -> Rounds:
+    def contestants(self, evaluations: int) -> int:
+        """How many candidates a round of so many evaluations may have; more where they are screened on few samples."""
+        return self.halving.contestants(evaluations, self.references()) if self.halving and evaluations else evaluations
+
+    def references(self) -> list[Measurement]:
+        """Every candidate's measurement of the whole validation split."""
+        return [found for each in self.measured() if (found := self.of(each)) is not None]
+
+    def halve(
+        self,
+        name: str,
+        proposals: Sequence[Proposal],
+        keep: int,
+        foretold: Mapping[Configuration, Normal] | None = None,
+    ) -> Rounds:
         """Screen candidates on the first samples; the better ones are measured on the whole split.
+
+        Only rungs are used that tell enough of the whole split. Who goes on is judged by the precision-weighted mean
+        of what the part tells of the whole (``whole_from_part``) and what was foretold.
 
         Args:
             name: of the round.
             proposals: the contestants.
             keep: at least so many reach the whole split.
+            foretold: quality of contestants by the surrogate, and its standard deviation.
         """
         assert self.halving is not None
         self._propose(proposals)
-        task, ladder = self.halving.task, self.halving.ladder
+        references = self.references()
+        task, ladder = self.halving.task, self.halving.ladder.telling(references)
         contestants = [each.configuration for each in proposals if each.configuration not in self.failures]
         costs = {} if self.problem.constraints else {each: self._costs(each) for each in contestants}
         rivals = {
@@ -156,7 +185,13 @@ class Measurements:
         )
         on = OnSamples(task, lambda each: each, measured=part, race=race)
         bracket = successive_halving(
-            contestants, ladder.batches, costs=costs, known=on.known, factor=self.halving.factor, keep=keep
+            contestants,
+            ladder.batches,
+            costs=costs,
+            known=on.known,
+            factor=self.halving.factor,
+            keep=keep,
+            worth=partial(_worth, references, foretold or {}),
         )
         yield from on.rounds(bracket)
         self.failures |= on.failures
@@ -205,3 +240,20 @@ class Measurements:
             self.failures[work.configuration] = outcome.failure
         else:
             self.known[work.configuration.digest, work.split] = outcome.measurement
+
+
+def _worth(
+    references: Sequence[Measurement],
+    foretold: Mapping[Configuration, Normal],
+    configuration: Configuration,
+    found: Measurement,
+) -> float:
+    """Quality on the whole split, from a part of it and what was foretold; the measured one where it is the whole."""
+    if not found.partial or len(references) < LEAST:
+        return found.value
+    value, error = whole_from_part(found, references)
+    mean, deviation = foretold.get(configuration, (value, np.inf))
+    if not deviation > 0:
+        return mean
+    share = error**2 / (error**2 + deviation**2) if np.isfinite(deviation) else 0.0
+    return float((1 - share) * value + share * mean)

@@ -68,16 +68,23 @@ WORLDS = [World(seed) for seed in range(4)]
 EVERY = [world.everything()[0] for world in WORLDS]
 
 
-def test_with_constraints_a_step_of_the_best_is_a_gain_too():
+def test_with_constraints_who_joins_the_five_best_gains_more_than_the_front_can():
     world = World(1, constraints={"avg_bits": 4.0})
     archive = filled(world)
     configurations, values = world.everything()
-    best = configurations[int(values.argmin())]
-    before = archive.hypervolume()
-    steps = archive.scaled(np.array([archive.best().quality, values.min()]), np.zeros((2, 1)))[:, 0]
+    order = np.argsort(values)
+    for index in order[5:400:40]:
+        archive.add(configurations[index], "test", measured(world, configurations[index]))
+    fifth = sorted(found.quality for found in archive.evaluated if found.feasible)[4]
+    before, best = archive.hypervolume(), configurations[int(order[0])]
+    steps = archive.scaled(np.array([fifth, values.min()]), np.zeros((2, 1)))[:, 0]
     _, gain = archive.add(best, "test", measured(world, best))
-    assert gain == pytest.approx(archive.hypervolume() - before + steps[0] - steps[1])
-    assert archive.add(configurations[int(values.argmax())], "test", measured(world, configurations[0]))[1] >= 0
+    assert gain == pytest.approx(0.01 * (archive.hypervolume() - before) + steps[0] - steps[1])
+    worst = configurations[int(order[-1])]
+    volume = archive.hypervolume()
+    _, little = archive.add(worst, "test", measured(world, worst))
+    assert little == pytest.approx(0.01 * (archive.hypervolume() - volume))
+    assert archive.hypervolume() == pytest.approx(archive.hypervolume(np.zeros((0, 2))))
 
 
 def test_what_breaks_the_constraints_gains_nothing():

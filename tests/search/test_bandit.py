@@ -5,8 +5,7 @@ import math
 import numpy as np
 import pytest
 from bitfront.errors import InvalidInput
-from bitfront.search.allocation import hypervolume
-from bitfront.search.bandit import Bandit, best_improvements, front_improvements, ranked
+from bitfront.search.bandit import Bandit, ranked
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -116,31 +115,6 @@ def test_rewards_are_ranks_and_do_not_depend_on_the_size_of_the_improvements(val
         scaled = improvements * factor
         if len(set(scaled.tolist())) == len(set(values)) and ((scaled > 0) == (improvements > 0)).all():
             assert np.array_equal(ranked(scaled), rewards)
-
-
-def test_improvement_of_a_front_is_the_hypervolume_that_a_point_adds():
-    before = np.array([[1.0, 4.0], [2.0, 2.0], [4.0, 1.0]])
-    found = np.array([[1.5, 2.5], [3.0, 3.0], [np.inf, 1.0], [2.0, 2.0], [0.5, 5.0]])
-    gains = front_improvements(before, found)
-    every = np.concatenate([before, found[[0, 1, 3, 4]]])
-    low, width = every.min(axis=0), np.ptp(every, axis=0)
-    for index, point in enumerate(found):
-        if np.isfinite(point).all():
-            with_it = (np.concatenate([before, point[None]]) - low) / width
-            expected = hypervolume(with_it, [1.1, 1.1]) - hypervolume((before - low) / width, [1.1, 1.1])
-            assert gains[index] == pytest.approx(expected, abs=1e-12)
-    assert gains[0] > 0
-    assert gains[4] > 0
-    assert gains[1] == gains[2] == gains[3] == 0
-    assert front_improvements(np.zeros((0, 2)), np.zeros((0, 2))).shape == (0,)
-    assert front_improvements(np.zeros((0, 3)), np.ones((1, 3)))[0] > 0
-
-
-def test_improvement_of_the_best_feasible():
-    assert best_improvements(2.0, np.array([1.5, 3.0, np.inf])).tolist() == [0.5, 0.0, 0.0]
-    first = best_improvements(math.inf, np.array([1.5, 3.0, np.inf]))
-    assert first[0] > first[1] > first[2] == 0
-    assert best_improvements(math.inf, np.array([np.inf])).tolist() == [0.0]
 
 
 def test_bad_input_is_refused():

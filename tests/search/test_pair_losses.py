@@ -154,4 +154,4 @@ def test_a_run_goes_by_the_interactions(task, space, tmp_path):
     assert len(scores.pairs) == 6
     front = problem(space, scores).front("augmented_hessian", "size_mb")
     known = {space.configuration(choice) for choice in front}
-    assert {p.configuration for p in result.points if p.origin.startswith("exact_front")} <= known
+    assert {p.configuration for p in result.points if p.origin == "exact_front:augmented_hessian:size_mb"} <= known
