@@ -145,7 +145,8 @@ def kernel_named(name: str, aliases: dict[str, str]) -> str:
             return served
     raise InvalidInput(
         f"{name!r} is no kernel that tables know; known: {', '.join(GEMM_FORMATS)}, "
-        f"as {', '.join(aliases)} too, and formats of the grammar that these run (w8, w4g128, fp8d, …)"
+        f"{', '.join(word for word, meant in aliases.items() if word != meant)}, "
+        "and the formats of the grammar that these run (w8, w4g128, fp8d, …)"
     )
 
 
