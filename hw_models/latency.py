@@ -47,6 +47,28 @@ def uses_roofline(question: Question) -> bool:
     return question.runtime == ROOFLINE or (question.runtime is None and not has_tables(known.name))
 
 
+def latency_inputs(name: str, runtime: str | None = None) -> list[str]:
+    """What the latency of a named GPU follows from beside the space and the code: data sheet, tables, predictor.
+
+    Args:
+        name: in ``devices()``; not the cpu, whose kernels are rows of their own.
+        runtime: as in ``price``.
+
+    Raises:
+        InvalidInput: unknown device.
+        NotMeasured: no table has products of the device in the runtime.
+    """
+    sheet = str(device(name))
+    if uses_roofline(Question(name, runtime=runtime)):
+        return [sheet]
+    from .gpu.gpu_latency import RECIPE
+    from .predictor.kept import RECIPE as FIT
+    from .tables import answering
+
+    tables = [f"{kernel} {info.digest}" for kernel, info in answering(name, runtime).items()]
+    return [sheet, f"assembly {RECIPE}, predictor {FIT}", *tables]
+
+
 def _why(question: Question) -> str:
     """Why a data sheet answers and no table."""
     if question.runtime == ROOFLINE:

@@ -46,6 +46,7 @@ def run(
     *,
     device: str = "cpu",
     batch: int = 1,
+    runtime: str | None = None,
     objectives: Sequence[str] = ("quality", "latency_ms"),
     constraints: Mapping[str, float] | None = None,
     evaluations: int = 32,
@@ -73,6 +74,7 @@ def run(
         space: sites, formats, ties.
         device: ``"cpu"`` (measured here) or a named device.
         batch: samples per forward pass that latency is priced for.
+        runtime: whose tables price a named GPU, as in ``price``.
         objectives: ``"quality"`` and at least one price.
         constraints: price -> largest value allowed.
         evaluations: configurations to measure on the validation data, uniform ones included.
@@ -135,6 +137,7 @@ def run(
         executor=_executor(executor, workers),
         device=device,
         batch=batch,
+        runtime=runtime,
         objectives=tuple(dict.fromkeys(objectives)),
         constraints=limits,
         evaluations=evaluations,
@@ -150,7 +153,15 @@ def run(
         recipes=recipes,
         job=dict(job or {}),
         key=key
-        or key_of("task", task.digest(*SPLITS), space.digest, device, batch, "; ".join(map(str, recipes)), seed),
+        or key_of(
+            "task",
+            task.digest(*SPLITS),
+            space.digest,
+            f"{device}/{runtime}" if runtime else device,
+            batch,
+            "; ".join(map(str, recipes)),
+            seed,
+        ),
         ledger=ledger or Ledger(),
     )
     job_id = search.store.open_job(task.name, search.job, out)
@@ -179,6 +190,7 @@ class _Search:
     executor: Executor
     device: str
     batch: int
+    runtime: str | None
     objectives: tuple[str, ...]
     constraints: dict[str, float]
     evaluations: int
@@ -307,7 +319,16 @@ class _Search:
         asked = dict.fromkeys([*self.objectives, *self.constraints, *self.stop.target, *ALWAYS_PRICED])
         metrics = [name for name in asked if name != "quality"]
         with self._timed("price"):
-            prices = priced(self.space, self.device, self.batch, metrics, self.store, self.progress, ledger=self.ledger)
+            prices = priced(
+                self.space,
+                self.device,
+                self.batch,
+                metrics,
+                self.store,
+                self.progress,
+                ledger=self.ledger,
+                runtime=self.runtime,
+            )
         sensitivities: dict[str, Sensitivity] = {}
         for name in self.proxies:
             with self._timed(f"score {name}"):

@@ -15,8 +15,8 @@ from ..errors import InvalidInput
 from ..evaluators import CALIBRATION_VERSION, Calibration, Recipe, calibrate, calibration_steps, in_eval
 from ..fingerprint import fingerprint
 from ..hw_models import KernelRow, MeasuredTable, Prices, cost_models, planned, price, site_kernel
-from ..hw_models import device as find_device
 from ..hw_models.kernels import unfused
+from ..hw_models.latency import latency_inputs
 from ..hw_models.onnx_runner import OnnxRuntimeRunner
 from ..proxies import Sensitivity, get_proxy
 from ..space import SearchSpace
@@ -102,6 +102,7 @@ def priced(
     progress: Progress,
     *,
     ledger: Ledger | None = None,
+    runtime: str | None = None,
 ) -> Prices:
     """Prices of a space, from the store if the space, the metrics and the kernels of the device are the same.
 
@@ -110,18 +111,20 @@ def priced(
     known = MeasuredTable(tuple(KernelRow(**row) for row in store.kernels(device)))
 
     def compute() -> Prices:
-        steps = planned(space, device, batch, metrics, [known])
+        steps = planned(space, device, batch, metrics, [known], runtime=runtime)
         with progress.stage(f"measure latency on {device}", steps) as advance:
-            prices = price(space, device, batch, metrics, [known], advance)
+            prices = price(space, device, batch, metrics, [known], advance, runtime=runtime)
         if len(prices.measured):
             store.save_kernels([asdict(row) for row in prices.measured])
         return prices
 
     def key(table: MeasuredTable) -> str:
-        return key_of(_PRICES, space.digest, batch, _models(metrics), _hardware(space, device, batch, metrics, table))
+        hardware = _hardware(space, device, batch, metrics, table, runtime)
+        return key_of(_PRICES, space.digest, batch, _models(metrics), hardware)
 
     record = ledger or Ledger()
-    if planned(space, device, batch, metrics, [known]):  # what is timed now is an input of the next run's prices
+    # what is timed now is an input of the next run's prices
+    if planned(space, device, batch, metrics, [known], runtime=runtime):
         started = time.perf_counter()
         prices = compute()
         after = key(MeasuredTable(tuple(KernelRow(**row) for row in store.kernels(device))))
@@ -147,12 +150,14 @@ def _models(metrics: Sequence[str]) -> list[list[str]]:
     return [[metric, fingerprint(known[metric]) if metric in known else ""] for metric in dict.fromkeys(metrics)]
 
 
-def _hardware(space: SearchSpace, device: str, batch: int, metrics: Sequence[str], table: MeasuredTable) -> Any:
-    """What latency depends on beside the space: the measured kernels that it needs, or the data sheet."""
+def _hardware(
+    space: SearchSpace, device: str, batch: int, metrics: Sequence[str], table: MeasuredTable, runtime: str | None
+) -> Any:
+    """What latency depends on beside the space: the measured kernels that it needs, or tables and the data sheet."""
     if "latency_ms" not in metrics:
         return [device]
     if device != "cpu":
-        return [str(find_device(device))]
+        return latency_inputs(device, runtime)
     runner = OnnxRuntimeRunner(1)
     kernels = {site_kernel(site, name, batch) for site in space.sites for name in site.formats}
     needed = kernels | {other for kernel in kernels if (other := unfused(kernel)) is not None}

@@ -137,6 +137,11 @@ class Device(_Part):
 
     name: str = Field("cpu", description="cpu (measured on this machine) or a name of `bitfront devices`")
     batch: Annotated[int, Field(ge=1)] = Field(1, description="samples per forward pass")
+    runtime: str | None = Field(
+        None,
+        description="whose measured tables price a named GPU (`bitfront devices NAME` lists them), or `roofline` for its "
+        "data sheet; by default the tables if there are any",
+    )
 
 
 class Stop(_Part):

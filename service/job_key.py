@@ -44,6 +44,8 @@ def job_key(job: Job, folder: Path, store: Store | None = None) -> str:
     parts = [getattr(job, name).model_dump(mode="json") for name in ("space", "quantization", "device")]
     if parts[1]["search"] is None:  # as it was before there was such a key
         del parts[1]["search"]
+    if parts[2]["runtime"] is None:  # likewise
+        del parts[2]["runtime"]
     return key_of("job-1", model, data, *parts, job.quality, job.search.seed)
 
 

@@ -45,7 +45,7 @@ def run_job(
     folder: Path,
     out: Path,
     *,
-    store: str | None = None,
+    store: str | Store | None = None,
     executor: str = "ray",
     progress: Progress | None = None,
     shown_as: str | None = None,
@@ -57,7 +57,7 @@ def run_job(
         folder: where the job's relative paths start.
         out: output folder; ``front.json``, ``front.parquet``, ``best.json``, ``report.html`` and
             ``export/`` appear in it when they are complete.
-        store: URL of the store.
+        store: the store, or its URL.
         executor: ``"ray"`` or ``"local"``.
         progress: who watches.
         shown_as: what the store calls the output folder, where ``out`` is a local copy of what a URL will hold.
@@ -74,7 +74,7 @@ def run_job(
     if job.export is not None:
         get_exporter(job.export.target)  # refuse an unknown target before the search, not after it
     steering = _steering(job)
-    knowledge = Store(store)
+    knowledge = store if isinstance(store, Store) else Store(store)
     ledger = Ledger()
     made = load(job, folder, watch, knowledge, ledger)
     result = run(
@@ -82,6 +82,7 @@ def run_job(
         made.space,
         device=job.device.name,
         batch=job.device.batch,
+        runtime=job.device.runtime,
         objectives=job.objectives,
         constraints=job.constraints,
         evaluations=job.search.evaluations,

@@ -25,6 +25,8 @@ from .loading import gpu_tables
 from .operators import Operators, operators
 from .products import GROUPED, IMPLICIT, LOOKUP
 
+#: Raise when prices are put together differently: those that a store keeps are then not reused.
+RECIPE = 1
 _MODEL = SOURCES.index("model")
 
 
