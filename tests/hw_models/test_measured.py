@@ -83,10 +83,14 @@ def runner():
 
 def test_equal_kernels_are_measured_once(space, runner):
     price(space, metrics=["latency_ms"], runner=runner)
-    asked = [(kernel.weight_format, kernel.activation_format, kernel.weight_shape) for kernel in runner.asked]
-    convolutions = {("fp32", "fp32"), ("fp32", "bf16"), ("int8", "uint8"), ("fp32", "uint8")}
-    expected = {(*kind, shape) for kind in convolutions for shape in [(8, 3, 3, 3), (8, 8, 1, 1)]}
-    expected |= {(*kind, (4, 8)) for kind in convolutions - {("fp32", "uint8")}}
+    asked = [
+        (kernel.op, kernel.weight_format, kernel.activation_format, kernel.weight_shape) for kernel in runner.asked
+    ]
+    kinds = {("fp32", "fp32"), ("fp32", "bf16"), ("int8", "uint8")}
+    shapes = [("Conv", (8, 3, 3, 3)), ("Conv", (8, 8, 1, 1)), ("Gemm", (4, 8))]
+    expected = {(op, *kind, shape) for kind in kinds for op, shape in shapes}
+    # where the output is not rounded: the float kernel on rounded input, of a pointwise layer the integer product
+    expected |= {("Conv", "fp32", "uint8", (8, 3, 3, 3)), ("MatMul", "int8", "uint8", (8, 8))}
     assert len(asked) == len(set(asked))
     assert set(asked) == expected
 
@@ -121,39 +125,70 @@ def test_rows_of_another_machine_are_not_used(space, runner):
     assert len(other.asked) == 11
 
 
+def layout(entered, left):
+    """The part of a row's conversion that falls to the sides that are converted, by elements."""
+    return CONVERSION * (entered + left)
+
+
+#: Elements of input and output of the first site, 3 x 6 x 6 and 8 x 4 x 4: what enters is this share of its conversion.
+ENTERS = 108 / (108 + 128)
+SAME = 0.5  # of the others, whose input is as large as their output
+
+
 def test_values_and_calls(space, runner):
     table = price(space, metrics=["latency_ms"], runner=runner)["latency_ms"]
     rows = dict(zip(space.names, table.values, strict=True))
     column = space.formats.index
-    assert rows["a"][column("w2")] == rows["a"][column("fp32")] == 17.0
+    # the model's input enters the layout of float convolutions, or is rounded
+    assert rows["a"][column("w2")] == rows["a"][column("fp32")] == pytest.approx(17.0 + layout(ENTERS, 0))
+    assert rows["a"][column("w8a8")] == pytest.approx(12.0 + layout(ENTERS, 0))
     assert rows["b"][column("w6")] == 2 * 18.0
     assert rows["b"][column("w8a8")] == rows["b"][column("w4a8")] == 2 * (18.0 - 5.0)
     assert rows["c"][column("bf16")] == 18.5
     assert rows["head"][column("w8a8")] == 12.0 - 5.0
     assert (table.base, table.source) == (OVERHEAD, "measured")
     assert table.provenance.startswith("measured: cpu (test), fake 1, 1 thread, batch 1, 11 kernels, 2026-11-22;")
+    assert "execution order, other operators not counted" in table.provenance
 
 
-def test_total_is_the_sum_and_the_interval_adds_standard_deviations(space, runner):
-    prices = price(space, metrics=["latency_ms"], runner=runner)
-    uniform = prices.of(space.uniform("w4"))["latency_ms"]
-    assert uniform.value == pytest.approx(OVERHEAD + 17 + 36 + 18 + 12)
-    margin = 1.959964 * SIGMA * (1 + 2 + 1 + 1)
-    # only the first site converts (the last one, a product, has nothing to convert)
-    assert uniform.low == pytest.approx(uniform.value - margin)
-    assert uniform.high == pytest.approx(uniform.value + margin + CONVERSION)
+def test_like_neighbours_cost_the_sum(space, runner):
+    table = price(space, metrics=["latency_ms"], runner=runner)["latency_ms"]
+    uniform = space.choice(space.uniform("w4"))
+    total = table.total(uniform)
+    assert total.value == pytest.approx(OVERHEAD + 17 + 36 + 18 + 12 + layout(ENTERS, 0))
+    assert total.value == pytest.approx(table.base + table.values[np.arange(4), uniform].sum())
+    assert 0 < total.low < total.value < total.high
+    assert total.high - total.value == pytest.approx(total.value - total.low)
 
 
-def test_unlike_neighbours_widen_the_interval(space, runner):
-    prices = price(space, metrics=["latency_ms"], runner=runner)
-    mixed = prices.of({"a": "fp32", "b": "bf16", "c": "fp32", "head": "fp32"})["latency_ms"]
-    margin = 1.959964 * SIGMA * 5
-    assert mixed.high == pytest.approx(mixed.value + margin + 4 * CONVERSION)  # a, twice b, c
-    alike = prices.of({"a": "fp32", "b": "w4", "c": "w2", "head": "fp32"})["latency_ms"]
-    assert alike.high == pytest.approx(alike.value + margin + CONVERSION)  # all compute in float32
-    integer = prices.of({"a": "w8a8", "b": "w4a8", "c": "w8a8", "head": "fp32"})["latency_ms"]
-    # a and c may run in float on rounded input (6 ms more, and the layout), b lies between integer kernels
-    assert integer.high == pytest.approx(integer.value + margin + 2 * (6.0 + CONVERSION))
+def test_unlike_neighbours_cost_their_conversions(space, runner):
+    table = price(space, metrics=["latency_ms"], runner=runner)["latency_ms"]
+
+    def excess(**formats):
+        choice = space.choice(formats)
+        return table.total(choice).value - table.base - table.values[np.arange(4), choice].sum()
+
+    alike = {"a": "fp32", "b": "w4", "c": "w2", "head": "fp32"}  # all run the float kernel
+    assert excess(**alike) == pytest.approx(0.0)
+    # the output of a leaves the layout (its output is 128 of 236 elements); b's two calls convert on both sides
+    half = excess(**{**alike, "b": "bf16"})
+    assert half == pytest.approx(layout(0, 1 - ENTERS) - 2 * layout(0, SAME))
+    # a float reader: a runs its float kernel on rounded input, which takes 6 more and rounds by itself
+    first = excess(**{**alike, "a": "w8a8"})
+    assert first == pytest.approx(6.0)
+    # b is pointwise: an integer product between transpositions, and its reader enters the layout
+    product = 2 * (16.0 - 5.0 - (18.0 - 5.0)) - 2 * layout(SAME, 0) + 2 * layout(0, SAME)
+    codes = layout(0, 1 - ENTERS) + 2 * layout(SAME, 0)
+    assert excess(**{**alike, "b": "w8a8"}) == pytest.approx(product + codes + layout(SAME, 0))
+
+
+def test_totals_of_many_choices(space, runner):
+    prices = price(space, runner=runner)
+    rng = np.random.default_rng(0)
+    choices = np.stack([[rng.choice(np.flatnonzero(row)) for row in space.allowed] for _ in range(5)])
+    for table in prices.tables.values():
+        singly = [table.total(choice).value for choice in choices]
+        np.testing.assert_allclose(table.totals(choices), singly)
 
 
 def test_nan_where_not_offered(runner):
