@@ -1,14 +1,14 @@
 r"""Intervals that cover what they promise: conformal prediction over held-out weight shapes.
 
-With e the error of the logarithm of a product whose weight shape (n, k) was held out, and u(x) the size of error that is
-expected there (itself fitted without that shape), the scores are s = |e| / u(x); the interval of a new product is
+With e the error of the logarithm of a product whose weight shape (n, k) was held out, and u(x) the size of error that
+is expected there (itself fitted without that shape), the scores are s = |e| / u(x); the interval of a new product is
 
 .. math:: \left[t\,e^{-q u(x)},\; t\,e^{q u(x)}\right], \qquad
           q = s_{(\lceil (N + 1)\,\mathrm{coverage} \rceil)}
 
-the cross-validation form of the normalised (locally weighted) conformal interval: Lei, G'Sell, Rinaldo, Tibshirani, Wasserman
-2018, section 5.2; Barber, Candès, Ramdas, Tibshirani 2021. Exchangeable are the shapes, not the rows: a fold holds all rows of
-its shapes.
+the cross-validation form of the normalised (locally weighted) conformal interval: Lei, G'Sell, Rinaldo, Tibshirani,
+Wasserman 2018, section 5.2; Barber, Candès, Ramdas, Tibshirani 2021. Exchangeable are the shapes, not the rows: a fold
+holds all rows of its shapes.
 """
 
 from __future__ import annotations

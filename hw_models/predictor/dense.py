@@ -7,23 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from ...errors import InvalidInput, NotMeasured
 from ..gemm import Gemms, MeasuredGemms, Prediction
-from .conformal import Difficulty, quantile, scores, shape_folds
 from .features import groups
+from .fitting import fit_format, weight_shapes
 from .format_model import FormatModel
-from .lattice import Axes
-from .surface import Parts, blend, grid_points, parts
 
 FloatArray = NDArray[np.float64]
 
-FOLDS = 4
-#: Of every so many grid lines between the ends one is held out to see how good the surface is between lines.
-STRIDE = 6
-#: Shares of boosting that are tried.
-WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 #: Fewer weight shapes than this are no dense table.
 FEWEST_SHAPES = 40
 #: (rows of one device and format, coverage, seed, monotone) -> model.
@@ -107,104 +99,7 @@ def fit(
             continue
         models[key] = (fitter or fit_format)(part, coverage, seed, monotone)
     if not models:
-        raise NotMeasured(f"no dense table: {'; '.join(f'{key[1]} on {key[0]}: {why}' for key, why in refused.items())}")
+        raise NotMeasured(
+            f"no dense table: {'; '.join(f'{key[1]} on {key[0]}: {why}' for key, why in refused.items())}"
+        )
     return DensePredictor(models, refused, coverage)
-
-
-def fit_format(rows: MeasuredGemms, coverage: float = 0.9, seed: int = 0, monotone: bool = True) -> FormatModel:
-    """Fit one format on one device: blend and intervals from what was held out, the surface from all rows."""
-    logs = np.log(rows.ms)
-    axes = Axes.of(rows.m, rows.n, rows.k)
-    fold = shape_folds(rows, FOLDS, seed)
-    held = HeldOut.of(rows, axes, fold, seed)
-    weight = held.best_weight(logs)
-    errors = held.surface(weight, monotone) - logs
-    difficulty = Difficulty(rows, errors, seed)
-    inside = quantile(scores(rows, errors, fold, seed), coverage)
-    outside = quantile(between_lines(rows, axes, weight, monotone, difficulty, seed), coverage)
-    finest = axes.finer()
-    device, format_ = str(rows.device[0]), str(rows.format[0])
-    return FormatModel(
-        device=device,
-        format=format_,
-        axes=finest,
-        log_ms=parts(rows, finest, seed).surface(weight, monotone),
-        spread=difficulty(grid_points(finest, device, format_)).reshape(finest.shape),
-        lines=axes,
-        inside=inside,
-        outside=max(inside, outside),
-        multiple=int(np.gcd.reduce(np.concatenate([rows.n, rows.k, [16]]))),
-        boosting=weight,
-        coverage=coverage,
-        rows=len(rows),
-        shapes=weight_shapes(rows),
-        monotone=monotone,
-    )
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """What is said of each row by parts that were fitted without its weight shape.
-
-    Attributes:
-        folds: the parts fitted without each fold.
-        at: per fold, its rows and the sparse interpolation to them.
-        boosted: log ms by boosting [rows].
-        interpolated: log ms by interpolation [rows], NaN where there is none.
-    """
-
-    folds: tuple[Parts, ...]
-    at: tuple[tuple[NDArray[np.bool_], sparse.csr_array], ...]
-    boosted: FloatArray
-    interpolated: FloatArray
-
-    @staticmethod
-    def of(rows: MeasuredGemms, axes: Axes, fold: NDArray[np.int64], seed: int) -> HeldOut:
-        """Fit all folds."""
-        fitted, at = [], []
-        boosted, interpolated = np.empty(len(rows)), np.empty(len(rows))
-        for held in np.unique(fold):
-            test = fold == held
-            found, to_rows = parts(rows.take(~test), axes, seed), axes.to(rows.take(test))
-            boosted[test], interpolated[test] = to_rows @ found.boosted.ravel(), to_rows @ found.interpolated.ravel()
-            fitted.append(found)
-            at.append((test, to_rows))
-        return HeldOut(tuple(fitted), tuple(at), boosted, interpolated)
-
-    def best_weight(self, logs: FloatArray) -> float:
-        """The share of boosting with the least mean absolute percentage error."""
-
-        def error(weight: float) -> float:
-            return float(np.abs(np.expm1(blend(self.boosted, self.interpolated, weight) - logs)).mean())
-
-        return min(WEIGHTS, key=error)
-
-    def surface(self, weight: float, monotone: bool) -> FloatArray:
-        """Log ms of the finished surface of the other folds [rows]."""
-        found = np.empty(len(self.boosted))
-        for fitted, (test, to_rows) in zip(self.folds, self.at, strict=True):
-            found[test] = to_rows @ fitted.surface(weight, monotone).ravel()
-        return found
-
-
-def between_lines(
-    rows: MeasuredGemms, axes: Axes, weight: float, monotone: bool, difficulty: Difficulty, seed: int
-) -> FloatArray:
-    """Conformal scores of rows on grid lines that were held out whole: what lies between lines, at twice their distance."""
-    found = []
-    for offset in (STRIDE // 3, STRIDE - 1):
-        test = np.zeros(len(rows), dtype=bool)
-        for side, axis in zip((rows.m, rows.n, rows.k), (axes.m, axes.n, axes.k), strict=True):
-            test |= np.isin(side, axis[1:-1][offset - 1 :: STRIDE])
-        if not test.any() or test.all():
-            continue
-        seen, unseen = rows.take(~test), rows.take(test)
-        grid = Axes.of(seen.m, seen.n, seen.k).finer()
-        log_ms = grid.to(unseen) @ parts(seen, grid, seed).surface(weight, monotone).ravel()
-        found.append(np.abs(log_ms - np.log(unseen.ms)) / difficulty(unseen))
-    return np.concatenate(found) if found else np.empty(0)
-
-
-def weight_shapes(rows: Gemms) -> int:
-    """How many weight shapes (n, k) occur."""
-    return int(np.unique(np.stack([rows.n, rows.k]), axis=1).shape[1])

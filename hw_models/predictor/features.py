@@ -4,8 +4,8 @@ The roofline (Williams, Waterman, Patterson 2009, doi:10.1145/1498765.1498785) o
 
 .. math:: t = \max\!\left(\frac{2mnk}{P},\; \frac{b_a mk + b_w nk + b_o mn}{B}\right)
 
-with P the dense peak of the arithmetic that the kernel computes in, B the memory bandwidth and b the bytes of an element
-of the input, the weight (its scales included) and the output.
+with P the dense peak of the arithmetic that the kernel computes in, B the memory bandwidth and b the bytes of an
+element of the input, the weight (its scales included) and the output.
 """
 
 from __future__ import annotations
@@ -99,9 +99,9 @@ def groups(gemms: Gemms) -> dict[tuple[str, str], NDArray[np.int64]]:
 def features(gemms: Gemms) -> NDArray[np.float64]:
     """Inputs of the regression, float64 array [rows, features].
 
-    Logarithms of the sizes and of their pairwise products, both sides of the roofline and their ratio, the alignment of m,
-    the number of output tiles for four usual tile sizes and, for each, the share of the tiles that is padding. (Waves over
-    the multiprocessors are steps in the number of tiles, which trees find themselves.)
+    Logarithms of the sizes and of their pairwise products, both sides of the roofline and their ratio, the alignment
+    of m, the number of output tiles for four usual tile sizes and, for each, how much larger the tiles are than the
+    output. (Waves over the multiprocessors are steps in the number of tiles, which trees find themselves.)
     """
     compute, memory = bounds_ms(gemms)
     m, n, k = (side.astype(np.float64) for side in (gemms.m, gemms.n, gemms.k))

@@ -1,4 +1,4 @@
-"""FormatModel: the fitted surface of one format on one device, with its intervals; arrays only, so it is kept as npz."""
+"""FormatModel: the fitted surface of one format on one device, with its intervals; only arrays, so kept as npz."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class FormatModel:
         lines: measured sizes (m, n, k): where a product has only such sizes, ``inside`` counts, else ``outside``.
         inside: conformal quantile for a weight shape whose n and k, and an m, were measured, though not together.
         outside: the same for a size in between.
-        multiple: n and k are rounded up to a multiple of it: the alignment of everything that was measured (at most 16).
+        multiple: n and k are rounded up to a multiple of it: the alignment of all that was measured (at most 16).
         boosting: share of the boosting in the blend; the rest is interpolation.
         coverage: of the intervals.
         rows: measurements fitted on.
@@ -59,8 +59,8 @@ class FormatModel:
     def predict(self, gemms: Gemms) -> tuple[FloatArray, FloatArray]:
         """Log ms and half the width of the interval of it, float64 arrays [rows].
 
-        Between grid points the surface is multilinear. Below the smallest measured size the time stays, above the largest it
-        grows in proportion; there the interval also reaches from no growth to twice the growth (in the logarithm).
+        Between grid points the surface is multilinear. Below the smallest measured size the time stays, above the
+        largest it grows in proportion; how far outside a size is (in the logarithm) widens the interval on both sides.
 
         Raises:
             NotMeasured: a size lies more than ``EXTRAPOLATION`` times outside what was measured.

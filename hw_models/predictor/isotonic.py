@@ -3,9 +3,9 @@ r"""The nearest array that rises along all its axes: isotonic regression on a gr
 .. math:: \min_x \lVert x - y \rVert^2 \quad\text{with } x \text{ non-decreasing along every axis}
 
 Along one axis the answer is closed (Barlow, Bartholomew, Bremner, Brunk 1972; the min-max formula):
-x_j = max over i <= j of min over l >= j of the mean of y_i … y_l. Dykstra's alternating projections (Boyle, Dykstra 1986) join
-the axes; they converge to the nearest array, and what little they leave undone after a fixed number of sweeps is mended by
-the mean of the smallest rising array above and the largest one below, which itself rises.
+x_j = max over i <= j of min over l >= j of the mean of y_i … y_l. Dykstra's alternating projections (Boyle, Dykstra
+1986) join the axes; they converge to the nearest array, and what little they leave undone after a fixed number of
+sweeps is mended by the mean of the smallest rising array above and the largest one below, which itself rises.
 """
 
 from __future__ import annotations

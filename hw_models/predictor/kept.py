@@ -12,7 +12,8 @@ import numpy as np
 from ...errors import InvalidInput
 from ..devices import device
 from ..gemm import MeasuredGemms
-from .dense import DensePredictor, Fitter, fit, fit_format
+from .dense import DensePredictor, Fitter, fit
+from .fitting import fit_format
 from .format_model import FormatModel
 
 #: Raised when the code of this folder changes what is fitted.

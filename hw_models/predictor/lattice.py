@@ -90,7 +90,7 @@ def _thinned(values: NDArray[np.int64], most: int) -> FloatArray:
 
 
 def _finer(axis: FloatArray) -> FloatArray:
-    """The axis with the multiple of an eighth (a power of two, at least 16) that is nearest to the middle of each wide gap."""
+    """A line more in each wide gap: the multiple of a power of two (an eighth, at least 16) nearest its middle."""
     low, high = axis[:-1], axis[1:]
     step = np.maximum(16.0, 2.0 ** np.floor(np.log2(low / 8)))
     middle = np.round(np.sqrt(low * high) / step) * step

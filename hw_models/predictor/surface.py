@@ -4,9 +4,9 @@ Where a grid point was measured, its value is the measurement. Elsewhere it is
 
 .. math:: \log t = \log(t_{roofline} + t_0) + w\, f(x) + (1 - w)\, g(m, n, k)
 
-with f gradient boosting (histograms of the features, ``features``) and g linear interpolation between the measured neighbours
-along n and along k (along m where there are none), both of the logarithm of measured over roofline. ``isotonic.rising`` then makes the whole surface rise in
-m, n and k.
+with f gradient boosting (histograms of the features, ``features``) and g linear interpolation between the measured
+neighbours along n and along k (along m where there are none), both of the logarithm of measured over roofline.
+``isotonic.rising`` then makes the whole surface rise in m, n and k.
 """
 
 from __future__ import annotations
@@ -102,8 +102,9 @@ def on_grid(axes: Axes, rows: Gemms, values: FloatArray) -> FloatArray:
 def between(residual: FloatArray, axes: Axes) -> FloatArray:
     """Each grid point from its measured neighbours along n and along k, never from its own measurement.
 
-    Linear in the logarithm of the size, constant beyond the last neighbour, the mean of both directions; along m where neither
-    has a neighbour. Points that have none at all are filled from those that do, in two more passes; NaN what still has none.
+    Linear in the logarithm of the size, constant beyond the last neighbour, the mean of both directions; along m where
+    neither has a neighbour. Points that have none at all are filled from those that do, in two more passes; NaN what
+    still has none.
     """
     found = _neighbours(residual, axes)
     for _ in range(2):
