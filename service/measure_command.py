@@ -13,6 +13,7 @@ from ..errors import BitfrontError, InvalidInput
 from .options import Json
 
 if TYPE_CHECKING:
+    from ..hw_models import MeasuredTable
     from ..hw_models.kernels import Kernel
     from ..hw_models.measure import Backend, Outcome, Plan
 
@@ -47,6 +48,12 @@ def measure_command(
     name: Annotated[
         str | None, typer.Option("--name", help="CUDA: the device's name in `bitfront devices`.  [default: recognized]")
     ] = None,
+    few: Annotated[
+        int | None, typer.Option("--few", min=1, metavar="N", help="CUDA: only the N products that say most.")
+    ] = None,
+    like: Annotated[
+        list[str] | None, typer.Option("--like", metavar="DEVICE", help="With --few: a device with tables; repeatable.")
+    ] = None,
     keep_unstable: Annotated[
         bool, typer.Option("--keep-unstable", help="Also write rows whose samples do not agree, marked as such.")
     ] = False,
@@ -64,6 +71,7 @@ def measure_command(
 
         bitfront measure examples/efficientnet_lite0.yaml --out cpu.parquet --seconds 60
     """
+    from ..hw_models import MeasuredTable
     from ..hw_models.measure import known_rows
     from .terminal import TerminalProgress
 
@@ -77,7 +85,10 @@ def measure_command(
     backends = _backends(device, chosen, threads, mode, name, cold=grid is not None)
     progress = TerminalProgress(quiet=as_json)
     kernels = _kernels(job_file, zoo, grid, device, chosen, _numbers(batch), _names(formats))
-    known = {row.digest for row in known_rows(out)} if out is not None else set()
+    table = known_rows(out) if out is not None else MeasuredTable()
+    if few is not None or like:
+        kernels = _few(kernels, backends[0], few, like or [], table)
+    known = {row.digest for row in table}
     group = {} if grid is not None else {"group": _MODEL_GROUP}
     plans = [_plan(backend, kernels, known, progress, group) for backend in backends]
     if plan:
@@ -140,6 +151,21 @@ def _kernels(
         formats = formats or _all(device, runtime)
     space = assemble(job, folder).space
     return model_kernels(space, device, runtime, batches or (job.device.batch,), formats)
+
+
+def _few(
+    kernels: list[Kernel], backend: Backend, count: int | None, like: list[str], table: MeasuredTable
+) -> list[Kernel]:
+    """The products that say most about all of them, and those that the table has."""
+    from ..hw_models.measure import CudaBackend
+    from ..hw_models.measure.few import few
+
+    if count is None:
+        raise InvalidInput("--like belongs to --few N: how many products to measure")
+    if not isinstance(backend, CudaBackend):
+        raise InvalidInput("--few chooses by the tables of other GPUs; it needs --device cuda")
+    chosen = few(kernels, backend.name, like, count, table)
+    return chosen + [kernel for kernel in kernels if table.find(backend.digest(kernel)) is not None]
 
 
 def _all(device: str, runtime: str) -> tuple[str, ...]:

@@ -181,7 +181,8 @@ def counting(states: Sequence[State]) -> NDArray[np.bool_]:
     """Which rounds count: those in which the device was not slowed down."""
     clocks = np.array([state.clock_mhz for state in states])
     slowed = np.array([state.slowed for state in states])
-    return np.logical_and(~slowed, clocks >= THROTTLED * clocks.max(initial=0.0))
+    good: NDArray[np.bool_] = ~slowed & (clocks >= THROTTLED * clocks.max(initial=0.0))
+    return good
 
 
 def _round(accelerator: Accelerator, launches: Sequence[Launch], mode: Mode, states: list[State]) -> list[float]:

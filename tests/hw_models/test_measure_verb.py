@@ -129,6 +129,8 @@ def test_price_finds_the_rows_of_a_job(folder, run):
         (("--plan", "--grid", "none.yaml"), "cannot read the grid none.yaml"),
         (("--grid", "grid.yaml", "--out", "t.parquet", "--seconds", "0"), "--seconds 0: give a time above 0"),
         (("--plan", "--zoo", "nothing"), "nothing"),
+        (("--plan", "--grid", "grid.yaml", "--few", "5", "--like", "nvidia-a10"), "it needs --device cuda"),
+        (("--plan", "--grid", "grid.yaml", "--like", "nvidia-a10"), "--like belongs to --few N"),
     ],
 )
 def test_bad_input_is_one_line(folder, run, arguments, said):
