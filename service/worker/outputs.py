@@ -1,0 +1,28 @@
+"""Recording what a job wrote: every file below its output folder, with size and hash."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from ...store import Artifacts, Store, StoredFile
+
+
+def record_outputs(store: Store, job_id: str, folder: Path, shown_as: str) -> None:
+    """Record the files of a job.
+
+    Args:
+        store: leased.
+        job_id: whose.
+        folder: where the files lie now.
+        shown_as: folder or URL that they will be read from.
+    """
+    files = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            name = path.relative_to(folder).as_posix()
+            with path.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            location = f"{shown_as.rstrip('/')}/{name}"
+            files.append(StoredFile(name, location, path.stat().st_size, digest))
+    Artifacts(store).put(job_id, files)
