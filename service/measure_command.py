@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
     from ..hw_models.kernels import Kernel
     from ..hw_models.measure import Backend, Outcome, Plan
 
-#: Reasons shown of each kind; the JSON document has all.
-_SHOWN = 5
 #: Kernels of a model that are timed together, so that each finds the caches as the model's other layers leave them.
 _MODEL_GROUP = 200
 
@@ -49,7 +46,7 @@ def measure_command(
         str | None, typer.Option("--name", help="CUDA: the device's name in `bitfront devices`.  [default: recognized]")
     ] = None,
     few: Annotated[
-        int | None, typer.Option("--few", min=1, metavar="N", help="CUDA: only the N products that say most.")
+        int | None, typer.Option("--few", min=1, metavar="N", help="CUDA: only those N products that say most.")
     ] = None,
     like: Annotated[
         list[str] | None, typer.Option("--like", metavar="DEVICE", help="With --few: a device with tables; repeatable.")
@@ -73,6 +70,7 @@ def measure_command(
     """
     from ..hw_models import MeasuredTable
     from ..hw_models.measure import known_rows
+    from .measure_report import show_outcomes, show_plans, why_nothing
     from .terminal import TerminalProgress
 
     if out is None and not plan:
@@ -92,13 +90,13 @@ def measure_command(
     group = {} if grid is not None else {"group": _MODEL_GROUP}
     plans = [_plan(backend, kernels, known, progress, group) for backend in backends]
     if plan:
-        _show_plans(plans, as_json)
+        show_plans(plans, as_json)
         return
     assert out is not None
     outcomes = _execute(plans, backends, out, seconds, keep_unstable, progress)
-    _show_outcomes(plans, outcomes, out, as_json)
+    show_outcomes(plans, outcomes, out, as_json)
     if all(not made.rows for made in outcomes) and any(made.kernels for made in plans):
-        raise BitfrontError(_nothing(plans, outcomes, seconds))
+        raise BitfrontError(why_nothing(plans, outcomes, seconds))
 
 
 def _backends(device: str, runtime: str, threads: int, mode: str, name: str | None, cold: bool) -> list[Backend]:
@@ -199,92 +197,6 @@ def _execute(
         outcomes.append(outcome)
         left, due = (None if left is None else max(left - outcome.seconds, 0.0)), due - made.seconds
     return outcomes
-
-
-def _show_plans(plans: list[Plan], as_json: bool) -> None:
-    from rich.table import Table
-
-    from .terminal import show
-
-    if as_json:
-        print(json.dumps([_plain_plan(made) for made in plans], allow_nan=False))  # noqa: T201
-        return
-    for made in plans:
-        table = Table("op", "format", "kernels", "samples", "seconds", title=made.where, title_justify="left")
-        for row in made.to_frame().itertuples(index=False):
-            table.add_row(*(f"{cell:.1f}" if isinstance(cell, float) else str(cell) for cell in row))
-        known = f", {made.known} in the table already" if made.known else ""
-        about = timedelta(seconds=round(made.seconds))
-        show(
-            table, f"plan      {len(made.kernels)} kernels, about {about}{known}", *_reasons("refused", _refused(made))
-        )
-
-
-def _plain_plan(made: Plan) -> dict[str, Any]:
-    return {
-        "where": made.where,
-        "kernels": len(made.kernels),
-        "known": made.known,
-        "seconds": made.seconds,
-        "classes": made.to_frame().to_dict("records"),
-        "refused": _refused(made),
-    }
-
-
-def _refused(made: Plan | Outcome) -> list[str]:
-    return list(dict.fromkeys(reason for _, reason in made.refused))
-
-
-def _show_outcomes(plans: list[Plan], outcomes: list[Outcome], out: Path, as_json: bool) -> None:
-    from .terminal import show
-
-    if as_json:
-        pairs = zip(plans, outcomes, strict=True)
-        print(json.dumps([_plain_outcome(made, done, out) for made, done in pairs], allow_nan=False))  # noqa: T201
-        return
-    for made, done in zip(plans, outcomes, strict=True):
-        show(
-            f"measured  {len(done.rows)} kernels in {done.seconds:.1f} s (plan: {len(made.kernels)} in "
-            f"{made.seconds:.1f} s), {made.known} in the table before: {made.where}",
-            *_reasons("rejected", [each.reason for each in done.rejected]),
-            *_reasons("refused", [*_refused(made), *_refused(done)]),
-            *([_left(done)] if done.left else []),
-        )
-    if any(done.rows for done in outcomes):
-        show(f"written   {out}")
-
-
-def _plain_outcome(made: Plan, done: Outcome, out: Path) -> dict[str, Any]:
-    return {
-        "where": made.where,
-        "out": str(out),
-        "measured": len(done.rows),
-        "known": made.known,
-        "seconds": done.seconds,
-        "planned_seconds": made.seconds,
-        "rejected": [each.reason for each in done.rejected],
-        "refused": [*_refused(made), *_refused(done)],
-        "left": len(done.left),
-        "left_seconds": sum(item.seconds for item in done.left),
-    }
-
-
-def _left(done: Outcome) -> str:
-    about = timedelta(seconds=round(sum(item.seconds for item in done.left)))
-    return f"left      {len(done.left)} kernels, about {about}: run the same command again"
-
-
-def _reasons(head: str, reasons: list[str]) -> list[str]:
-    more = [f"{head:9} {len(reasons) - _SHOWN} more: see --json"] if len(reasons) > _SHOWN else []
-    return [f"{head:9} {reason}" for reason in reasons[:_SHOWN]] + more
-
-
-def _nothing(plans: list[Plan], outcomes: list[Outcome], seconds: float | None) -> str:
-    left = [item for done in outcomes for item in done.left]
-    if left and seconds is not None:
-        shortest = min(sum(item.seconds for item in group) for made in plans for group in made.groups)
-        return f"no group of kernels fits into --seconds {seconds:g}; the shortest takes about {shortest:.1f} s"
-    return "no kernel gave stable samples: keep the machine free of other work, or give --keep-unstable"
 
 
 def _names(given: str | None) -> tuple[str, ...] | None:

@@ -72,12 +72,13 @@ def test_few_are_chosen_in_formats_that_others_measured():
 def test_what_was_measured_is_not_chosen_again():
     first = few(KERNELS, "nvidia-l40s", ["nvidia-h100-sxm"], 4, MeasuredTable())
     rows = MeasuredTable(tuple(row(kernel, "nvidia-l40s", 0.1) for kernel in first))
-    second = few(KERNELS, "nvidia-l40s", ["nvidia-h100-sxm"], 4, rows)
+    assert few(KERNELS, "nvidia-l40s", ["nvidia-h100-sxm"], 4, rows) == []
+    second = few(KERNELS, "nvidia-l40s", ["nvidia-h100-sxm"], 8, rows)
     assert len(second) == 4
     assert not set(first) & set(second)
     everything = [kernel for kernel in KERNELS if format_of(kernel) != "w8a8d"]
     full = MeasuredTable(tuple(row(kernel, "nvidia-l40s", 0.1) for kernel in everything))
-    assert few(KERNELS, "nvidia-l40s", ["nvidia-h100-sxm"], 4, full) == []
+    assert few(KERNELS, "nvidia-l40s", ["nvidia-h100-sxm"], 99, full) == []
     elsewhere = MeasuredTable(tuple(row(kernel, "nvidia-l4", 0.1) for kernel in first))
     assert few(KERNELS, "nvidia-l40s", ["nvidia-h100-sxm"], 4, elsewhere) == first
 
