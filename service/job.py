@@ -56,7 +56,9 @@ class DataSource(_Part):
     )
     validation: Location | int | None = Field(None, description="as calibration; candidates are measured on it")
     holdout: Location | int | None = Field(
-        None, description="as calibration; judges the survivors. Without it the second half of validation is set apart"
+        None,
+        description="as calibration; of every two samples one helps to choose among the finalists, the other judges the "
+        "choice (fewer than 32: all judge). Without it the second half of validation is set apart",
     )
     batch: Annotated[int, Field(ge=1)] = Field(16, description="samples per forward pass (npz data)")
 
@@ -139,8 +141,8 @@ class Device(_Part):
     batch: Annotated[int, Field(ge=1)] = Field(1, description="samples per forward pass")
     runtime: str | None = Field(
         None,
-        description="whose measured tables price a named GPU (`bitfront devices NAME` lists them), or `roofline` for its "
-        "data sheet; by default the tables if there are any",
+        description="whose measured tables price a named GPU (`bitfront devices NAME` lists them), or `roofline` for "
+        "its data sheet; by default the tables if there are any",
     )
 
 
@@ -178,8 +180,8 @@ class Search(_Part):
     fidelity: Fidelity | None = Field(None, description="null: every candidate on the whole validation data")
     finalists: Annotated[int, Field(ge=1)] | None = Field(
         None,
-        description="most candidates measured on held-out data beside the uniform ones, the best first; default: the "
-        "whole measured front",
+        description="most candidates measured on held-out data beside uniform configurations and exact allocations, the "
+        "best first; default: the whole measured front, under constraints the 8 best too",
     )
 
     @field_validator("proposers")
@@ -279,7 +281,7 @@ class Job(_Part):
     )
     constraints: dict[str, float] = Field(default_factory=dict, description="price: largest value allowed")
     proxies: Annotated[list[str], Field(min_length=1)] | Literal["auto"] = Field(
-        default_factory=lambda: ["hessian_trace", "weight_mse"],
+        default_factory=lambda: ["hessian_trace", "sqnr"],
         description="predict the loss; the first evaluations are shared between them, the rest go to the best; auto: a "
         "cheap set, from which the first measurements choose one or weight them; formula:FILE.json or "
         "formula:EXPRESSION: a formula of your own (`bitfront proxies evolve`)",
