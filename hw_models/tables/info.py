@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from ..gemm import GEMM_FORMATS
 from . import aiconfigurator
 from .kernel_formats import served_formats
-from .schema import PRODUCTS, QUANTIZES
+from .schema import QUANTIZES
 from .table import LatencyTable
 
 if TYPE_CHECKING:
@@ -32,12 +32,14 @@ class TableInfo:
         version: of the runtime.
         formats: kernel format -> rows, in the order of ``gemm.GEMM_FORMATS``.
         rows: of products in these formats.
-        others: rows of other kernels (convolutions, conversions, finer formats), and unstable ones.
+        others: rows that are no prices of products: convolutions, conversions, finer formats, unstable rows, eager
+            ones beside graphs.
         quantizes: the formats whose times include quantizing the input.
         m: smallest and largest.
         n: likewise.
         k: likewise.
         statistic: what a time is: ``median`` or ``mean``.
+        mode: ``graph``, ``eager``, both, or empty where that was not recorded.
         dates: first and last day of measurement, where recorded.
         source: who measured.
         licence: of the rows, or empty.
@@ -57,6 +59,7 @@ class TableInfo:
     n: Range
     k: Range
     statistic: str
+    mode: str
     dates: tuple[str, ...]
     source: str
     licence: str
@@ -70,9 +73,10 @@ class TableInfo:
         name = _RUNTIME_NAMES.get(self.runtime, self.runtime)
         licence = f" ({self.licence})" if self.licence else ""
         dates = f", {' to '.join(self.dates)}" if self.dates else ""
+        what = ", ".join(filter(None, (self.statistic, self.mode)))
         return (
-            f"measured: {self.device}, {' '.join(filter(None, (name, self.version)))}, {self.rows:,} rows "
-            f"({self.statistic}), {self.source}{licence}{dates}, digest {self.digest}"
+            f"measured: {self.device}, {' '.join(filter(None, (name, self.version)))}, {self.rows:,} rows ({what}), "
+            f"{self.source}{licence}{dates}, digest {self.digest}"
         )
 
     @property
@@ -98,6 +102,7 @@ def packaged(parts: tuple[aiconfigurator.Part, ...], source: str) -> tuple[Table
             quantizes=tuple(part.format for part in found if part.format in aiconfigurator.quantizing(part.runtime)),
             **aiconfigurator.ranges(path),
             statistic="mean",
+            mode="",
             dates=aiconfigurator.collected(path),
             source=source,
             licence=aiconfigurator.LICENCE,
@@ -123,13 +128,13 @@ def infos(path: Path, origin: Origin) -> tuple[TableInfo, ...]:
 def _described(path: Path, origin: Origin, modified: int, size: int) -> tuple[TableInfo, ...]:
     """``infos``, read again when the file was modified."""
     table, digest = LatencyTable.from_parquet(path), _file_digest(path)
-    frame = table.frame.assign(kernel=table.kernels)
+    frame = table.frame.assign(kernel=table.kernels, priced=table.priced)
     grouped = frame.groupby(["device", "runtime", "runtime_version"], sort=True)
     return tuple(_info(mine, digest, origin, path) for _, mine in grouped)
 
 
 def _info(mine: pd.DataFrame, digest: str, origin: Origin, path: Path) -> TableInfo:
-    products = mine[mine["op"].isin(PRODUCTS) & mine["kernel"].isin(GEMM_FORMATS) & mine["stable"]]
+    products = mine[mine["priced"]]
     counts = products["kernel"].value_counts()
     inside = products["attributes"].str.contains(QUANTIZES, regex=False)
     dates = sorted(set(mine["date"]) - {""})
@@ -146,6 +151,7 @@ def _info(mine: pd.DataFrame, digest: str, origin: Origin, path: Path) -> TableI
         n=_range(products["n"]),
         k=_range(products["k"]),
         statistic="mean" if mine["median_ms"].isna().all() else "median",
+        mode=" and ".join(sorted(set(products["mode"]) - {""})),
         dates=tuple(dict.fromkeys([*dates[:1], *dates[-1:]])),
         source=", ".join(dict.fromkeys(mine["source"])),
         licence=", ".join(dict.fromkeys(filter(None, mine["licence"]))),

@@ -73,16 +73,35 @@ class LatencyTable:
         names = np.array([kernel_of_row(*row) for row in groups.itertuples(index=False)], dtype=np.str_)
         return names[codes.to_numpy()] if len(keys) else names
 
+    @cached_property
+    def priced(self) -> NDArray[np.bool_]:
+        """Which rows are prices of products: stable, in the kernels of ``gemm.GEMM_FORMATS``, each product once.
+
+        Where a kernel was timed in graphs and eagerly, the graphs count; of the same product with a cold and a warm
+        cache the cold one, of more than one (other attributes, other drivers) the last row.
+        """
+        frame = self.frame
+        able = frame["op"].isin(PRODUCTS).to_numpy() & np.isin(self.kernels, GEMM_FORMATS) & frame["stable"].to_numpy()
+        kinds = ["device", "runtime", "runtime_version", "kernel"]
+        seen = frame[["device", "runtime", "runtime_version", "m", "n", "k", "threads"]].reset_index(drop=True)
+        graph, cold = (frame["mode"] == "graph").to_numpy(), (frame["cache"] == "cold").to_numpy()
+        seen = seen.assign(kernel=self.kernels, graph=graph, cold=cold)[able]
+        seen = seen[seen["graph"] == seen.groupby(kinds)["graph"].transform("max")]
+        ordered = seen.sort_values("cold", kind="stable")
+        kept = ordered.drop_duplicates([*kinds, "threads", "m", "n", "k"], keep="last").index
+        mask = np.zeros(len(frame), dtype=np.bool_)
+        mask[kept.to_numpy()] = True
+        return mask
+
     def gemms(self, device: str | None = None) -> MeasuredGemms:
-        """The stable rows of matrix products in the kernels of ``gemm.GEMM_FORMATS``.
+        """The products that have a price (``priced``), in the order of the rows.
 
         Args:
             device: only those of this device.
         """
-        frame = self.frame
-        mine = frame["op"].isin(PRODUCTS).to_numpy() & np.isin(self.kernels, GEMM_FORMATS) & frame["stable"].to_numpy()
+        frame, mine = self.frame, self.priced
         if device is not None:
-            mine &= (frame["device"] == device).to_numpy()
+            mine = mine & (frame["device"] == device).to_numpy()
         m, n, k = (frame[name].to_numpy()[mine] for name in ("m", "n", "k"))
         names = frame["device"].to_numpy()[mine].astype(np.str_)
         return MeasuredGemms(names, self.kernels[mine], m, n, k, price_ms(frame)[mine])

@@ -167,6 +167,18 @@ def test_products_of_a_table():
     assert len(table.gemms("nvidia-a10")) == 0
 
 
+def test_each_product_has_one_price():
+    base = products(mode=["graph", "graph", "eager"], weight_format="bf16", activation_format="bf16")
+    twice = products(mode="eager", weight_format="bf16", activation_format="bf16", median_ms=[7.0, 8.0, 9.0])
+    found = LatencyTable.from_frame(pd.concat([twice, base])).gemms()
+    assert found.ms.tolist() == [0.1, 0.2]  # graphs where there are any, never a mixture
+    assert LatencyTable.from_frame(twice).gemms().ms.tolist() == [7.0, 8.0, 9.0]
+    caches = [products(cache=kind, median_ms=[time] * 3) for kind, time in (("cold", 2.0), ("warm", 1.0))]
+    assert LatencyTable.from_frame(pd.concat(caches)).gemms().ms.tolist() == [2.0] * 3
+    later = [products(driver=version, median_ms=[time] * 3) for version, time in (("570", 2.0), ("580", 1.0))]
+    assert LatencyTable.from_frame(pd.concat(later)).gemms().ms.tolist() == [1.0] * 3
+
+
 def test_the_mean_counts_where_there_is_no_median():
     table = LatencyTable.from_frame(products(median_ms=[np.nan, 0.2, np.nan], mean_ms=[1.0, 2.0, 3.0]))
     assert table.gemms().ms.tolist() == [1.0, 0.2, 3.0]
