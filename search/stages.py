@@ -17,6 +17,7 @@ from ..fingerprint import fingerprint
 from ..hw_models import KernelRow, MeasuredTable, Prices, cost_models, planned, price, site_kernel
 from ..hw_models.kernels import unfused
 from ..hw_models.latency import latency_inputs
+from ..hw_models.network import Network
 from ..hw_models.onnx_runner import OnnxRuntimeRunner
 from ..proxies import Sensitivity, get_proxy
 from ..space import SearchSpace
@@ -103,23 +104,25 @@ def priced(
     *,
     ledger: Ledger | None = None,
     runtime: str | None = None,
+    network: Network | None = None,
 ) -> Prices:
     """Prices of a space, from the store if the space, the metrics and the kernels of the device are the same.
 
-    Kernels that the store knows are not timed again, new ones are stored.
+    Kernels that the store knows are not timed again, new ones are stored. ``network`` is what was measured of the whole
+    model (``whole_model.measured_whole``), for latency on the CPU.
     """
     known = MeasuredTable(tuple(KernelRow(**row) for row in store.kernels(device)))
 
     def compute() -> Prices:
         steps = planned(space, device, batch, metrics, [known], runtime=runtime)
         with progress.stage(f"measure latency on {device}", steps) as advance:
-            prices = price(space, device, batch, metrics, [known], advance, runtime=runtime)
+            prices = price(space, device, batch, metrics, [known], advance, runtime=runtime, network=network)
         if len(prices.measured):
             store.save_kernels([asdict(row) for row in prices.measured])
         return prices
 
     def key(table: MeasuredTable) -> str:
-        hardware = _hardware(space, device, batch, metrics, table, runtime)
+        hardware = [_hardware(space, device, batch, metrics, table, runtime), network and network.to_dict()]
         return key_of(_PRICES, space.digest, batch, _models(metrics), hardware)
 
     record = ledger or Ledger()
