@@ -60,16 +60,17 @@ def products(space: SearchSpace, batch: int = 1) -> Products:
     """
     how = [computed_as(site) for site in space.sites]
     shapes: list[tuple[int, int, int]] = []
-    row = np.full(len(space.sites), -1, dtype=np.int64)
-    share = np.array([float(site.calls) for site in space.sites])
+    row = [-1] * len(space.sites)
+    share = [float(site.calls) for site in space.sites]
     for members in _kernels(space, how):
         parts = [product(space.sites[index], batch) for index in members]
-        row[members] = len(shapes)
-        features = np.array([n for _, n, _ in parts], dtype=np.int64)
-        share[members] *= features / features.sum()
-        shapes.append((parts[0][0], int(features.sum()), parts[0][2]))
+        wide = sum(n for _, n, _ in parts)
+        for index, (_, n, _) in zip(members, parts, strict=True):
+            row[index] = len(shapes)
+            share[index] *= n / wide
+        shapes.append((parts[0][0], wide, parts[0][2]))
     m, n, k = np.array(shapes, dtype=np.int64).reshape(-1, 3).T
-    return Products(m, n, k, row, share, np.array(how, dtype=np.str_))
+    return Products(m, n, k, np.array(row, dtype=np.int64), np.array(share), np.array(how, dtype=np.str_))
 
 
 def computed_as(site: Site) -> str:
@@ -93,7 +94,7 @@ def product(site: Site, batch: int = 1) -> tuple[int, int, int]:
     return math.prod(entering[:-1]), shape[site.channel_axis], shape[1 - site.channel_axis]
 
 
-def _kernels(space: SearchSpace, how: list[str]) -> list[list[int]]:
+def _kernels(space: SearchSpace, how: list[str]) -> list[tuple[int, ...]]:
     """The sites with a product, those that run as one kernel together."""
     together = {}
     for tie, members in zip(space.ties, space.tie_indices, strict=True):
@@ -103,4 +104,4 @@ def _kernels(space: SearchSpace, how: list[str]) -> list[list[int]]:
         if matrices and tie.reason.endswith(_FUSED) and ";" not in tie.reason and len(alike) == len(calls) == 1:
             together.update(dict.fromkeys(members, members))
     groups = [together.get(index, (index,)) for index, kind in enumerate(how) if kind in (MATRIX, IMPLICIT)]
-    return [list(members) for members in dict.fromkeys(groups)]
+    return list(dict.fromkeys(groups))
