@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..hw_models.measure import Backend, Outcome, Plan
 
 #: Kernels of a model that are timed together, so that each finds the caches as the model's other layers leave them.
-_MODEL_GROUP = 200
+_MODEL_GROUP: dict[str, Any] = {"group": 200, "group_seconds": 60.0}
 
 
 def measure_command(
@@ -87,7 +87,7 @@ def measure_command(
     if few is not None or like:
         kernels = _few(kernels, backends[0], few, like or [], table)
     known = {row.digest for row in table}
-    group = {} if grid is not None else {"group": _MODEL_GROUP}
+    group = {} if grid is not None else _MODEL_GROUP
     plans = [_plan(backend, kernels, known, progress, group) for backend in backends]
     if plan:
         show_plans(plans, as_json)
@@ -173,7 +173,7 @@ def _all(device: str, runtime: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*products, *convolutions]))
 
 
-def _plan(backend: Backend, kernels: list[Kernel], known: set[str], progress: Any, group: dict[str, int]) -> Plan:
+def _plan(backend: Backend, kernels: list[Kernel], known: set[str], progress: Any, group: dict[str, Any]) -> Plan:
     from ..hw_models.measure import classes, make_plan
 
     with progress.stage("try two kernels of a kind", len(classes(kernels))) as advance:

@@ -55,9 +55,8 @@ class CudaAccelerator:
         cache = int(properties.L2_cache_size)
         self._memory = torch.ones(_FLUSH * max(cache, 1 << 20) // 4, device="cuda")
         self._sink = torch.zeros((), device="cuda")
-        self._nvml, self._handle = _management(str(properties.uuid))
+        self._nvml, self._handle, self.driver = _management(str(properties.uuid))
         self.watched = self._nvml is not None
-        self.driver = str(self._nvml.nvmlSystemGetDriverVersion()) if self._nvml is not None else ""
 
     @property
     def free_bytes(self) -> int:
@@ -93,13 +92,7 @@ class CudaAccelerator:
         """Clocks and power now."""
         if self._nvml is None:
             return State()
-        nvml, handle = self._nvml, self._handle
-        return State(
-            float(nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)),
-            float(nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM)),
-            nvml.nvmlDeviceGetPowerUsage(handle) / 1e3,
-            bool(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle) & _SLOWED),
-        )
+        return read_state(self._nvml, self._handle)
 
 
 def require_cuda() -> None:
@@ -122,11 +115,30 @@ def device_name(hardware: str) -> str:
         return words if words.startswith("nvidia") else f"nvidia-{words}"
 
 
-def _management(uuid: str) -> tuple[Any, Any]:
-    """NVML and the handle of the device, or nothing where nvidia-ml-py is not installed."""
+def read_state(nvml: Any, handle: Any) -> State:
+    """Clocks (MHz), power (W) and slowdown of a device, from NVML (the module ``pynvml``)."""
+    return State(
+        float(nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)),
+        float(nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM)),
+        nvml.nvmlDeviceGetPowerUsage(handle) / 1e3,
+        bool(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle) & _SLOWED),
+    )
+
+
+def _management(uuid: str) -> tuple[Any, Any, str]:
+    """NVML, the handle of the device and the driver; nothing where nvidia-ml-py is missing or may not read clocks.
+
+    ``CudaBackend.where`` says when clocks are not watched.
+    """
     try:
-        pynvml: Any = import_module("pynvml")
+        nvml: Any = import_module("pynvml")
     except ImportError:
-        return None, None
-    pynvml.nvmlInit()
-    return pynvml, pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}" if not uuid.startswith("GPU-") else uuid)
+        return None, None, ""
+    try:
+        nvml.nvmlInit()
+        driver = str(nvml.nvmlSystemGetDriverVersion())
+        handle = nvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}")
+        read_state(nvml, handle)
+    except nvml.NVMLError:
+        return None, None, ""
+    return nvml, handle, driver

@@ -27,8 +27,9 @@ from .catalogue import format_of
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Kernels that are timed together at most, so that little is lost when a run is stopped.
-GROUP = 24
+#: Kernels that are timed together at most, and the seconds that they may take, so that little is lost when a run is
+#: stopped.
+GROUP, GROUP_SECONDS = 24, 10.0
 #: Where arithmetic and memory traffic take equally long, in multiply-accumulates a byte.
 _BALANCE = 5.0
 #: Samples that a kernel takes in the mean: more than the fewest, where they do not agree yet.
@@ -95,6 +96,7 @@ def make_plan(
     known: Collection[str] = (),
     advance: Callable[[int], None] | None = None,
     group: int = GROUP,
+    group_seconds: float = GROUP_SECONDS,
 ) -> Plan:
     """Plan the timing of kernels.
 
@@ -104,6 +106,7 @@ def make_plan(
         known: digests that need not be timed again.
         advance: told of every class that has been tried, of ``classes(kernels)``.
         group: kernels that are timed together at most.
+        group_seconds: that they may take; the formats of one shape stay together all the same.
 
     Raises:
         InvalidInput: there is nothing that could run here.
@@ -130,7 +133,7 @@ def make_plan(
         if advance:
             advance(1)
     planned = [_planned(backend, kernel, tried) for kernel in missing if (tried := trials[_class(kernel)])]
-    return Plan(backend.where, _groups(planned, backend.memory_bytes, group), done, tuple(refused))
+    return Plan(backend.where, _groups(planned, backend.memory_bytes, group, group_seconds), done, tuple(refused))
 
 
 def classes(kernels: Sequence[Kernel]) -> dict[tuple[str, str], list[Kernel]]:
@@ -176,22 +179,22 @@ def _roofline(kernel: Kernel) -> float:
     return max(macs, _BALANCE * traffic, 1.0)
 
 
-def _groups(planned: Sequence[Planned], room: int, most: int) -> tuple[tuple[Planned, ...], ...]:
+def _groups(planned: Sequence[Planned], room: int, most: int, seconds: float) -> tuple[tuple[Planned, ...], ...]:
     """Kernels in order, cut where a group is full; kernels of one shape stay together if they fit."""
     groups: list[list[Planned]] = []
-    used = 0.0
+    used = taken = 0.0
     for shape in _by_shape(planned):
-        size = float(np.sum([held_bytes(item.kernel) for item in shape]))
-        if not groups or used + size > room or len(groups[-1]) + len(shape) > most:
+        size, time = sum(held_bytes(item.kernel) for item in shape), sum(item.seconds for item in shape)
+        if not groups or used + size > room or taken + time > seconds or len(groups[-1]) + len(shape) > most:
             groups.append([])
-            used = 0.0
+            used = taken = 0.0
         for item in shape:
             own = held_bytes(item.kernel)
             if groups[-1] and (used + own > room or len(groups[-1]) >= most):
                 groups.append([])
-                used = 0.0
+                used = taken = 0.0
             groups[-1].append(item)
-            used += own
+            used, taken = used + own, taken + item.seconds
     return tuple(tuple(group) for group in groups if group)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from bitfront.errors import InvalidInput
 from bitfront.hw_models.measure import CudaBackend, conversion, in_format, make_plan, product
-from bitfront.hw_models.measure.cuda import device_name, require_cuda
+from bitfront.hw_models.measure.cuda import device_name, read_state, require_cuda
 from bitfront.hw_models.measure.event_timing import WARM_UP, Launch, State, counting, sample
 from bitfront.hw_models.measure.session import execute, known_rows
 from bitfront.hw_models.timing import FEWEST_SAMPLES, MAX_SAMPLES, MIN_SAMPLES
@@ -215,6 +215,30 @@ def test_names_of_gpus():
     assert device_name("NVIDIA H200") == "nvidia-h200-sxm"
     assert device_name("NVIDIA A100-SXM4-80GB") == "nvidia-a100-sxm-80gb"
     assert device_name("NVIDIA GeForce RTX 4090") == "nvidia-geforce-rtx-4090"
+
+
+@pytest.mark.parametrize(
+    ("reasons", "slowed"),
+    # NVML's bits: idle 1, application clocks 2, power cap 4, hardware slowdown 8, heat 0x20 and 0x40, power brake 0x80
+    [(0, False), (1, False), (2, False), (4, False), (8, True), (0x20, True), (0x40, True), (0x80 | 4, True)],
+)
+def test_states_of_the_management_library(reasons, slowed):
+    class Nvml:
+        NVML_CLOCK_SM, NVML_CLOCK_MEM = 1, 2
+
+        @staticmethod
+        def nvmlDeviceGetClockInfo(handle, kind):
+            return {1: 1755, 2: 2619}[kind]
+
+        @staticmethod
+        def nvmlDeviceGetPowerUsage(handle):
+            return 412_300
+
+        @staticmethod
+        def nvmlDeviceGetCurrentClocksThrottleReasons(handle):
+            return reasons
+
+    assert read_state(Nvml, None) == State(1755.0, 2619.0, 412.3, slowed)
 
 
 def test_without_a_gpu_one_line(monkeypatch):

@@ -111,6 +111,8 @@ def test_formats_of_a_shape_are_timed_together_in_groups_of_bounded_size():
     for group in plan.groups:
         assert len({item.kernel.shape for item in group}) == 2
     assert [len(group) for group in make_plan(backend, kernels(), group=2).groups] == [2, 1] * 4
+    slow = make_plan(backend, kernels(), group_seconds=1e-3)
+    assert [len(group) for group in slow.groups] == [3] * 4
     backend.memory_bytes = 1
     assert [len(group) for group in make_plan(backend, kernels()).groups] == [1] * 12
 
