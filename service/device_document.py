@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
+    from ..hw_models.gemm import MeasuredGemms
     from ..hw_models.tables import TableInfo
 
 _CPU = "this machine, timed with onnxruntime when prices are asked for"
@@ -82,6 +85,7 @@ def _answers(name: str, runtime: str | None) -> dict[str, Any]:
                 "version": info.version,
                 "quantizes_input": kernel in info.quantizes,
                 "singly_timed": kernel in parts.gemms.singly_timed,
+                "predictor": _predictor(mine),
                 "digest": info.digest,
             }
         )
@@ -90,6 +94,24 @@ def _answers(name: str, runtime: str | None) -> dict[str, Any]:
         "kernels": kernels,
         "formats": [each for kernel in chosen for each in served_formats(kernel)],
         "elementwise": {"reference": law.reference, "floor_us": round(1e3 * law.floor_ms, 3), "error": law.error},
+    }
+
+
+def _predictor(rows: MeasuredGemms) -> dict[str, Any] | None:
+    """What the fitted predictor of one kernel says of its own error; ``None`` while it is not fitted."""
+    from ..hw_models.predictor import FormatModel, default_folder
+    from ..hw_models.predictor.kept import digest
+
+    path = default_folder() / f"{digest(rows, 0.9, 0, True)}.npz"
+    if not path.exists():
+        return None
+    model = FormatModel.load(path)
+    typical = float(np.median(model.spread))
+    return {
+        "coverage": model.coverage,
+        "typical_error_known_sizes": float(np.expm1(typical * model.inside)),
+        "typical_error_between": float(np.expm1(typical * model.outside)),
+        "rows": model.rows,
     }
 
 

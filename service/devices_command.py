@@ -81,7 +81,7 @@ def _kernels(found: dict[str, Any]) -> Table:
     """Per kernel: the formats that it runs, the table that answers, and which products it covers."""
     from rich.table import Table
 
-    table = Table("kernel", "formats", "table", "rows", "m", "n", "k", "input")
+    table = Table("kernel", "formats", "table", "rows", "m", "n", "k", "input", "predictor")
     for each in found["kernels"]:
         table.add_row(
             each["kernel"],
@@ -90,8 +90,17 @@ def _kernels(found: dict[str, Any]) -> Table:
             f"{each['rows']:,}",
             *(f"{each[side][0]}-{each[side][1]}" for side in "mnk"),
             "quantized inside" if each["quantizes_input"] else "as it is",
+            _error(each["predictor"]),
         )
     return table
+
+
+def _error(predictor: dict[str, Any] | None) -> str:
+    """Half the typical interval of the predictor, for known sizes and for those in between."""
+    if predictor is None:
+        return "fitted when first asked"
+    known, between = (predictor[f"typical_error_{name}"] for name in ("known_sizes", "between"))
+    return f"±{known:.0%}, between sizes ±{between:.0%} ({predictor['coverage']:.0%})"
 
 
 def _notes(found: dict[str, Any]) -> list[str]:

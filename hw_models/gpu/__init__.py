@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .device_tables import GpuTables
 from .elementwise import ElementwiseLaw, fit_law
+from .explain import explain
 from .gemm_times import GemmTimes, Times
 from .gpu_latency import assembled, gpu_latency
 from .loading import gpu_tables, has_tables
@@ -16,6 +17,7 @@ __all__ = [
     "Products",
     "Times",
     "assembled",
+    "explain",
     "fit_law",
     "gpu_latency",
     "gpu_tables",

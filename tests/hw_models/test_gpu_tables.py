@@ -6,7 +6,7 @@ from bitfront.errors import InvalidInput, NotMeasured
 from bitfront.formats import precision_order
 from bitfront.hw_models import MeasuredTable, price
 from bitfront.hw_models.gemm import Gemms, Prediction
-from bitfront.hw_models.gpu import gpu_tables, has_tables, loading
+from bitfront.hw_models.gpu import explain, gpu_tables, has_tables, loading
 from bitfront.hw_models.latency import latency_inputs
 from bitfront.hw_models.tables import add, gemms
 from bitfront.space import SearchSpace, Site
@@ -157,3 +157,17 @@ def test_predictors_are_made_per_format_and_once(monkeypatch):
         assert (found["bf16"], table.source) == (0.5, "predicted")
     loading._gpu_tables.cache_clear()
     assert made == [{"bf16"}]
+
+
+def test_every_price_can_be_explained():
+    order = ("fp8", "bf16")
+    shapes = {"weight_shape": (4096, 4096), "input_shape": (16, 4096), "output_shape": (16, 4096)}
+    site = Site("fc", "linear", macs=16 * 4096**2, formats=order, parameter="w", modules=("fc",), calls=2, **shapes)
+    space = SearchSpace([site], order)
+    frame = explain(space, H100, batch=4)
+    table = price(space, H100, batch=4, metrics=["latency_ms"])["latency_ms"]
+    assert frame["ms"].tolist() == table.values.ravel().tolist()
+    assert frame["kernel"].tolist() == ["fp8", "bf16"]
+    assert frame[["m", "n", "k", "share"]].to_numpy().tolist() == [[64, 4096, 4096, 2.0]] * 2
+    assert frame["source"].tolist() == ["predicted", "measured"]  # a static scale is a difference of two measurements
+    assert frame["table"].str.contains("digest").all()
