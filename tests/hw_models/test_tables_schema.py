@@ -8,7 +8,10 @@ import pytest
 from bitfront.errors import InvalidInput
 from bitfront.hw_models import KernelRow, MeasuredTable
 from bitfront.hw_models.tables import LatencyTable
+from bitfront.hw_models.tables.kernel_formats import PAIRS
 from bitfront.hw_models.tables.schema import COLUMNS, IDENTITY, conform
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 NEW = [
     "m",
@@ -182,3 +185,31 @@ def test_each_product_has_one_price():
 def test_the_mean_counts_where_there_is_no_median():
     table = LatencyTable.from_frame(products(median_ms=[np.nan, 0.2, np.nan], mean_ms=[1.0, 2.0, 3.0]))
     assert table.gemms().ms.tolist() == [1.0, 0.2, 3.0]
+
+
+SIZE = st.integers(1, 10**6)
+PRODUCT = st.tuples(st.sampled_from(sorted(PAIRS)), SIZE, SIZE, SIZE)
+TIMES = st.floats(1e-6, 1e6)
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.dictionaries(PRODUCT, TIMES, min_size=1, max_size=20), st.randoms(use_true_random=False))
+def test_any_table_survives_parquet_and_shuffling(tmp_path_factory, content, random):
+    keys = list(content)
+    frame = products().iloc[[0] * len(keys)].reset_index(drop=True)
+    frame = frame.assign(
+        weight_format=[PAIRS[kernel][0] for kernel, *_ in keys],
+        activation_format=[PAIRS[kernel][1] for kernel, *_ in keys],
+        **{name: [key[place] for key in keys] for place, name in enumerate("mnk", start=1)},
+        median_ms=list(content.values()),
+    )
+    table = LatencyTable.from_frame(frame)
+    found = table.gemms()
+    rows = zip(
+        found.format.tolist(), found.m.tolist(), found.n.tolist(), found.k.tolist(), found.ms.tolist(), strict=True
+    )
+    assert {tuple(row[:4]): row[4] for row in rows} == content
+    path = tmp_path_factory.mktemp("tables") / "t.parquet"
+    order = random.sample(range(len(keys)), len(keys))
+    LatencyTable(table.frame.iloc[order].reset_index(drop=True)).to_parquet(path)
+    assert LatencyTable.from_parquet(path).digest == table.digest
