@@ -27,7 +27,7 @@ from ..space import Configuration, SearchSpace
 from .judged import judged
 from .trust import TrustReport
 
-AUTO = ("hessian_trace", "output_fisher", "delta_loss", "weight_mse")
+AUTO = ("hessian_trace", "output_fisher", "delta_loss", "sqnr")
 """What ``auto`` scores: additive, at most a few passes over the calibration data."""
 
 WEIGHTED = "weighted"
