@@ -7,6 +7,7 @@ Spearman correlation is over all networks that were not measured. ``HELP``: the 
 alone as known ones (Lee et al. 2021, arXiv:2106.08630: nine for training and four for validation, of which the data
 have twelve) for those of its six test devices that the data have, and for the nearest device of two that they lack.
 ``sampled``: no other device; a predictor of the network's encoding from random measurements on the device itself.
+``here``: the same for random convolutional networks that are built, encoded by a forward pass and timed right here.
 
 Needs the reference data (``BITFRONT_REFERENCE_DATA``).
 """
@@ -23,10 +24,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from bitfront.hw_models.architecture import ArchitecturePredictor, DeviceTransfer, encode_cells
+import torch
+from bitfront.hw_models.architecture import ArchitecturePredictor, DeviceTransfer, encode, encode_cells
 from bitfront.hw_models.gemm import Prediction
 from scipy.stats import rankdata
 from sklearn.linear_model import Ridge
+from torch import nn
 
 SAMPLES = 10
 POOL = 1000  # random networks that the ten are chosen from; a user draws them without measuring
@@ -114,6 +117,56 @@ def sampled(devices: Sequence[str], counts: Sequence[int], cells: list[str], ms:
     return rows
 
 
+def network(rng: np.random.Generator) -> tuple[nn.Module, torch.Tensor]:
+    """A random convolutional network and its input: depth, widths, kernels, groups, resolution."""
+    width, size = int(rng.choice([8, 16, 24, 32])), int(rng.choice([24, 32, 48, 64]))
+    layers: list[nn.Module] = [nn.Conv2d(3, width, 3, 2, 1), nn.ReLU()]
+    for _ in range(int(rng.integers(2, 9))):
+        kernel = int(rng.choice([1, 3, 5]))
+        if rng.random() < 0.4:  # inverted bottleneck
+            inner = width * int(rng.choice([2, 3, 4]))
+            layers += [nn.Conv2d(width, inner, 1), nn.ReLU(), nn.Conv2d(inner, inner, kernel, 1, kernel // 2, 1, inner)]
+            layers += [nn.ReLU(), nn.Conv2d(inner, width, 1)]
+        else:
+            wider = int(rng.choice([width, width, 2 * width]))
+            layers += [nn.Conv2d(width, wider, kernel, 1, kernel // 2), nn.BatchNorm2d(wider), nn.ReLU()]
+            width = wider
+        if rng.random() < 0.3 and size > 8:
+            layers.append(nn.MaxPool2d(2))
+            size //= 2
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10)]
+    return nn.Sequential(*layers, *head).eval(), torch.rand(1, 3, int(rng.choice([32, 64, 96])), 64)
+
+
+def here(count: int, train: int, rounds: int = 15) -> dict[str, float]:
+    """Predict the last of ``count`` random networks from the first ``train``; CPU time of one thread, median."""
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    networks = [network(rng) for _ in range(count)]
+    encodings = np.stack([encode(model, (example,)).values for model, example in networks])
+    times = np.empty((rounds, count))
+    with torch.no_grad():
+        for number in range(rounds):  # all networks in turn
+            for index, (model, example) in enumerate(networks):
+                model(example)
+                started = time.thread_time()
+                model(example)
+                times[number, index] = 1e3 * (time.thread_time() - started)
+    ms = np.median(times, axis=0)
+    halves = np.median(times[::2], axis=0), np.median(times[1::2], axis=0)
+    model = ArchitecturePredictor.fit(encodings[:train], ms[:train])
+    found = model.predict(encodings[train:])
+    chosen = model.next_samples(encodings[train:], 1)
+    return {
+        **judged(ms[train:], found.ms, found),
+        "left_one_out_mape": model.error,
+        "noise_mape": float(np.abs(halves[0] / halves[1] - 1).mean()),
+        "fastest_ms": float(ms.min()),
+        "slowest_ms": float(ms.max()),
+        "most_uncertain": int(chosen[0]),
+    }
+
+
 def nas201(seeds: int = 10, counts: Sequence[int] = (100, 300), sampled_seeds: int = 2) -> dict[str, Any]:
     """All parts as one document; each is a list of rows."""
     cells, ms = data()
@@ -122,6 +175,7 @@ def nas201(seeds: int = 10, counts: Sequence[int] = (100, 300), sampled_seeds: i
     document["left_out"] = left_out(list(ms.columns), None, cells, ms, seeds)
     document["help"] = left_out([*HELP_TARGETS, *HELP_NEAREST], HELP_KNOWN, cells, ms, seeds)
     document["sampled"] = sampled(list(ms.columns), counts, cells, ms, sampled_seeds)
+    document["here"] = here(120, 80)
     document["seconds"] = time.perf_counter() - started
     return document
 
@@ -146,6 +200,7 @@ def told(document: dict[str, Any]) -> str:
         "known devices: HELP's": helps,
         "random measurements on the device itself, mean of 23": alone,
     }
+    parts["random networks timed on this machine, 40 from 80"] = pd.DataFrame([document["here"]])
     return "\n\n".join(f"{title}\n\n{frame.round(4).to_string()}" for title, frame in parts.items())
 
 
