@@ -116,18 +116,19 @@ class Network:
             raise InvalidInput(f"not a measured network of version {SCHEMA_VERSION}; measure the model again")
         try:
             graph = fields.pop("graph")
-            arrays = {
-                "edges": np.array(graph["edges"], np.int64).reshape(-1, 2),
-                "share": np.array(graph["share"], np.float64),
-                "readers": np.array(graph["readers"], np.int64).reshape(-1, 2),
-                "leaks": np.array(graph["leaks"], np.bool_),
-                "ends": np.array(graph["ends"], np.bool_).reshape(-1, 2),
-            }
+            neighbours = SiteGraph(
+                np.array(graph["edges"], np.int64).reshape(-1, 2),
+                np.array(graph["share"], np.float64),
+                np.array(graph["readers"], np.int64).reshape(-1, 2),
+                np.array(graph["leaks"], np.bool_),
+                np.array(graph["ends"], np.bool_).reshape(-1, 2),
+                graph["origin"],
+            )
             return Network(
                 **{
                     **fields,
                     "sites": tuple(fields["sites"]),
-                    "graph": SiteGraph(**arrays, origin=graph["origin"]),
+                    "graph": neighbours,
                     "operators": OtherOperators(**fields["operators"]),
                     "exports": tuple(MeasuredExport(**export) for export in fields["exports"]),
                 }

@@ -79,8 +79,8 @@ def fit(parts: NDArray[np.float64], measured_ms: NDArray[np.float64]) -> Residua
     noise, free = _NOISE, _BELIEF
     shift, covariance = np.zeros(x.shape[1]), _PRIOR
     for _ in range(_STEPS):
-        covariance = np.linalg.inv(precision + x.T @ x / noise**2)
-        shift = covariance @ x.T @ wanted / noise**2
+        covariance = np.asarray(np.linalg.inv(precision + x.T @ x / noise**2), dtype=np.float64)
+        shift = np.asarray(covariance @ x.T @ wanted / noise**2, dtype=np.float64)
         used = float(np.trace(covariance @ x.T @ x)) / noise**2
         free = len(x) - used + _BELIEF
         left = float(((wanted - x @ shift) ** 2).sum()) + _BELIEF * _NOISE**2

@@ -78,14 +78,15 @@ class Terms:
 
         ``theta @ constant`` plus one entry per site is exactly ``theta @ of(...)`` where all sites run one kind.
         """
-        alike = np.zeros((len(self.constant), len(self.kinds), len(KINDS)))
-        np.add.at(alike, (slice(None), self.edges[:, 1]), np.diagonal(self.pair, axis1=2, axis2=3))
+        by_site = np.zeros((len(self.kinds), len(self.constant), len(KINDS)))
+        np.add.at(by_site, self.edges[:, 1], np.diagonal(self.pair, axis1=2, axis2=3).swapaxes(0, 1))
+        alike = by_site.swapaxes(0, 1)
         alike[:, :, INTEGER] += np.where(self.leaks, self.unfused, 0.0)
         sites = np.arange(len(self.kinds))[:, None]
         return np.asarray(np.tensordot(theta, self.unary + alike[:, sites, self.kinds], axes=1), dtype=np.float64)
 
     def _read_as_floats(self, kinds: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Boolean [points, sites]: whether a site that does not round its input reads the output directly."""
-        found = np.zeros(kinds.shape, np.int64)
-        np.add.at(found, (slice(None), self.readers[:, 0]), kinds[:, self.readers[:, 1]] < ROUNDED)
-        return found > 0
+        found = np.zeros(kinds.shape[::-1], np.int64)
+        np.add.at(found, self.readers[:, 0], (kinds[:, self.readers[:, 1]] < ROUNDED).T)
+        return np.asarray(found.T > 0, dtype=np.bool_)
