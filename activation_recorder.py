@@ -49,7 +49,7 @@ class _Step:
     over: frozenset[int]  # operands that it writes into
 
 
-class ActivationRecorder(TorchDispatchMode):
+class ActivationRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
     """Records while it is entered (``with``); ``graph`` gives the result.
 
     Args:
@@ -59,7 +59,7 @@ class ActivationRecorder(TorchDispatchMode):
     """
 
     def __init__(self, model: nn.Module, inputs: Iterable[Tensor], samples: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch
         self._samples = samples
         self._values: list[_Value] = []
         self._steps: list[_Step] = []
@@ -139,7 +139,8 @@ class ActivationRecorder(TorchDispatchMode):
         return len(self._values) - 1
 
     def _place(self, tensor: Tensor, value: int) -> None:
-        self._memory[_storage(tensor)] = (StorageWeakRef(tensor.untyped_storage()), value)
+        identity = StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]  # torch
+        self._memory[_storage(tensor)] = (identity, value)
 
     def _value(self, tensor: Tensor) -> int:
         """The value that lies in a tensor's memory; memory that no operation was seen to write is a constant."""

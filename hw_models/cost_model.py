@@ -66,9 +66,10 @@ def joint_price(metric: str, space: SearchSpace, batch: int) -> Joint | None:
         InvalidInput: the space was made without tracing the tensors of the forward pass.
     """
     from . import peak_memory, traffic
+    from .activation_copies import Stored
 
     if metric == "peak_activation_mb":
-        return peak_memory.PeakMemory(peak_memory.Stored.of(space, batch))
+        return peak_memory.PeakMemory(Stored.of(space, batch))
     return traffic.Traffic.of(space, batch) if metric == "traffic_mb" else None
 
 

@@ -147,8 +147,6 @@ def _together(readers: tuple[Reader, ...], group: dict[int, int], elements: int)
 
 def _undominated(values: NDArray[np.float64], base: NDArray[np.float64]) -> NDArray[np.int64]:
     """Rows that no other row reaches in every entry; of equal rows the first."""
-    flat = np.unique(np.column_stack([base, values.reshape(len(base), -1)]), axis=0, return_index=True)
-    candidates = flat[0]
-    above = (candidates[None] >= candidates[:, None]).all(axis=2)
-    np.fill_diagonal(above, False)
-    return np.sort(flat[1][~above.any(axis=1)]).astype(np.int64)
+    rows, first = np.unique(np.column_stack([base, values.reshape(len(base), -1)]), axis=0, return_index=True)
+    reached = np.array([(rows >= row).all(axis=1).sum() for row in rows])  # by itself, at least
+    return np.sort(first[reached == 1]).astype(np.int64)

@@ -30,11 +30,11 @@ class Operation:
     bytes: int
 
 
-class OperationCounter(TorchDispatchMode):
+class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
     """Collects ``operations`` while it is entered (``with``); views are no operations."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch
         self.operations: list[Operation] = []
 
     @classmethod

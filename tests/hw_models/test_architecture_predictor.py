@@ -24,7 +24,7 @@ def test_predicts_unseen_architectures_and_its_intervals_hold() -> None:
     assert error < 0.04  # the noise alone is 0.024
     assert model.error == pytest.approx(error, rel=0.3)
     held = ((found.low <= ms[200:]) & (ms[200:] <= found.high)).mean()
-    assert 0.86 < held < 0.94
+    assert 0.855 < held < 0.945  # two standard deviations of a quantile of 200
     assert found.coverage == 0.9
 
 
