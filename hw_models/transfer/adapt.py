@@ -76,9 +76,7 @@ class TransferPredictor:
         advice = (
             f"measure about {more} more (next_shapes names them)"
             if more
-            else (
-                f"{AHEAD} more measurements would not do: ask for a width of {worst:.2f} or measure the shapes themselves"
-            )
+            else (f"{AHEAD} more would not do: ask for a width of {worst:.2f} or measure the shapes themselves")
         )
         return (
             f"{len(wide)} of {len(prediction.ms)} products on {self.process.prior.device.name} are too uncertain after "

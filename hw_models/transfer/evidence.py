@@ -1,8 +1,8 @@
 r"""Amplitudes of the kernel's parts and of the noise from the evidence, with a Gaussian prior on their logarithms.
 
 .. math::
-    -\log p(r, a) = \tfrac12 r^\top M^{-1} r + \tfrac12 \log|M| + \tfrac12 \sum_i \frac{(\log a_i - \mu_i)^2}{\sigma_i^2},
-    \quad M = \sum_i a_i K_i + a_0 I
+    -\log p(r, a) = \tfrac12 r^\top M^{-1} r + \tfrac12 \log|M|
+    + \tfrac12 \sum_i \frac{(\log a_i - \mu_i)^2}{\sigma_i^2}, \quad M = \sum_i a_i K_i + a_0 I
 
 (Rasmussen & Williams 2006, eq. 5.8 and 5.9, with a prior: type-II maximum a posteriori.) With 20 measurements the
 prior, which the source devices taught, decides; with 300 the measurements do.
@@ -43,6 +43,9 @@ class Amplitudes:
         return float(np.exp(self.log[-1]))
 
 
+#: Bounds of the logarithms: a noise below 0.1 % is no measurement's, and keeps the factorization sound.
+_LEAST, _LEAST_NOISE, _MOST = -25.0, float(np.log(0.001**2)), 6.0
+
 #: Before any device taught better: in log t, a few tenths by law and tables, some hundredths by place, 8 % noise.
 UNTAUGHT = Amplitudes(
     np.log(np.array([0.6, 0.4, 0.15, 0.15, 0.0025, 0.0025, 0.0064, 0.0064, 0.0016, 0.0036, 0.1, 0.1, 0.0025, 0.0064])),
@@ -65,6 +68,7 @@ def learned(kernels: Floats, deviation: Floats, belief: Amplitudes, steps: int =
         args=(kernels, deviation, belief),
         jac=True,
         method="L-BFGS-B",
+        bounds=[(_LEAST, _MOST)] * len(PARTS) + [(_LEAST_NOISE, _MOST)],
         options={"maxiter": steps},
     )
     return Amplitudes(found.x, belief.spread)

@@ -11,8 +11,8 @@ and how much faster it is (rho), the time tau of one step of the serial loop ove
 input in a kernel of its own, and the lengths k_h and n_h below which the tensor cores starve. All are kept as
 logarithms (p as log(p - 1)), so a Gaussian prior over them is a log-normal one over what they mean.
 
-The roofline (Williams, Waterman, Patterson 2009) is t0 = tau = alpha = k_h = n_h = 0, E = 1, rho = 1, p = infinity. Over
-the measured tables of nine GPUs it leaves a standard deviation of log t of 1.1; the law leaves 0.1 to 0.2.
+The roofline (Williams, Waterman, Patterson 2009) is t0 = tau = alpha = k_h = n_h = 0, E = 1, rho = 1, p = infinity.
+Over the measured tables of nine GPUs it leaves a standard deviation of log t of 1.1; the law leaves 0.1 to 0.2.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Floats = NDArray[np.float64]
 
 PARAMETERS = ("t0", "E_c", "E_b", "p - 1", "L", "rho", "tau", "alpha", "k_h", "n_h")
 
-#: Where a fit starts, and how far a parameter strays before the fit pays for it (logarithms; t0 and tau in ms, L in bytes).
+#: Where a fit starts, and how far a parameter strays before the fit pays for it; t0 and tau in ms, L in bytes.
 START: Floats = np.array([np.log(0.004), -0.2, -0.2, 0.7, np.log(50e6), 0.7, -13.6, -2.0, 4.0, 3.0])
 SPREAD: Floats = np.array([1.0, 0.5, 0.5, 0.7, 1.0, 0.7, 1.0, 1.5, 1.5, 1.5])
 
@@ -83,11 +83,11 @@ def work(gemms: Gemms, device: Device) -> Work:
         NotMeasured: the device has no arithmetic for a format.
     """
     weight, entering, leaving, peak = (np.empty(len(gemms)) for _ in range(4))
-    for name in np.unique(gemms.format):
+    for name in np.unique(gemms.format).tolist():
         rows = gemms.format == name
         if name not in _KERNELS:
             raise NotMeasured(f"no kernel of products is called {name!r}; known: {', '.join(_KERNELS)}")
-        weight[rows], entering[rows], kinds = _KERNELS[str(name)]
+        weight[rows], entering[rows], kinds = _KERNELS[name]
         leaving[rows] = 4 if name in ("fp32", "tf32") else 2
         kind = next((kind for kind in kinds if kind in device.peak_tera), None)
         if kind is None:

@@ -94,7 +94,7 @@ def fitted(prior: Prior, samples: Gemms, log_ms: Floats, belief: Amplitudes) -> 
         kernels = parts(features, features)
         deviation = log_ms - features.mean
         if step in _LEARNS:
-            amplitudes = learned(kernels, deviation, Amplitudes(belief.log, belief.spread))
+            amplitudes = learned(kernels, deviation, belief)
         covariance = np.tensordot(amplitudes.parts, kernels, 1) + amplitudes.noise * np.eye(len(shapes))
         factor: Floats = cholesky(covariance, lower=True)
         solved: Floats = cho_solve((factor, True), deviation)

@@ -47,7 +47,18 @@ class Rehearsal:
 
     @staticmethod
     def of(sources: Sources, device: Device, seed: int = 0) -> Rehearsal:
-        """Learn the belief; with fewer than two devices among the sources there is nothing to learn from."""
+        """Learn the belief; with fewer than two devices among the sources there is nothing to learn from.
+
+        What was learned is kept in ``sources.taught``.
+        """
+        key = ("belief", device.name, device.bandwidth_gb_s, *sorted(device.peak_tera.items()), seed)
+        if key not in sources.taught:
+            sources.taught[key] = Rehearsal._learned(sources, device, seed)
+        known: Rehearsal = sources.taught[key]
+        return known
+
+    @staticmethod
+    def _learned(sources: Sources, device: Device, seed: int) -> Rehearsal:
         stages = _stages(sources, device)
         if not stages:
             return Rehearsal(UNTAUGHT, {}, np.zeros(0))
@@ -69,13 +80,19 @@ class Rehearsal:
 
         Without rehearsals it is the quantile of the normal distribution.
         """
+        key = ("reach", id(self), min(count, _TAUGHT_BY), coverage, seed)
+        if key not in sources.taught:
+            sources.taught[key] = self._reach(sources, min(count, _TAUGHT_BY), coverage, seed)
+        return float(sources.taught[key])
+
+    def _reach(self, sources: Sources, count: int, coverage: float, seed: int) -> float:
         if not self.plays:
             from scipy.stats import norm
 
             return float(norm.ppf(0.5 + coverage / 2))
         scores, weights = [], []
         for (owner, stage), share in zip(self.plays.items(), self.share, strict=True):
-            (gemms, log_ms), (asked, truth) = _rows(sources, owner, min(count, _TAUGHT_BY), seed + 1)
+            (gemms, log_ms), (asked, truth) = _rows(sources, owner, count, seed + 1)
             prior = Prior.of(stage, _sheet(sources, owner), _names(gemms, asked))
             mean, deviation = fitted(prior, gemms, log_ms, self.belief).posterior(asked)
             scores.append(np.abs(truth - mean) / deviation)
@@ -83,7 +100,7 @@ class Rehearsal:
         score, weight = np.concatenate(scores), np.concatenate(weights)
         order = np.argsort(score)
         below = np.cumsum(weight[order])
-        return float(score[order][min(np.searchsorted(below, coverage), len(score) - 1)])
+        return float(score[order][min(int(np.searchsorted(below, coverage)), len(score) - 1)])
 
 
 def _stages(sources: Sources, device: Device) -> dict[str, Sources]:

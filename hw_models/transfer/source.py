@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +68,7 @@ class Source:
         """
         count = min(_NEIGHBOURS, len(self.remainder))
         distance, index = self.tree.query(coordinates(gemms), k=count)
-        distance, index = distance.reshape(len(gemms), count), index.reshape(len(gemms), count)
+        distance, index = (np.reshape(found, (len(gemms), count)) for found in (distance, index))
         weight = 1 / np.maximum(distance, 1e-6) ** 2
         value = (weight * self.remainder[index]).sum(1) / weight.sum(1)
         result: Floats = value * np.exp(-((distance[:, 0] / _REACH) ** 2))
@@ -101,10 +101,12 @@ class Sources:
     Attributes:
         fitted: (table, format) -> source.
         sheets: table -> data sheet of its device.
+        taught: what rehearsals for a device have found already, so that the rounds of a measurement do not repeat them.
     """
 
     fitted: Mapping[tuple[str, str], Source]
     sheets: Mapping[str, Device]
+    taught: dict[tuple[object, ...], Any] = field(default_factory=dict, compare=False, repr=False)
 
     @staticmethod
     def of(tables: Mapping[str, MeasuredGemms], sheets: Mapping[str, Device] | None = None) -> Sources:
