@@ -23,9 +23,10 @@ from .features import bounds_ms
 
 FloatArray = NDArray[np.float64]
 
-#: Added to an error before its logarithm is fitted: errors below do not matter.
-FLOOR = 0.003
+#: Added to an error before it is fitted: the deviance of the gamma distribution takes no zeros.
+FLOOR = 1e-4
 _DIFFICULTY = {
+    "loss": "gamma",
     "max_iter": 80,
     "learning_rate": 0.08,
     "max_leaf_nodes": 15,
@@ -52,18 +53,19 @@ def quantile(scores: FloatArray, coverage: float) -> float:
 class Difficulty:
     """The size of error to expect, fitted on held-out errors.
 
-    Boosting of log(|e| + ``FLOOR``) on the sizes and the roofline.
+    Its mean by boosting with the deviance of the gamma distribution (which weighs relative, not absolute, differences),
+    on the sizes and the roofline.
     """
 
     def __init__(self, rows: Gemms, errors: FloatArray, seed: int) -> None:
         from sklearn.ensemble import HistGradientBoostingRegressor
 
-        target = np.log(np.abs(errors) + FLOOR)
+        target = np.abs(errors) + FLOOR
         self._boosting = HistGradientBoostingRegressor(**_DIFFICULTY, random_state=seed).fit(_inputs(rows), target)
 
     def __call__(self, gemms: Gemms) -> FloatArray:
         """Expected |error| of the logarithm, > 0: float64 array [rows]."""
-        return np.asarray(np.exp(self._boosting.predict(_inputs(gemms))))
+        return np.asarray(self._boosting.predict(_inputs(gemms)))
 
 
 def scores(rows: MeasuredGemms, errors: FloatArray, fold: NDArray[np.int64], seed: int) -> FloatArray:

@@ -15,7 +15,7 @@ from .lattice import Axes
 from .surface import Parts, grid_points, parts
 
 #: Parts of the weight shapes; each is held out once.
-FOLDS = 6
+FOLDS = 10
 
 
 def fit_format(rows: MeasuredGemms, coverage: float = 0.9, seed: int = 0, monotone: bool = True) -> FormatModel:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import zlib
 from dataclasses import dataclass, fields
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,7 +109,7 @@ class FormatModel:
                 plain = json.loads(str(kept["plain"]))
                 axes, lines = (Axes(*(kept[f"{name}_{side}"] for side in "mnk")) for name in ("axes", "lines"))
                 return FormatModel(axes=axes, lines=lines, log_ms=kept["log_ms"], spread=kept["spread"], **plain)
-        except (OSError, KeyError, ValueError, TypeError, EOFError) as cause:
+        except (OSError, KeyError, ValueError, TypeError, EOFError, BadZipFile, zlib.error) as cause:
             raise InvalidInput(f"{path} is no saved latency model ({cause}): delete it and fit again") from None
 
     @staticmethod
