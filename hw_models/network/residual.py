@@ -29,7 +29,7 @@ _TAU[UNFUSED] = 1.0
 _COMMON = 0.1
 _PRIOR = np.diag(_TAU**2) + _COMMON**2
 #: Relative noise before anything was measured, and how many measurements that belief is worth.
-_NOISE, _BELIEF = 0.06, 4.0
+_NOISE, _BELIEF = 0.04, 4.0
 _STEPS = 50
 
 

@@ -17,7 +17,7 @@ def test_the_prior_is_the_plain_sum():
     parts = drawn_parts(np.random.default_rng(0), 5)
     value, deviation = prior().predict(parts)
     np.testing.assert_allclose(value, parts.sum(axis=1))
-    assert np.all(deviation > 0.06 * value)
+    assert np.all(deviation > prior().noise * value)
     assert prior().exports == 0
 
 
@@ -42,7 +42,7 @@ def test_the_noise_is_a_fixed_point():
     used = np.trace(found.covariance @ x.T @ x) / found.noise**2
     left = np.sum((1 - x @ found.mean) ** 2)
     assert found.freedom == pytest.approx(40 - used + 4, rel=1e-3)
-    assert found.noise == pytest.approx(np.sqrt((left + 4 * 0.06**2) / found.freedom), rel=1e-3)
+    assert found.noise == pytest.approx(np.sqrt((left + 4 * prior().noise**2) / found.freedom), rel=1e-3)
     assert found.noise == pytest.approx(0.08, rel=0.35)
 
 
@@ -67,7 +67,7 @@ def test_intervals_of_models_from_the_prior_cover():
     for _ in range(300):
         truth = rng.multivariate_normal(np.ones(COUNT), prior().covariance)
         parts = drawn_parts(rng, 12)
-        measured = np.maximum(parts @ truth, 0.1) * rng.normal(1.0, 0.06, 12)
+        measured = np.maximum(parts @ truth, 0.1) * rng.normal(1.0, prior().noise, 12)
         found = fit(parts[:8], measured[:8])
         value, deviation = found.predict(parts[8:])
         quantile = stats.t.ppf(0.975, found.freedom)
