@@ -41,10 +41,12 @@ class OnnxRuntimeRunner:
         threads: intra-op threads.
         cold: whether every kernel finds the second-level cache without its weights, as inside a large model; otherwise
             the caches are as the other kernels leave them.
+        again: whether unstable rows are timed once more at once.
     """
 
     threads: int = 1
     cold: bool = False
+    again: bool = True
 
     @property
     def runtime(self) -> tuple[str, str]:
@@ -74,7 +76,7 @@ class OnnxRuntimeRunner:
     def _measure_group(self, group: Sequence[Kernel], seconds: float, advance: Advance | None) -> list[KernelRow]:
         results, overhead = self._time(group, seconds, advance, self.cold)
         shaky = [index for index, (_, timing) in enumerate(results) if not timing.stable]
-        if shaky:
+        if shaky and self.again:
             again, _ = self._time([group[index] for index in shaky], seconds * len(shaky) / len(group), evicting=True)
             for index, result in zip(shaky, again, strict=True):
                 if result[1].spread < results[index][1].spread:

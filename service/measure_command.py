@@ -118,7 +118,7 @@ def _backends(device: str, runtime: str, threads: int, mode: str, name: str | No
     from ..hw_models.onnx_session import require
 
     require()
-    return [OnnxRuntimeBackend(OnnxRuntimeRunner(threads, cold))]
+    return [OnnxRuntimeBackend(OnnxRuntimeRunner(threads, cold, again=False))]
 
 
 def _kernels(

@@ -106,7 +106,7 @@ class TorchCpuBackend:
         return _tried(Evicting(checked(kernel, "cpu")), begin)
 
     def measure(self, kernels: Sequence[Kernel], seconds: float, advance: Advance | None = None) -> Timed:
-        """Time kernels side by side; unstable ones once more."""
+        """Time kernels side by side."""
         import torch
 
         watch = stopwatch(self.threads)
@@ -115,13 +115,6 @@ class TorchCpuBackend:
         try:
             loaded, refused = load_all(kernels, lambda kernel: checked(kernel, "cpu"), advance)
             timings = interleaved([Evicting(each) for each in loaded.values()], seconds, advance, watch=watch)
-            shaky = [index for index, timing in enumerate(timings) if not timing.stable]
-            if shaky:
-                candidates = list(loaded.values())
-                share = seconds * len(shaky) / len(timings)
-                again = interleaved([Evicting(candidates[index]) for index in shaky], share, watch=watch)
-                for index, timing in zip(shaky, again, strict=True):
-                    timings[index] = min(timing, timings[index], key=lambda each: (not each.stable, each.spread))
         finally:
             torch.set_num_threads(before)
         rows = [self._row(*item, timing) for item, timing in zip(loaded.items(), timings, strict=True)]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...errors import InvalidInput
@@ -14,9 +14,6 @@ from ..rows import KernelRow, MeasuredTable
 from ..timing import Clock
 from .backend import STEPS, Backend
 from .plan import Plan, Planned
-
-#: How much longer than planned a group may take to be begun all the same.
-_SLACK = 1.0
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,7 @@ def execute(
     """Time what is planned and add the rows to a table.
 
     A group is begun only while the time left suffices for it; a killed run loses the group that it was at. A row whose
-    samples are too few or do not agree is rejected.
+    samples are too few or do not agree is rejected; at the end such kernels are timed once more if time is left.
 
     Args:
         plan: what.
@@ -87,30 +84,50 @@ def execute(
         InvalidInput: ``out`` holds something else, another run writes to it, or it cannot be written.
     """
     begin = clock()
-    rows: list[KernelRow] = []
-    rejected: list[Rejected] = []
-    refused: list[tuple[Kernel, str]] = []
+    run = _Run(backend, Path(out), keep_unstable)
     left: list[Planned] = []
+
+    def fits(group: Sequence[Planned]) -> bool:
+        return seconds is None or (clock() - begin) + sum(item.seconds for item in group) <= seconds
+
     with _alone(Path(out)):
-        table = known_rows(out)
+        run.table = known_rows(out)
         for group in plan.groups:
-            estimate = sum(item.seconds for item in group)
-            if seconds is not None and (clock() - begin) + estimate > _SLACK * seconds:
+            if fits(group):
+                run.measure(group, _share(advance, group))
+            else:
                 left += group
-                continue
-            timed = backend.measure([item.kernel for item in group], estimate, _share(advance, group))
-            refused += timed.refused.items()
-            kept = []
-            for row in timed.rows:
-                if row.stable or keep_unstable:
-                    kept.append(row)
-                else:
-                    rejected.append(Rejected(row, _reason(row)))
-            if kept:
-                rows += kept
-                table = table.merged(MeasuredTable(tuple(kept)))
-                table.to_parquet(out)
-    return Outcome(tuple(rows), tuple(rejected), tuple(refused), tuple(left), clock() - begin)
+        for group in plan.groups:
+            shaky = [item for item in group if item.digest in run.rejected]
+            if shaky and fits(shaky):
+                run.measure(shaky)
+    return Outcome(tuple(run.rows), tuple(run.rejected.values()), tuple(run.refused), tuple(left), clock() - begin)
+
+
+@dataclass
+class _Run:
+    """What has been measured so far."""
+
+    backend: Backend
+    out: Path
+    keep_unstable: bool
+    table: MeasuredTable = field(default_factory=MeasuredTable)
+    rows: list[KernelRow] = field(default_factory=list)
+    rejected: dict[str, Rejected] = field(default_factory=dict)
+    refused: list[tuple[Kernel, str]] = field(default_factory=list)
+
+    def measure(self, group: Sequence[Planned], advance: Callable[[int], None] | None = None) -> None:
+        """Time a group and write what is kept of it."""
+        timed = self.backend.measure([item.kernel for item in group], sum(item.seconds for item in group), advance)
+        self.refused += timed.refused.items()
+        kept = [row for row in timed.rows if row.stable or self.keep_unstable]
+        for row in timed.rows:
+            self.rejected.pop(row.digest, None)
+        self.rejected |= {row.digest: Rejected(row, _reason(row)) for row in timed.rows if row not in kept}
+        if kept:
+            self.rows += kept
+            self.table = self.table.merged(MeasuredTable(tuple(kept)))
+            self.table.to_parquet(self.out)
 
 
 def _reason(row: KernelRow) -> str:

@@ -169,6 +169,10 @@ def test_unstable_rows_are_rejected_and_tried_again(tmp_path):
     out = tmp_path / "t.parquet"
     shaky = kernels()[4]
     backend = FakeBackend(unstable=[shaky])
+    outcome = execute(make_plan(backend, kernels()), backend, tmp_path / "once.parquet", clock=backend.clock)
+    assert (len(outcome.rows), outcome.rejected) == (12, ())
+    assert backend.measured.count(shaky) == 2
+    backend = FakeBackend(unstable=[shaky, shaky])
     outcome = execute(make_plan(backend, kernels()), backend, out, clock=backend.clock)
     assert [each.row.shape for each in outcome.rejected] == [shaky.shape]
     assert len(known_rows(out)) == 11
