@@ -66,10 +66,9 @@ def ridge(known: np.ndarray, measured: np.ndarray, ms: np.ndarray, alpha: float)
     return np.exp(Ridge(alpha).fit(logs[measured], np.log(ms)).predict(logs))
 
 
-def one(known: np.ndarray, encodings: np.ndarray, truth: np.ndarray, seed: int) -> dict[str, dict[str, float]]:
+def one(known: np.ndarray, transfer: DeviceTransfer, truth: np.ndarray, seed: int) -> dict[str, dict[str, float]]:
     """All methods on one device with one draw."""
     order = np.random.default_rng(seed).permutation(len(truth))
-    transfer = DeviceTransfer.of(known, encodings)
     drawn = {"random": order[:SAMPLES], "chosen": transfer.choose(SAMPLES, order[:POOL], seed)}
     rows = {}
     for how, measured in drawn.items():
@@ -90,9 +89,10 @@ def left_out(
     rows: list[dict[str, Any]] = []
     encodings = encode_cells(cells, pairs=True)
     for device in devices:
-        others = [name for name in known or ms.columns if name != device]
+        others = ms[[name for name in known or ms.columns if name != device]].to_numpy()
+        transfer = DeviceTransfer.of(others, encodings)
         for seed in range(seeds):
-            for method, row in one(ms[others].to_numpy(), encodings, ms[device].to_numpy(), seed).items():
+            for method, row in one(others, transfer, ms[device].to_numpy(), seed).items():
                 rows.append({"device": device, "method": method, "seed": seed, **row})
     return rows
 
