@@ -164,16 +164,8 @@ def run(
         ),
         ledger=ledger or Ledger(),
     )
-    job_id = search.store.open_job(task.name, search.job, out)
-    try:
+    with search.store.running_job(task.name, search.job, out) as job_id:
         result = search.go(job_id)
-    except KeyboardInterrupt:
-        search.store.set_job_state(job_id, "paused", "stopped from the keyboard; run it again to go on")
-        raise
-    except Exception as cause:
-        search.store.set_job_state(job_id, "failed", str(cause))
-        raise
-    search.store.set_job_state(job_id, "succeeded")
     result.key = search.key
     result.seconds["total"] = time.perf_counter() - started
     return result

@@ -8,6 +8,7 @@ So a worker that was stopped, cut off or overtaken cannot harm what its successo
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,9 +80,6 @@ class LeasedStore(Store):
 
         event.listen(self._writes, "after_begin", fence)
 
-    def open_job(self, name: str, specification: Mapping[str, Any], out: str) -> str:
-        """The leased job."""
-        return self.lease.job_id
-
-    def set_job_state(self, job_id: str, state: str, reason: str = "") -> None:
-        """Nothing: the worker that holds the lease ends the job (``Queue.finish``)."""
+    def running_job(self, name: str, specification: Mapping[str, Any], out: str) -> AbstractContextManager[str]:
+        """The leased job; how it ends is for its worker to say."""
+        return nullcontext(self.lease.job_id)

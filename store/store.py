@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
@@ -21,6 +20,7 @@ from .base import Base
 from .database import default_url, open_engine, writing
 from .failures import read_failures, write_failure
 from .formulas import read_formulas, write_formulas
+from .local_runs import local_run, taken_up
 from .models import Candidate, Evaluation, Kernel, Score
 from .queue_models import Job
 
@@ -62,20 +62,22 @@ class Store:
             The job's id.
         """
         with self._writes.begin() as session:
-            for job in session.scalars(select(Job).where(Job.out == out, Job.name == name, Job.state != "succeeded")):
-                if job.specification == dict(specification):
-                    job.state, job.reason = "running", ""
-                    return job.id
-            job = Job(
-                id=secrets.token_hex(6),
-                name=name,
-                specification=dict(specification),
-                state="running",
-                reason="",
-                out=out,
-            )
-            session.add(job)
+            job = taken_up(session, name, specification, out)
+            job.state, job.reason = "running", ""
             return job.id
+
+    def running_job(self, name: str, specification: Mapping[str, Any], out: str) -> AbstractContextManager[str]:
+        """A job that runs as long as the block and ends as the block does; it gives signs of life meanwhile.
+
+        Args:
+            name: shown to people.
+            specification: the job as written.
+            out: output folder.
+
+        Returns:
+            A context manager that yields the job's id.
+        """
+        return local_run(self, name, specification, out)
 
     def set_job_state(self, job_id: str, state: str, reason: str = "") -> None:
         """Record how a job stands.
