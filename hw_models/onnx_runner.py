@@ -174,7 +174,11 @@ def _groups(kernels: Sequence[Kernel]) -> list[list[Kernel]]:
 
 def _activations(kernel: Kernel) -> int:
     """An upper estimate of the elements of input and output."""
-    positions = int(np.prod(kernel.input_shape)) // max(1, kernel.input_shape[1] if kernel.op.startswith("Conv") else 1)
+    inputs = int(np.prod(kernel.input_shape))
+    if not kernel.op.startswith("Conv"):
+        features = 1 if kernel.op == "Gather" else kernel.input_shape[-1]
+        return max(inputs, inputs // features * max(kernel.weight_shape))
+    pixels = inputs // kernel.input_shape[1]
     if kernel.op == "ConvTranspose":
-        positions *= int(np.prod(dict(kernel.attributes)["strides"]))
-    return max(int(np.prod(kernel.input_shape)), positions * max(kernel.weight_shape[:2]))
+        pixels *= int(np.prod(dict(kernel.attributes)["strides"]))
+    return max(inputs, pixels * max(kernel.weight_shape[:2]))

@@ -51,3 +51,14 @@ def test_weight_of_inputs_by_outputs():
     loaded.run()
     weight = dequantized(*quantized_blocks(np.ascontiguousarray(data.weight.T), 32), 32)
     np.testing.assert_allclose(loaded.y, data.x @ weight.T, rtol=1e-4, atol=1e-4)
+
+
+def test_buffers_hold_input_and_output_and_little_more():
+    """They are shared by the kernels of a group: one that is far too large takes longer to fill than the timing."""
+    from bitfront.hw_models.onnx_runner import _activations
+
+    assert _activations(product(2048, 1536, 384)) == 2048 * 1536
+    assert _activations(product(2048, 384, 1536)) == 2048 * 1536
+    for shape in ((7, 32, 48), (3, 200, 16)):
+        loaded = load(product(*shape))
+        assert _activations(product(*shape)) >= max(loaded.y.size, shape[0] * shape[2])
