@@ -202,7 +202,11 @@ class Result:
                 f"exact allocation on scores, {rival.id}, returned: the search's {chosen.id} is worse on held-out data"
             )
             return self._against_uniform(rival, eligible, told)
-        return replace(self._against_uniform(chosen, eligible, reason), exact=rival, against_exact=gap)
+        choice = self._against_uniform(chosen, eligible, reason)
+        if gap is None or choice.point is not chosen:
+            return choice
+        told = f"against exact allocation on scores, {rival.id}, {gap.value:.3g} [{gap.low:.3g}, {gap.high:.3g}]"
+        return replace(choice, reason=f"{choice.reason}; {told}", exact=rival, against_exact=gap)
 
     def _knee(self, front: list[Point]) -> Point:
         """The knee of quality against the mean of the price objectives, each scaled to [0, 1] over the front."""
