@@ -1,6 +1,6 @@
 """A new device from 20, 50, 100 and 300 measurements: every device in turn is left out of the sources.
 
-    python benchmarks/latency_few.py --json out/latency_few.json --figure docs/img/latency_few.png
+    python benchmarks/latency_few.py --json out/latency_few.json --figure out
 
 Tables: aiconfigurator-core (A100, H100, H200, L40S, B200, B300, GB200, GB300, RTX PRO 6000) and, for the L40S, the int
 formats of the reference data. A fifth of the weight shapes (n, k) is never sampled and gives the test rows (600 a
@@ -27,12 +27,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 from bitfront.files import replacing
 from bitfront.hw_models import device
 from bitfront.hw_models.gemm import Gemms, MeasuredGemms
 from bitfront.hw_models.tables import aiconfigurator
 from bitfront.hw_models.transfer import Sources, adapt, next_shapes
 from bitfront.hw_models.transfer.law import work
+from evolved_report import WIDTH, write_figure
 from scipy.stats import spearmanr
 from sklearn.ensemble import HistGradientBoostingRegressor
 
@@ -79,7 +81,7 @@ def held_out(table: Gemms, share: float = 0.2, seed: int = 0) -> np.ndarray:
     return codes / 2**32 < share
 
 
-def test_rows(table: MeasuredGemms, mask: np.ndarray) -> MeasuredGemms:
+def asked_rows(table: MeasuredGemms, mask: np.ndarray) -> MeasuredGemms:
     """Up to ``TEST_ROWS`` held-out rows of each format."""
     generator = np.random.default_rng(0)
     rows = [np.flatnonzero(mask & (table.format == form)) for form in np.unique(table.format)]
@@ -144,15 +146,27 @@ def scored(ms: np.ndarray, truth: MeasuredGemms, low: np.ndarray | None = None, 
     return record
 
 
-def few(
+def few(arguments: argparse.Namespace) -> None:
+    """The part of ``latency.py``: ``arguments.devices`` (``None``: all) into ``arguments.out / "latency_few.json"``."""
+    path: Path = arguments.out / "latency_few.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    print(report(cells(path, arguments.devices or DEVICES, seconds=arguments.seconds)))
+
+
+def cells(
     path: Path,
     devices: Sequence[str] = DEVICES,
     counts: Sequence[int] = COUNTS,
     seeds: int = 3,
     unseen: bool = False,
     methods: Sequence[str] = ("active", "random", "boosting"),
+    seconds: float = np.inf,
 ) -> pd.DataFrame:
-    """Fill the JSON at ``path`` with every missing cell and return all of them, one a row."""
+    """Fill the JSON at ``path`` with every missing cell and return all of them, one a row.
+
+    No device is begun after ``seconds``.
+    """
+    begun = time.perf_counter()
     kept: dict[str, dict] = json.loads(path.read_text()) if path.exists() else {}
 
     def missing(*key: object) -> str | None:
@@ -171,11 +185,13 @@ def few(
     shown = {name: table.take(~held_out(table)) if unseen else table for name, table in everything.items()}
     fitted = Sources.of(shown)
     for left_out in devices:
+        if time.perf_counter() - begun > seconds:
+            break
         others = {name: table for name, table in shown.items() if name != left_out}
         sources = fitted.only(tuple(others))
         table, sheet = everything[left_out], device(left_out)
         pool = table.take(~held_out(table))
-        asked = test_rows(table, held_out(table))
+        asked = asked_rows(table, held_out(table))
 
         def ours(name: str, samples: MeasuredGemms, chosen: float = 0.0) -> None:
             start = time.perf_counter()
@@ -224,23 +240,18 @@ def report(frame: pd.DataFrame) -> str:
     return "\n\n".join(lines)
 
 
-def figure(frame: pd.DataFrame, path: Path) -> None:
-    """Error against the number of measurements, the mean over the devices and each device of the active choice."""
-    import plotly.graph_objects as go
-
+def draw(frame: pd.DataFrame, folder: Path) -> None:
+    """``latency_few.png`` (and ``.html``): error against measurements, mean over the devices and each of ``active``."""
     part = frame[~frame["unseen"]]
     picture = go.Figure()
     for name, some in part[part["method"] == "active"].groupby("device"):
         mean = some.groupby("count")["mape"].mean() * 100
         picture.add_scatter(x=mean.index, y=mean, mode="lines", line={"width": 1, "color": "#b8c4d6"}, showlegend=False)
-        picture.add_annotation(
-            x=np.log10(300),
-            y=float(mean.iloc[-1]),
-            text=name.removeprefix("nvidia-"),
-            xanchor="left",
-            showarrow=False,
-            font={"size": 9, "color": "#7a889c"},
-        )
+        if mean.iloc[-1] > 5:  # the others lie on each other
+            label = {"text": name.removeprefix("nvidia-"), "font": {"size": 10, "color": "#7a889c"}}
+            picture.add_annotation(
+                x=np.log10(mean.index[-1]), y=float(mean.iloc[-1]), xanchor="left", showarrow=False, **label
+            )
     styles = {
         "boosting": ("transfer + random", "#c0504d"),
         "random": ("law + process, random", "#e0a030"),
@@ -259,20 +270,20 @@ def figure(frame: pd.DataFrame, path: Path) -> None:
     )
     picture.update_layout(
         template="plotly_white",
-        width=820,
+        width=WIDTH,
         height=460,
         margin={"l": 60, "r": 110, "t": 20, "b": 50},
         xaxis={"type": "log", "tickvals": list(COUNTS), "title": "measurements of the new device"},
         yaxis={"title": "MAPE on unseen shapes, %", "rangemode": "tozero"},
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture.write_html(path) if path.suffix == ".html" else picture.write_image(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_figure(picture, folder / "latency_few")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, default=Path("out/latency_few.json"))
-    parser.add_argument("--figure", type=Path)
+    parser.add_argument("--figure", type=Path, help="folder of latency_few.png and .html")
     parser.add_argument("--devices", nargs="*", default=list(DEVICES))
     parser.add_argument("--counts", nargs="*", type=int, default=list(COUNTS))
     parser.add_argument("--seeds", type=int, default=3)
@@ -280,10 +291,10 @@ def main() -> None:
     parser.add_argument("--unseen", action="store_true")
     given = parser.parse_args()
     given.json.parent.mkdir(parents=True, exist_ok=True)
-    frame = few(given.json, given.devices, given.counts, given.seeds, given.unseen, given.methods)
+    frame = cells(given.json, given.devices, given.counts, given.seeds, given.unseen, given.methods)
     print(report(frame))
     if given.figure:
-        figure(frame, given.figure)
+        draw(frame, given.figure)
 
 
 if __name__ == "__main__":
