@@ -64,10 +64,10 @@ def products(space: SearchSpace, batch: int = 1) -> Products:
     share = [float(site.calls) for site in space.sites]
     for members in _kernels(space, how):
         parts = [product(space.sites[index], batch) for index in members]
-        wide = sum(n for _, n, _ in parts)
-        for index, (_, n, _) in zip(members, parts, strict=True):
+        wide = sum(part[1] for part in parts)
+        for index, part in zip(members, parts, strict=True):
             row[index] = len(shapes)
-            share[index] *= n / wide
+            share[index] *= part[1] / wide
         shapes.append((parts[0][0], wide, parts[0][2]))
     m, n, k = np.array(shapes, dtype=np.int64).reshape(-1, 3).T
     return Products(m, n, k, np.array(row, dtype=np.int64), np.array(share), np.array(how, dtype=np.str_))
