@@ -14,7 +14,7 @@ from ..proxies import Sensitivity
 from ..space import Configuration, SearchSpace
 from .allocation import BudgetConflict, allocate, exact_front
 
-_TIGHTENINGS = 4  # of a budget whose price is no sum over sites
+_TIGHTENINGS = 6  # bisections of a budget whose price is no sum over sites
 _LEVELS = 24  # budgets per price when other constraints bind, or pairs interact
 
 
@@ -79,9 +79,8 @@ class Problem:
         """The exact optimum of the scores within budgets (totals, the constant part included).
 
         Interactions of pairs count where the proxy gives them. Where a total is no sum over sites (a latency in which
-        neighbours matter to each other) the sum stands in for it, and its budget is tightened by what the solution
-        exceeds it, until the totals hold; if the tightened sums cannot be met, or after ``_TIGHTENINGS``, the last
-        solution is returned, and who asked checks it with ``totals``.
+        neighbours matter to each other) the sum stands in for it; if the optimum's total exceeds its budget, the best
+        configuration found that holds it is returned instead (``_holding``), which is not proven optimal.
 
         Raises:
             InfeasibleBudget: no configuration meets them.
@@ -91,17 +90,52 @@ class Problem:
             choice = self._allocated(proxy, limits)
         except BudgetConflict as cause:
             raise InfeasibleBudget(self._refusal(cause, budgets)) from None
-        for _ in range(_TIGHTENINGS):
-            excess = {name: float(self.totals(choice[None], name)[0]) - limit for name, limit in budgets.items()}
-            exceeded = {name for name, much in excess.items() if much > 1e-9 * abs(budgets[name])}
-            if not exceeded:
-                break
-            limits |= {name: limits[name] - excess[name] for name in exceeded}
-            try:
-                choice = self._allocated(proxy, limits)
-            except BudgetConflict:
-                break
+        if self._exceeded(choice, budgets):
+            choice = self._holding(proxy, limits, budgets, choice)
         return self.space.configuration(choice)
+
+    def _exceeded(self, choice: np.ndarray, budgets: Mapping[str, float]) -> list[str]:
+        """The budgets that the totals of a choice [sites] exceed."""
+        return [
+            name for name, limit in budgets.items() if self.totals(choice[None], name)[0] > limit + 1e-9 * abs(limit)
+        ]
+
+    def _holding(
+        self, proxy: str, limits: dict[str, float], budgets: Mapping[str, float], optimum: np.ndarray
+    ) -> np.ndarray:
+        """The least score among configurations whose totals hold: uniform ones, and optima of tighter sums.
+
+        The sums' limits are bisected between their least values and the budgets. If nothing holds, the optimum of the
+        sums is returned; who asked checks it with ``totals``.
+        """
+        least = {name: self._least(name) for name in self._exceeded(optimum, budgets)}
+        uniform = [self.space.choice(found) for found in self.space.uniforms().values()]
+        held = [choice for choice in uniform if not self._exceeded(choice, budgets)]
+        low, high = 0.0, 1.0
+        for _ in range(_TIGHTENINGS):
+            share = (low + high) / 2
+            tighter = {name: start + share * (limits[name] - start) for name, start in least.items()}
+            try:
+                choice = self._allocated(proxy, limits | tighter)
+            except BudgetConflict:
+                low = share
+                continue
+            if self._exceeded(choice, budgets):
+                high = share
+            else:
+                low = share
+                held.append(choice)
+        return min(held, key=lambda choice: self._score(proxy, choice), default=optimum)
+
+    def _least(self, metric: str) -> float:
+        """The least sum over sites of a price."""
+        cheapest = self.space.choice(self._cheapest(metric, {}))
+        return float(self.cost(metric)[np.arange(len(cheapest)), cheapest].sum())
+
+    def _score(self, proxy: str, choice: np.ndarray) -> float:
+        """Predicted loss of a choice [sites], interactions included."""
+        pairs = sum(table[choice[one], choice[other]] for (one, other), table in self.pairs(proxy).items())
+        return float(self.loss(proxy)[np.arange(len(choice)), choice].sum() + pairs)
 
     def _allocated(self, proxy: str, limits: Mapping[str, float]) -> np.ndarray:
         """The optimum of the additive problem within limits on the sums over sites: int array [sites]."""
