@@ -56,18 +56,19 @@ class Artifacts:
     def of(self, job_id: str) -> list[StoredFile]:
         """What a job wrote, by name."""
         with self.store.session() as session:
-            rows = session.scalars(select(Artifact).where(Artifact.job_id == job_id).order_by(Artifact.name))
+            kept = select(Artifact).where(Artifact.job_id == job_id, ~Artifact.removing)
+            rows = session.scalars(kept.order_by(Artifact.name))
             return [StoredFile(row.name, row.location, row.bytes, row.sha256) for row in rows]
 
     def get(self, job_id: str, name: str) -> StoredFile:
         """One file of a job.
 
         Raises:
-            NotFound: the job wrote none of this name.
+            NotFound: the job wrote none of this name, or its files were removed.
         """
         with self.store.session() as session:
             row = session.get(Artifact, (job_id, name))
-        if row is None:
+        if row is None or row.removing:
             raise NotFound(f"job {job_id} has no artifact {name!r}")
         return StoredFile(row.name, row.location, row.bytes, row.sha256)
 

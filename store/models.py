@@ -25,6 +25,10 @@ class Candidate(Base):
     origin: Mapped[str] = mapped_column(Text)
     predicted: Mapped[float | None] = mapped_column(Float)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=utc_now)
+    #: in the order of proposal; not without gaps
+    position: Mapped[int] = mapped_column(Integer, default=0)
+
+    __table_args__ = (Index("ix_candidates_position", "job_id", "position", "configuration"),)
 
 
 class Evaluation(Base):
@@ -74,6 +78,8 @@ class Score(Base):
     payload: Mapped[bytes] = mapped_column(LargeBinary)
     seconds: Mapped[float] = mapped_column(Float)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=utc_now)
+
+    __table_args__ = (Index("ix_scores_proxy", "proxy", "created_at"),)
 
 
 class Kernel(Base):

@@ -70,10 +70,13 @@ class Job(Base):
     progress: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     #: what it takes to run it again: versions, commit, device, digests of tables, threads
     record: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    #: its files and events are kept for ever
+    pinned: Mapped[bool] = mapped_column(Boolean, default=False)
 
     __table_args__ = (
         Index("uq_jobs_submission", "owner", "submission", unique=True),
         Index("ix_jobs_queue", "state", "priority", "queued_at"),
+        Index("ix_jobs_finished", "finished_at"),
     )
 
 
@@ -164,6 +167,8 @@ class Artifact(Base):
     bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str] = mapped_column(String(64))
     at: Mapped[float] = mapped_column(Float)
+    #: marked by the retention, which removes the file next; it is no longer given out
+    removing: Mapped[bool] = mapped_column(Boolean, default=False)
 
 
 class Upload(Base):

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import numpy as np
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -41,6 +41,14 @@ class Store:
     def __init__(self, url: str | None = None) -> None:
         self.url = url or default_url()
         self._engine = open_engine(self.url)
+        self._make_sessions()
+
+    def _share(self, other: Store) -> None:
+        """Use the connections of another store."""
+        self.url, self._engine = other.url, other._engine
+        self._make_sessions()
+
+    def _make_sessions(self) -> None:
         self._sessions = sessionmaker(self._engine, expire_on_commit=False)
         self._writes = sessionmaker(writing(self._engine), expire_on_commit=False)
 
@@ -93,6 +101,22 @@ class Store:
                 raise InvalidInput(f"no job {job_id!r} in {self.url}")
             job.state, job.reason = state, reason
 
+    def add_record(self, job_id: str, record: Mapping[str, Any]) -> None:
+        """Keep what it takes to run a job again; keys that are there are replaced.
+
+        Args:
+            job_id: whose.
+            record: plain data, merged into what is recorded.
+
+        Raises:
+            InvalidInput: no such job.
+        """
+        with self._writes.begin() as session:
+            job = session.get(Job, job_id)
+            if job is None:
+                raise InvalidInput(f"no job {job_id!r} in {self.url}")
+            job.record = {**(job.record or {}), **record}
+
     def jobs(self) -> list[Job]:
         """All jobs, newest first."""
         with self._sessions() as session:
@@ -112,13 +136,18 @@ class Store:
             }
             for configuration, origin, predicted in candidates
         ]
-        self._insert_missing(Candidate, rows)
+        if not rows:
+            return
+        with self._writes.begin() as session:
+            newest = session.scalar(select(func.max(Candidate.position)).where(Candidate.job_id == job_id)) or 0
+            numbered = [{**row, "position": newest + number} for number, row in enumerate(rows, start=1)]
+            session.execute(self._insert(Candidate).on_conflict_do_nothing(), numbered)
 
     def candidates(self, job_id: str) -> list[Candidate]:
         """What a job proposed, in order."""
         with self._sessions() as session:
             query = select(Candidate).where(Candidate.job_id == job_id)
-            return list(session.scalars(query.order_by(Candidate.created_at, Candidate.configuration)))
+            return list(session.scalars(query.order_by(Candidate.position, Candidate.configuration)))
 
     # -- evaluations --------------------------------------------------------------------------------------------------
 
@@ -235,9 +264,13 @@ class Store:
         """Insert rows whose primary key is new."""
         if not rows:
             return
-        dialect = sqlite if self._engine.dialect.name == "sqlite" else postgresql
         with self._writes.begin() as session:
-            session.execute(dialect.insert(model).on_conflict_do_nothing(), rows)
+            session.execute(self._insert(model).on_conflict_do_nothing(), rows)
+
+    def _insert(self, model: type[Base]) -> Any:
+        """An INSERT of the database's dialect, which can be told what to do with a key that is there."""
+        dialect: Any = sqlite if self._engine.dialect.name == "sqlite" else postgresql
+        return dialect.insert(model)
 
     def session(self) -> Session:
         """A read session, for pages that query more than the methods here give."""
