@@ -46,7 +46,7 @@ def run_job(
     out: Path,
     *,
     store: str | Store | None = None,
-    executor: str = "ray",
+    executor: str | Executor = "ray",
     progress: Progress | None = None,
     shown_as: str | None = None,
 ) -> tuple[Result, dict[str, Any]]:
@@ -58,7 +58,7 @@ def run_job(
         out: output folder; ``front.json``, ``front.parquet``, ``best.json``, ``report.html`` and
             ``export/`` appear in it when they are complete.
         store: the store, or its URL.
-        executor: ``"ray"`` or ``"local"``.
+        executor: ``"ray"``, ``"local"``, or an executor of your own.
         progress: who watches.
         shown_as: what the store calls the output folder, where ``out`` is a local copy of what a URL will hold.
 
@@ -83,12 +83,13 @@ def run_job(
         device=job.device.name,
         batch=job.device.batch,
         runtime=job.device.runtime,
+        whole_models=job.device.whole_models,
         objectives=job.objectives,
         constraints=job.constraints,
         evaluations=job.search.evaluations,
         seconds=job.search.seconds,
         seed=job.search.seed,
-        executor=executor_of(executor, job),
+        executor=executor_of(executor, job) if isinstance(executor, str) else executor,
         proxies=job.proxies,
         recipe=_recipes(job, made),
         store=knowledge,

@@ -96,7 +96,7 @@ class Claims:
                 return None
             job = known(session, job_id)
             tell(session, job, "Running", "Claimed", f"attempt {job.attempt} of {job.most_attempts} by {worker}")
-            return Lease(job_id, job.epoch, worker, self.limits.lease_seconds, job.attempt)
+            return Lease(job_id, job.epoch, worker, self.limits.lease_seconds, job.attempt, job.gpus)
 
     def beat(self, lease: Lease, progress: Mapping[str, Any] | None = None) -> Wish:
         """Give a sign of life: the lease lasts from now on, and the time since the last sign counts as used.
@@ -144,14 +144,17 @@ class Claims:
             stop(session, job, end)
             tell(session, job, end.capitalize(), reason, message)
 
-    def give_back(self, lease: Lease, reason: str, message: str, *, counts: bool = True) -> str:
+    def give_back(
+        self, lease: Lease, reason: str, message: str, *, counts: bool = True, later: bool | None = None
+    ) -> str:
         """Queue the job again after an attempt that did not end it.
 
         Args:
             lease: of the worker.
             reason: one word in CamelCase.
             message: one line for people.
-            counts: whether the attempt counts; one that was drained does not, and starts again without back-off.
+            counts: whether the attempt counts; one that was drained does not.
+            later: whether the next attempt waits for the back-off; by default if this one counts.
 
         Returns:
             The state: queued, or failed where no attempt is left.
@@ -162,9 +165,11 @@ class Claims:
         with self.store.writing() as session:
             check_lease(session, lease, alone=True)
             job = known(session, lease.job_id)
+            waits = counts if later is None else later
+            delay = self._delay(job) if waits else 0.0
             if not counts:
                 job.attempt -= 1
-            return requeue(session, job, reason, message, self._delay(job) if counts else 0.0)
+            return requeue(session, job, reason, message, delay)
 
     def recover(self) -> int:
         """Queue the jobs again whose lease ran out (those without attempts left have failed); how many they were."""
@@ -202,10 +207,12 @@ class Claims:
         return None if row is None else (row[0], row[1])
 
     def _recover(self, session: Session) -> int:
-        """Every running job whose lease ran out: its wish is done, else it is queued again."""
-        expired = list(
-            session.scalars(select(Job).where(Job.state == "running", Job.lease_until < clock()).with_for_update())
-        )
+        """Every running job whose lease ran out: its wish is done, else it is queued again.
+
+        A row that a stopped process holds in a transaction is left for later, when the database has ended that.
+        """
+        query = select(Job).where(Job.state == "running", Job.lease_until < clock())
+        expired = list(session.scalars(query.with_for_update(skip_locked=True)))
         for job in expired:
             message = f"no sign of {job.worker} for {self.limits.lease_seconds:g} s"
             if job.local:

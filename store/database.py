@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from sqlalchemy.exc import ArgumentError, OperationalError
 from ..errors import InvalidInput
 
 DEFAULT_URL = "sqlite:///.bitfront/store.db"
+#: a server that is cut off is noticed within half a minute
+_LIBPQ = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 4}
+_LIBPQ |= {"tcp_user_timeout": 30_000}  # milliseconds
 
 
 def default_url() -> str:
@@ -40,17 +44,25 @@ def open_engine(url: str) -> Engine:
         parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite" and parsed.database and parsed.database != ":memory:":
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(parsed, pool_pre_ping=True)
+        psycopg = parsed.get_backend_name() == "postgresql" and parsed.get_driver_name().startswith("psycopg")
+        engine = create_engine(parsed, pool_pre_ping=True, connect_args=_LIBPQ if psycopg else {})
         if engine.dialect.name == "sqlite":
             event.listen(engine, "connect", _configure_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
+        elif engine.dialect.name == "postgresql":
+            event.listen(engine, "connect", _configure_postgresql)
         upgrade(engine)
     except ArgumentError as cause:
-        raise InvalidInput(f"cannot read the store URL {url!r}: {cause}; for example {DEFAULT_URL}") from None
+        raise InvalidInput(f"cannot read the store URL {_shown(url)!r}; write one such as {DEFAULT_URL}") from cause
     except (OperationalError, ModuleNotFoundError, OSError) as cause:
         reason = str(getattr(cause, "orig", cause)).splitlines()[0]
-        raise InvalidInput(f"cannot open the store {url!r}: {reason}") from cause
+        raise InvalidInput(f"cannot open the store {_shown(url)!r}: {reason}") from cause
     return engine
+
+
+def _shown(url: str) -> str:
+    """A URL without its password, also one that cannot be read."""
+    return re.sub(r"(://[^/@]*?):[^/@]*@", r"\1:***@", url)
 
 
 def upgrade(engine: Engine) -> None:
@@ -88,6 +100,16 @@ def _begin_sqlite(connection: Connection) -> None:
     """Python's driver begins no transaction before DDL or SELECT, so it is told to begin none, and this begins it."""
     mode = connection.get_execution_options().get("sqlite_begin", "DEFERRED")
     connection.exec_driver_sql(f"BEGIN {mode}")
+
+
+def _configure_postgresql(connection: Any, record: Any) -> None:
+    """The locks of a client that was stopped or cut off in the middle of a transaction do not stay."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET SESSION idle_in_transaction_session_timeout = '30s'")
+        cursor.execute("SET SESSION tcp_keepalives_idle = 10")
+        cursor.execute("SET SESSION tcp_keepalives_interval = 5")
+        cursor.execute("SET SESSION tcp_keepalives_count = 4")
+    connection.commit()
 
 
 def _configure_sqlite(connection: Any, record: Any) -> None:

@@ -31,6 +31,7 @@ class Lease:
         worker: who holds it.
         seconds: how long it lasts after each heartbeat.
         attempt: how often the job was claimed, this time included.
+        gpus: that the job needs.
     """
 
     job_id: str
@@ -38,6 +39,7 @@ class Lease:
     worker: str
     seconds: float
     attempt: int = 1
+    gpus: int = 0
 
 
 def check_lease(connection: Connection | Session, lease: Lease, *, alone: bool = False) -> None:
@@ -67,12 +69,15 @@ class LeasedStore(Store):
     worker to say.
 
     Args:
-        url: as for ``Store``.
+        source: as for ``Store``; or an open store, whose connections are shared.
         lease: under which is written.
     """
 
-    def __init__(self, url: str | None, lease: Lease) -> None:
-        super().__init__(url)
+    def __init__(self, source: str | Store | None, lease: Lease) -> None:
+        if isinstance(source, Store):
+            self._share(source)
+        else:
+            super().__init__(source)
         self.lease = lease
 
         def fence(session: Session, transaction: Any, connection: Connection) -> None:

@@ -14,16 +14,24 @@ import signal
 import sys
 import traceback
 import warnings
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from ...errors import BitfrontError, InvalidInput, LeaseLost
-from ...store import Events, Lease, LeasedStore, Queue
+from ...store import Artifacts, Events, Job, Lease, Queue
+from ..errors_of_database import told, unreachable
 from .event_progress import EventProgress
-from .pipe import Outcome, Teller
+from .job_store import JobStore
+from .pipe import Ending, Outcome, Teller
+from .redaction import redacted
+from .stop_signal import StopSignal
 
 _PR_SET_PDEATHSIG = 1
+EXIT_CODES: dict[Ending, int] = {"succeeded": 0, "failed": 1, "unavailable": 1, "bad_input": 2, "stopped": 130}
 
 
 @dataclass(frozen=True)
@@ -58,70 +66,116 @@ class Order:
 
 
 def main() -> int:
-    """Run the job that standard input names; the exit code is 0 unless the process could not even start."""
+    """Run the job that standard input names; the exit codes are those of the command line, 130 for stopped."""
+    stop = StopSignal()
+    stop.install()
     order = Order.from_json(sys.stdin.readline())
-    _die_with(order.parent)
+    die_with(order.parent)
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     teller = Teller(int(sys.argv[1]))
+    outcome = _outcome(order, teller, stop)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    teller.outcome(Outcome(outcome.ending, redacted(" ".join(outcome.message.split()))))
+    return EXIT_CODES[outcome.ending]
+
+
+def _outcome(order: Order, teller: Teller, stop: StopSignal) -> Outcome:
     try:
-        outcome = Outcome("succeeded", run(order, teller))
+        return Outcome("succeeded", run(order, teller, stop))
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        outcome = Outcome("stopped", "stopped; what was measured is kept")
+        return Outcome("stopped", "stopped; what was measured is kept")
     except LeaseLost as cause:
-        outcome = Outcome("stopped", str(cause))
+        return Outcome("stopped", str(cause))
     except InvalidInput as cause:
-        outcome = Outcome("bad_input", " ".join(str(cause).split()))
+        return Outcome("bad_input", str(cause))
     except BitfrontError as cause:
-        outcome = Outcome("failed", " ".join(str(cause).split()))
+        return Outcome("failed", str(cause))
     except Exception as cause:  # noqa: BLE001  (the last resort of a process: told, printed, counted as a failure)
+        if unreachable(cause):
+            return Outcome("unavailable", f"the database does not answer: {_line(cause)}")
         traceback.print_exc()
         where = traceback.extract_tb(cause.__traceback__)[-1]
-        line = f"unexpected {type(cause).__name__} in {Path(where.filename).name}:{where.lineno}"
-        outcome = Outcome("failed", f"{line}: {' '.join(str(cause).split())}")
-    teller.outcome(outcome)
-    return 0
+        return Outcome(
+            "failed", f"unexpected {type(cause).__name__} in {Path(where.filename).name}:{where.lineno}: {_line(cause)}"
+        )
 
 
-def run(order: Order, teller: Teller) -> str:
+def run(order: Order, teller: Teller, stop: StopSignal) -> str:
     """Run the leased job and record its files.
 
     Returns:
         What it found, in one line.
     """
+    from ..locations import is_url, writable_folder
+    from .outputs import files_of
+
+    store = _opened(order)
+    asked = Queue(store).job(order.lease.job_id)
+    out = asked.out or f"{order.outputs.rstrip('/')}/{asked.id}"
+    out = out if is_url(out) else str(Path(out).resolve())
+    files = []
+    try:
+        with writable_folder(out) as place:
+            place.mkdir(parents=True, exist_ok=True)
+            try:
+                found = _run_in(order, asked, store, place, out, teller, stop)
+                files = files_of(place, out)
+            except BaseException:
+                files = [file for file in files_of(place, out) if file.name == "run.log"]
+                raise
+    except BaseException:
+        with suppress(LeaseLost, SQLAlchemyError):  # what went wrong before says more
+            Artifacts(store).put(asked.id, files)
+        raise
+    Artifacts(store).put(asked.id, files)  # after an upload, so that all that is recorded is there
+    return found
+
+
+def _run_in(order: Order, asked: Job, store: JobStore, place: Path, out: str, teller: Teller, stop: StopSignal) -> str:
+    """The job itself."""
     import torch
 
+    from ...search import Executor
     from ..job import parse_job
-    from ..locations import writable_folder
     from ..run_job import run_job
-    from .outputs import record_outputs
+    from .quarantine import had_deaths
+    from .watched_executor import WatchedExecutor
 
     torch.set_num_threads(1)
-    store = LeasedStore(order.store, order.lease)
-    asked = Queue(store).job(order.lease.job_id)
     content = {key: value for key, value in asked.specification.items() if key != "folder"}
     job = parse_job(content, asked.name)
     if order.ray_address is not None and job.workers.address is None:
         job = job.model_copy(update={"workers": job.workers.model_copy(update={"address": order.ray_address})})
-    out = asked.out or f"{order.outputs.rstrip('/')}/{asked.id}"
-    with writable_folder(out) as place:
-        place.mkdir(parents=True, exist_ok=True)
-        progress = EventProgress(Events(store), asked.id, teller, place / "run.log")
-        _, document = run_job(
-            job,
-            Path(asked.specification.get("folder", ".")),
-            place,
-            store=store,
-            executor=order.executor,
-            progress=progress,
-            shown_as=out,
-        )
-        record_outputs(store, asked.id, place, out)
+    executor: str | Executor = order.executor
+    if executor == "local":
+        executor = WatchedExecutor(teller, stop, alone=had_deaths(store, asked.id))
+    folder = Path(asked.specification.get("folder", "."))
+    with EventProgress(Events(store), asked.id, teller, place / "run.log", job.search.evaluations) as progress:
+        store.watch = progress.evaluated
+        _, document = run_job(job, folder, place, store=store, executor=executor, progress=progress, shown_as=out)
     return f"best {document['best']}: {document['best_reason']}"
 
 
-def _die_with(parent: int) -> None:
+def _opened(order: Order) -> JobStore:
+    """The store; that it cannot be reached is no fault of the job's.
+
+    Raises:
+        SQLAlchemyError: the database does not answer.
+    """
+    try:
+        return JobStore(order.store, order.lease)
+    except InvalidInput as cause:
+        if isinstance(cause.__cause__, SQLAlchemyError):
+            raise cause.__cause__ from None
+        raise
+
+
+def _line(cause: BaseException) -> str:
+    return told(cause) if isinstance(cause, SQLAlchemyError) else " ".join(str(cause).split())
+
+
+def die_with(parent: int) -> None:
     """Be killed by the kernel when the worker dies, and at once if it already has."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -11,35 +11,31 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ...errors import LeaseLost
 from ...store import Claims, Lease, Wish
-from ..errors_of_database import told
 
 BEATS_PER_LEASE = 4
 
 
 class Heartbeat:
-    """Beats several times a lease until it is stopped.
+    """Beats several times a lease until it is stopped; use it as a context manager.
 
     An error of the database does not end it: it tries on, until the lease must have run out by this machine's own
-    count. Then, as when the database says that the lease is lost, the job is no longer this worker's.
+    count, from the start of the last sign of life that was answered. The database counts from its end, so this count is
+    never the later one. A database that does not answer at all is seen by the same count, from another thread.
 
     Args:
         claims: of the queue.
         lease: to keep.
         progress: gives what is told with each beat.
-        asked: called with each wish that is not empty.
-        lost: called once with the reason when the lease is gone.
+
+    Attributes:
+        wish: what was asked last: "", "pause", "cancel" or "over".
     """
 
-    def __init__(
-        self,
-        claims: Claims,
-        lease: Lease,
-        progress: Callable[[], dict[str, Any] | None],
-        asked: Callable[[Wish], None],
-        lost: Callable[[str], None],
-    ) -> None:
-        self._claims, self._lease = claims, lease
-        self._progress, self._asked, self._lost = progress, asked, lost
+    def __init__(self, claims: Claims, lease: Lease, progress: Callable[[], dict[str, Any] | None]) -> None:
+        self._claims, self._lease, self._progress = claims, lease, progress
+        self.wish: Wish = ""
+        self._held = time.monotonic()
+        self._refused = ""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"heartbeat-{lease.job_id}", daemon=True)
 
@@ -48,23 +44,25 @@ class Heartbeat:
         return self
 
     def __exit__(self, *reason: object) -> None:
-        self._stop.set()
-        self._thread.join()
+        self._stop.set()  # not joined: it may wait for a database that never answers
+
+    @property
+    def lost(self) -> str:
+        """Why the lease is gone; empty while it holds."""
+        silent = time.monotonic() - self._held
+        if not self._refused and silent > self._lease.seconds:
+            return f"job {self._lease.job_id}: the database has not answered for {silent:.0f} s, so the lease is over"
+        return self._refused
 
     def _run(self) -> None:
-        held = time.monotonic()
-        while not self._stop.wait(self._lease.seconds / BEATS_PER_LEASE):
+        while not self._stop.wait(self._lease.seconds / BEATS_PER_LEASE) and not self.lost:
             begun = time.monotonic()
             try:
-                wish = self._claims.beat(self._lease, self._progress())
+                self.wish = self._claims.beat(self._lease, self._progress()) or self.wish
             except LeaseLost as cause:
-                self._lost(str(cause))
-                return
-            except SQLAlchemyError as cause:
-                if time.monotonic() - held > self._lease.seconds:
-                    self._lost(f"the database has not answered for {self._lease.seconds:g} s: {told(cause)}")
-                    return
-                continue
-            held = begun
-            if wish:
-                self._asked(wish)
+                if not self._stop.is_set():
+                    self._refused = str(cause)
+            except SQLAlchemyError:
+                continue  # the count goes on
+            else:
+                self._held = begun

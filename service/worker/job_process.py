@@ -1,4 +1,4 @@
-"""One leased job, from the start of its process to its end in the queue."""
+"""One leased job: its process from start to end, watched."""
 
 from __future__ import annotations
 
@@ -10,36 +10,44 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
+from typing import IO
 
-import psutil
-
-from ...errors import LeaseLost
-from ...store import Claims, Lease, Wish
+from ...store import Claims, Lease
 from ..settings import Settings
 from .child import Order
 from .heartbeat import Heartbeat
-from .pipe import Listener, Outcome
+from .job_end import Ended, JobEnd
+from .pipe import Listener
+from .process_tree import ProcessTree
+from .redaction import redacted
 
 _LOOK_EVERY = 0.2  # seconds between two looks at the process
-_TAIL = 2000  # characters of what the process printed that a failure tells
+_MEASURE_EVERY = 0.5  # seconds between two looks at its memory
+_TAIL = 8000  # characters of what the process printed that are kept
+_LINES = 40
+CHILD = ("-m", "bitfront.service.worker.child")
+_SECRETS = ("BITFRONT_STORE", "BITFRONT_TOKEN")  # not for what runs in the job
 
 
 class JobProcess:
     """Runs the job of a lease in a process of its own and ends the lease.
 
+    The process is asked to stop with SIGINT when somebody asked for it, when its time is over or the worker drains:
+    it ends after what it is measuring. After half of the grace period it is asked again and stops at once, after the
+    whole it is killed. When the lease is lost it is killed at once.
+
     Args:
         settings: of the service.
         claims: of the queue.
         lease: of the job.
+        program: arguments of Python that run a job.
     """
 
-    def __init__(self, settings: Settings, claims: Claims, lease: Lease) -> None:
-        self._settings, self._claims, self._lease = settings, claims, lease
-        self._wish: Wish = ""
-        self._why_killed = ""
-        self._lost = False
+    def __init__(self, settings: Settings, claims: Claims, lease: Lease, program: Sequence[str] = CHILD) -> None:
+        self._settings, self._claims, self._lease, self._program = settings, claims, lease, program
         self._drained = threading.Event()
-        self._stop_by: float | None = None
+        self._killed = ""
 
     def drain(self) -> None:
         """Ask the job to stop and give it back, because its worker is to end."""
@@ -47,126 +55,101 @@ class JobProcess:
 
     def run(self) -> None:
         """Until the process has ended and the queue knows it."""
+        end = JobEnd(self._claims, self._lease)
         read, write = os.pipe()
         with tempfile.TemporaryFile() as printed:
-            order = Order(
-                store=self._settings.store,
-                lease=self._lease,
-                outputs=self._settings.outputs,
-                executor=self._settings.executor,
-                ray_address=self._settings.ray_address,
-                parent=os.getpid(),
-            )
-            process = subprocess.Popen(
-                [sys.executable, "-m", "bitfront.service.worker.child", str(write)],
-                stdin=subprocess.PIPE,
-                stdout=printed,
-                stderr=subprocess.STDOUT,
-                pass_fds=(write,),
-                start_new_session=True,
-                env={**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")},
-            )
-            os.close(write)
-            assert process.stdin is not None
-            with contextlib.suppress(BrokenPipeError):  # it died at once: its exit code tells
-                process.stdin.write(order.to_json().encode() + b"\n")
-                process.stdin.close()
-            listener = Listener(read)
-            with Heartbeat(self._claims, self._lease, listener.progress, self._asked, self._lose):
-                self._watch(process)
-                outcome = listener.outcome()
-                _kill_tree(process.pid)
-                if not self._lost:
-                    self._end(outcome, process.returncode, _tail(printed))
+            try:
+                process = self._started(write, printed)
+            except OSError as cause:
+                os.close(read)
+                end.failed_to_start(f"cannot start a process: {cause}")
+                return
+            finally:
+                os.close(write)
+            tree, listener = ProcessTree(process.pid), Listener(read)
+            with Heartbeat(self._claims, self._lease, lambda: listener.progress) as heartbeat:
+                try:
+                    self._watch(process, tree, heartbeat)
+                finally:
+                    tree.kill()
+                    process.wait()
+                ended = Ended(
+                    outcome=listener.outcome(),
+                    code=process.returncode,
+                    in_hand=listener.in_hand,
+                    evaluated=listener.evaluated,
+                    printed=_tail(printed),
+                    wish=heartbeat.wish,
+                    drained=self._drained.is_set(),
+                    killed=self._killed,
+                )
+                end.tell(ended, heartbeat)
 
-    # -- while it runs ------------------------------------------------------------------------------------------------
+    def _started(self, write: int, printed: IO[bytes]) -> subprocess.Popen[bytes]:
+        """The process, with its order on standard input: neither its arguments nor its environment hold a secret."""
+        order = Order(
+            store=self._settings.store,
+            lease=self._lease,
+            outputs=self._settings.outputs,
+            executor=self._settings.executor,
+            ray_address=self._settings.ray_address,
+            parent=os.getpid(),
+        )
+        environment = {name: value for name, value in os.environ.items() if name not in _SECRETS}
+        process = subprocess.Popen(
+            [sys.executable, *self._program, str(write)],
+            stdin=subprocess.PIPE,
+            stdout=printed,
+            stderr=subprocess.STDOUT,
+            pass_fds=(write,),
+            start_new_session=True,
+            env={"OMP_NUM_THREADS": "1", **environment},
+        )
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError), process.stdin:  # it died at once: its exit code tells
+            process.stdin.write(order.to_json().encode() + b"\n")
+        return process
 
-    def _watch(self, process: subprocess.Popen[bytes]) -> None:
-        """Until the process has ended: pass wishes on, enforce limits."""
+    def _watch(self, process: subprocess.Popen[bytes], tree: ProcessTree, heartbeat: Heartbeat) -> None:
+        """Until the process has ended or is to be killed: pass wishes on, enforce limits."""
+        asked, grace, measured = None, self._settings.grace_seconds, 0.0
+        again = False
         while process.poll() is None:
-            if self._lost:
-                _kill_tree(process.pid)
-            elif (self._wish or self._drained.is_set()) and self._stop_by is None:
-                self._stop_by = time.monotonic() + self._settings.grace_seconds
+            moment = time.monotonic()
+            if heartbeat.lost:
+                return
+            if moment - measured > _MEASURE_EVERY:
+                measured = moment
+                if self._too_large(tree):
+                    return
+            if asked is None and (heartbeat.wish or self._drained.is_set()):
+                asked = moment
                 process.send_signal(signal.SIGINT)
-            elif self._stop_by is not None and time.monotonic() > self._stop_by:
-                self._why_killed = self._why_killed or f"did not stop within {self._settings.grace_seconds:g} s"
-                _kill_tree(process.pid)
-            most = self._settings.most_memory_bytes
-            if most is not None and not self._why_killed and (used := _memory(process.pid)) > most:
-                self._why_killed = f"used {used / 1e9:.2f} GB of memory, allowed are {most / 1e9:.2f}"
-                _kill_tree(process.pid)
+            elif asked is not None and not again and moment > asked + grace / 2:
+                again = True
+                process.send_signal(signal.SIGINT)
+            elif asked is not None and moment > asked + grace:
+                self._killed = f"did not stop within {grace:g} s"
+                return
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_LOOK_EVERY)
 
-    def _asked(self, wish: Wish) -> None:
-        self._wish = wish
-
-    def _lose(self, reason: str) -> None:
-        self._lost = True
-        sys.stderr.write(f"bitfront worker: {reason}\n")
-
-    # -- how it ended -------------------------------------------------------------------------------------------------
-
-    def _end(self, outcome: Outcome | None, code: int, tail: str) -> None:
-        """Tell the queue."""
-        claims, lease = self._claims, self._lease
-        with contextlib.suppress(LeaseLost):  # overtaken in the last moment: the other one tells the queue
-            if outcome is not None and outcome.ending == "succeeded":
-                claims.finish(lease, "succeeded", "Done", outcome.message)
-            elif self._wish in ("pause", "cancel"):
-                end = "paused" if self._wish == "pause" else "cancelled"
-                claims.finish(lease, end, "Asked", self._why_killed or "stopped; what was measured is kept")
-            elif self._wish == "over":
-                claims.finish(
-                    lease, "failed", "OutOfTime", "its budget of seconds is used up; what was measured is kept"
-                )
-            elif self._drained.is_set():
-                claims.give_back(lease, "Drained", f"{lease.worker} was shut down", counts=False)
-            elif self._why_killed:
-                claims.give_back(lease, "Killed", f"killed by its worker: {self._why_killed}")
-            elif outcome is not None and outcome.ending == "bad_input":
-                claims.finish(lease, "failed", "BadInput", outcome.message)
-            elif outcome is not None:
-                claims.give_back(lease, "Failed", outcome.message)
-            else:
-                how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-                claims.give_back(lease, "Crashed", f"its process ended without a word ({how}){tail}")
+    def _too_large(self, tree: ProcessTree) -> bool:
+        """Whether the processes hold more memory than they may; a Ray actor that is to blame is killed alone."""
+        most = self._settings.most_memory_bytes
+        if tree.look() <= (most or float("inf")) or most is None or (used := tree.memory()) <= most:
+            return False
+        actor = tree.largest_actor()
+        if actor is not None:  # the search counts its death against the candidate that it had in hand
+            actor.kill()
+            return False
+        self._killed = f"used {used / 1e9:.2f} GB of memory, allowed are {most / 1e9:.2f}"
+        return True
 
 
-def _tail(printed: object) -> str:
-    """The last lines that a process printed, in one."""
-    stream = printed
-    stream.seek(0, os.SEEK_END)  # type: ignore[attr-defined]
-    stream.seek(max(0, stream.tell() - _TAIL))  # type: ignore[attr-defined]
-    content = stream.read().decode(errors="replace")  # type: ignore[attr-defined]
-    lines = [line for line in content.splitlines() if line.strip()]
-    return f": {' | '.join(lines[-3:])}" if lines else ""
-
-
-def _tree(pid: int) -> list[psutil.Process]:
-    """A process and all that descend from it."""
-    try:
-        root = psutil.Process(pid)
-        return [root, *root.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
-
-
-def _memory(pid: int) -> int:
-    """Bytes of memory that a process and its descendants hold (proportional set size: shared pages count once)."""
-    total = 0
-    for process in _tree(pid):
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            total += process.memory_full_info().pss
-    return total
-
-
-def _kill_tree(pid: int) -> None:
-    """Kill what is left of the session that a process leads."""
-    tree = _tree(pid)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
-    for process in tree:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
+def _tail(printed: IO[bytes]) -> list[str]:
+    """The last lines that a process printed."""
+    printed.seek(0, os.SEEK_END)
+    printed.seek(max(0, printed.tell() - _TAIL))
+    content = printed.read().decode(errors="replace").replace("\0", "")
+    return [redacted(line) for line in content.splitlines() if line.strip()][-_LINES:]

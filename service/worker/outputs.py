@@ -5,15 +5,13 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from ...store import Artifacts, Store, StoredFile
+from ...store import StoredFile
 
 
-def record_outputs(store: Store, job_id: str, folder: Path, shown_as: str) -> None:
-    """Record the files of a job.
+def files_of(folder: Path, shown_as: str) -> list[StoredFile]:
+    """The files of a job; links are left out.
 
     Args:
-        store: leased.
-        job_id: whose.
         folder: where the files lie now.
         shown_as: folder or URL that they will be read from.
     """
@@ -25,4 +23,4 @@ def record_outputs(store: Store, job_id: str, folder: Path, shown_as: str) -> No
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
             location = f"{shown_as.rstrip('/')}/{name}"
             files.append(StoredFile(name, location, path.stat().st_size, digest))
-    Artifacts(store).put(job_id, files)
+    return files

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import secrets
 import socket
 import sys
 import threading
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
+import psutil
 from sqlalchemy.exc import SQLAlchemyError
 
 from ...store import Claims, Lease, Store, Workers
 from ..errors_of_database import told
 from ..settings import Settings
-from .job_process import JobProcess
+from .job_process import CHILD, JobProcess
 
 _IDLE = 1.0  # seconds between two looks into an empty queue
 _SEEN_EVERY = 15.0
+
+
+@dataclass(frozen=True)
+class _Slot:
+    job: JobProcess
+    gpus: int
 
 
 class JobWorker:
@@ -26,27 +38,32 @@ class JobWorker:
 
     Args:
         settings: of the service.
+        program: arguments of Python that run a job.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, program: Sequence[str] = CHILD) -> None:
         self.settings = settings
-        self.id = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+        self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        self._program = program
         self._store = Store(settings.store)
         self._claims = Claims(self._store, settings.limits)
         self._workers = Workers(self._store)
-        self._running: dict[threading.Thread, JobProcess] = {}
-        self._seen = 0.0
+        self._running: dict[threading.Thread, _Slot] = {}
+        self._seen: float | None = None
+        self._recovered = 0.0
 
     def capabilities(self) -> dict[str, Any]:
         """What this worker can run."""
-        from ... import __version__
-
         return {
             "host": socket.gethostname(),
-            "gpus": self.settings.gpus,
             "jobs": self.settings.jobs_at_a_time,
-            "bitfront": __version__,
+            "executor": self.settings.executor,
+            "gpus": self.settings.gpus,
+            "devices": ["cpu", *_gpu_names()],
+            "cpus": os.cpu_count(),
+            "memory_bytes": psutil.virtual_memory().total,
             "python": platform.python_version(),
+            "versions": {name: version(name) for name in ("bitfront", "torch", "ray")},
         }
 
     def serve(self, stop: threading.Event) -> None:
@@ -55,18 +72,16 @@ class JobWorker:
         An error of the database is told on standard error and waited out: the heartbeats decide which jobs live on.
         """
         while not stop.is_set():
-            busy = self._reap()
+            self._reap()
             try:
                 self._sign_of_life()
-                lease = self._claims.claim(self.id, self.settings.gpus) if busy < self.settings.jobs_at_a_time else None
+                lease = self._next()
             except SQLAlchemyError as cause:
                 sys.stderr.write(f"bitfront worker: the database does not answer: {told(cause)}; trying on\n")
                 stop.wait(_IDLE)
                 continue
             if lease is None:
                 stop.wait(_IDLE)
-            else:
-                self._start(lease)
         self._drain()
 
     def run_once(self) -> bool:
@@ -74,38 +89,48 @@ class JobWorker:
         lease = self._claims.claim(self.id, self.settings.gpus)
         if lease is None:
             return False
-        JobProcess(self.settings, self._claims, lease).run()
+        JobProcess(self.settings, self._claims, lease, self._program).run()
         return True
 
     def close(self) -> None:
         """Give all connections back."""
         self._store.close()
 
-    def _start(self, lease: Lease) -> None:
-        job = JobProcess(self.settings, self._claims, lease)
-        thread = threading.Thread(target=job.run, name=f"job-{lease.job_id}")
-        self._running[thread] = job
-        thread.start()
+    def _next(self) -> Lease | None:
+        """Claim and start a job, if there is one and room for it."""
+        if len(self._running) >= self.settings.jobs_at_a_time:
+            if time.monotonic() - self._recovered > self.settings.limits.lease_seconds:
+                self._recovered = time.monotonic()
+                self._claims.recover()  # a claim would do it, but a busy worker makes none
+            return None
+        free = self.settings.gpus - sum(slot.gpus for slot in self._running.values())
+        lease = self._claims.claim(self.id, free)
+        if lease is not None:
+            job = JobProcess(self.settings, self._claims, lease, self._program)
+            thread = threading.Thread(target=job.run, name=f"job-{lease.job_id}")
+            self._running[thread] = _Slot(job, lease.gpus)
+            thread.start()
+        return lease
 
-    def _reap(self) -> int:
-        """Forget the jobs that have ended; how many run on."""
+    def _reap(self) -> None:
+        """Forget the jobs that have ended."""
         for thread in [each for each in self._running if not each.is_alive()]:
             thread.join()
             del self._running[thread]
-        return len(self._running)
 
     def _sign_of_life(self, *, draining: bool = False) -> None:
-        if draining or time.monotonic() - self._seen > _SEEN_EVERY or not self._seen:
+        if draining or self._seen is None or time.monotonic() - self._seen > _SEEN_EVERY:
             self._workers.seen(self.id, self.capabilities(), draining=draining)
             self._seen = time.monotonic()
 
     def _drain(self) -> None:
+        """Ask all jobs to stop, wait for their ends, take leave."""
+        for slot in self._running.values():
+            slot.job.drain()
         try:
             self._sign_of_life(draining=True)
         except SQLAlchemyError as cause:
             sys.stderr.write(f"bitfront worker: the database does not answer: {told(cause)}\n")
-        for job in self._running.values():
-            job.drain()
         for thread in self._running:
             thread.join()
         try:
@@ -113,3 +138,13 @@ class JobWorker:
         except SQLAlchemyError as cause:
             sys.stderr.write(f"bitfront worker: the database does not answer: {told(cause)}\n")
         self.close()
+
+
+def _gpu_names() -> list[str]:
+    """Models of NVIDIA's driver, without bringing in torch."""
+    lines = [
+        line
+        for about in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+        for line in about.read_text().splitlines()
+    ]
+    return [line.partition(":")[2].strip() for line in lines if line.startswith("Model:")]

@@ -112,6 +112,33 @@ def test_an_expired_lease_is_recovered_and_its_late_writes_are_refused(store, ur
     assert ("Queued", "LeaseExpired") in told(queue, job.id)
 
 
+def test_a_process_that_was_stopped_inside_a_transaction_does_not_hold_the_queue_up(postgres_url):
+    store = Store(postgres_url)
+    with store.writing() as session:
+        session.execute(text("TRUNCATE jobs CASCADE"))
+    queue, claims = Queue(store), Claims(store, QUICK)
+    stuck, _ = queue.submit(Submission("stuck", {}))
+    lease = claims.claim("stops")
+    with LeasedStore(postgres_url, lease).writing() as session:  # holds the job's row
+        assert session.scalar(text("SHOW idle_in_transaction_session_timeout")) == "30s"
+        time.sleep(PAST)
+        other, _ = queue.submit(Submission("other", {}))
+        assert claims.claim("goes on").job_id == other.id
+        assert queue.job(stuck.id).state == "running"
+    assert claims.claim("later").job_id == stuck.id
+    store.close()
+
+
+def test_an_attempt_that_does_not_count_may_wait(store):
+    queue, claims = Queue(store), Claims(store, Limits(back_off=60.0))
+    job, _ = queue.submit(Submission("demo", {}, gpus=1))
+    lease = claims.claim("w", gpus=2)
+    assert lease.gpus == 1
+    claims.give_back(lease, "StoreUnavailable", "away", counts=False, later=True)
+    assert claims.claim("w", gpus=2) is None
+    assert (queue.job(job.id).state, queue.job(job.id).attempt) == ("queued", 0)
+
+
 def _configuration():
     import bitfront as bf
 
