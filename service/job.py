@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..errors import InvalidInput
 from ..formats import Format
+from . import safe_yaml
 
 if TYPE_CHECKING:
     from ..evaluators import Recipe
@@ -27,23 +27,41 @@ class _Part(BaseModel):
 
 
 class ModelSource(_Part):
-    """Where the model comes from: ``zoo`` or ``factory``."""
+    """Where the model comes from: ``zoo``, ``factory``, ``exported`` or ``architecture``."""
 
     zoo: str | None = Field(None, description="name of a zoo entry, such as efficientnet_lite0")
-    factory: str | None = Field(None, description='"package.module:function" that returns the nn.Module')
-    arguments: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the factory")
+    factory: str | None = Field(
+        None,
+        description='"package.module:function" that returns the nn.Module; a service takes it only from modules that '
+        "it was started with (`--allow-module`)",
+    )
+    exported: Location | None = Field(
+        None, description=".pt2 archive of `torch.export.save`: a path, a URL, or upload:SHA256"
+    )
+    architecture: str | None = Field(
+        None, description="name of a zoo entry whose network takes the tensors of `weights` instead of its own"
+    )
+    arguments: dict[str, Any] = Field(
+        default_factory=dict, description="keyword arguments of the factory or the architecture"
+    )
     weights: Location | None = Field(
-        None, description=".safetensors, or .pt/.pth that holds tensors only: a path or a URL (s3://, file://, …)"
+        None,
+        description=".safetensors (for a factory also .pt/.pth that holds tensors only): a path, a URL (s3://, file://, "
+        "…), or upload:SHA256",
     )
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelSource:
-        if (self.zoo is None) == (self.factory is None):
-            raise ValueError("give exactly one of zoo and factory")
+        sources = ("zoo", "factory", "exported", "architecture")
+        if sum(getattr(self, name) is not None for name in sources) != 1:
+            raise ValueError("give exactly one of zoo, factory, exported and architecture")
         if self.factory is not None and self.factory.count(":") != 1:
             raise ValueError(f"factory {self.factory!r} must read 'package.module:function'")
-        if self.zoo is not None and (self.arguments or self.weights):
-            raise ValueError("arguments and weights belong to a factory; a zoo entry brings its own")
+        if (self.zoo or self.exported) is not None and (self.arguments or self.weights):
+            brings = "a zoo entry" if self.zoo is not None else "an exported program"
+            raise ValueError(f"arguments and weights belong to a factory or an architecture; {brings} brings its own")
+        if self.architecture is not None and self.weights is None:
+            raise ValueError("an architecture needs weights (.safetensors); for those of the zoo give zoo")
         return self
 
 
@@ -143,6 +161,16 @@ class Device(_Part):
         None,
         description="whose measured tables price a named GPU (`bitfront devices NAME` lists them), or `roofline` for "
         "its data sheet; by default the tables if there are any",
+    )
+    tables: Literal["any", "required"] = Field(
+        "any",
+        description="required: a named GPU is priced by measured tables or not at all; a service lets the job wait "
+        "until somebody has uploaded one",
+    )
+    whole_models: Annotated[int, Field(ge=0, le=64)] = Field(
+        8,
+        description="cpu: exports that are timed whole, so that latency counts the operators outside the sites and the "
+        "conversions between unlike neighbours; 0: the sum of the kernels alone",
     )
 
 
@@ -263,6 +291,18 @@ class Export(_Part):
     target: str = Field("onnx", description="an export target")
 
 
+class Budget(_Part):
+    """The most that the whole job may take, over all its attempts."""
+
+    seconds: Annotated[float, Field(gt=0)] | None = Field(None, description="of workers' time")
+    cost: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="in the currency of the service, which knows what an hour of a worker costs"
+    )
+    evaluations: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="at most so many, whatever search.evaluations says"
+    )
+
+
 class Job(_Part):
     """A search job."""
 
@@ -287,6 +327,7 @@ class Job(_Part):
         "formula:EXPRESSION: a formula of your own (`bitfront proxies evolve`)",
     )
     search: Search = Search()
+    budget: Budget = Budget()
     workers: Workers = Workers()
     finetune: Finetuning | None = Field(None, description="null: post-training quantization only")
     export: Export | None = Field(Export(), description="null: do not export")
@@ -294,7 +335,9 @@ class Job(_Part):
     @property
     def title(self) -> str:
         """The name to show."""
-        return self.name or self.model.zoo or (self.model.factory or "").split(":")[-1]
+        model = self.model
+        exported = (model.exported or "").rpartition("/")[2].removesuffix(".pt2")
+        return self.name or model.zoo or model.architecture or exported or (model.factory or "").split(":")[-1]
 
     def plain(self) -> dict[str, Any]:
         """The job as plain data, every default written out."""
@@ -316,19 +359,39 @@ def read_job(path: str | Path) -> tuple[Job, Path]:
     """
     file = Path(path)
     try:
-        content = yaml.safe_load(file.read_text())
+        content = safe_yaml.load(file.read_text(), origin=str(file))
     except FileNotFoundError:
         raise InvalidInput(f"no job file {file}; see examples/ for one to start from") from None
     except (IsADirectoryError, PermissionError, UnicodeDecodeError) as cause:
         raise InvalidInput(f"cannot read the job file {file}: {cause}") from None
-    except yaml.YAMLError as cause:
-        mark = getattr(cause, "problem_mark", None)
-        where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise InvalidInput(f"{file} is not YAML{where}: {getattr(cause, 'problem', None) or cause}") from None
     if not isinstance(content, dict):
         raise InvalidInput(f"{file} must hold keys such as model, data, space; it holds {type(content).__name__}")
     folder = file.resolve().parent
-    return _with_formulas(parse_job(content, str(file)), folder), folder
+    return within_budget(_with_formulas(parse_job(content, str(file)), folder)), folder
+
+
+def within_budget(job: Job, cost_per_hour: float | None = None) -> Job:
+    """The job with its search held to its budget.
+
+    Args:
+        job: as written.
+        cost_per_hour: of a worker.
+
+    Raises:
+        InvalidInput: the budget is in money and what a worker costs is not known.
+    """
+    budget, search = job.budget, job.search
+    if budget.cost is not None and cost_per_hour is None:
+        raise InvalidInput(
+            f"budget.cost: {budget.cost:g}, but nobody said what an hour of a worker costs here; give budget.seconds"
+        )
+    paid = 3600 * budget.cost / cost_per_hour if budget.cost is not None and cost_per_hour else None
+    seconds = [each for each in (search.seconds, budget.seconds, paid) if each is not None]
+    changed = {
+        "evaluations": min(search.evaluations, budget.evaluations or search.evaluations),
+        "seconds": min(seconds, default=None),
+    }
+    return job.model_copy(update={"search": search.model_copy(update=changed)})
 
 
 def _with_formulas(job: Job, folder: Path) -> Job:

@@ -19,10 +19,10 @@ _SPLITS = ("calibration", "validation", "holdout")
 def job_key(job: Job, folder: Path, store: Store | None = None) -> str:
     """Key under which a search of this job keeps what new budgets are answered from.
 
-    It covers the model (the zoo entry, or the source file and the arguments of the factory, and the content of the
-    weights), the content of the data, space, quantization, quality, device and seed. Name, objectives, constraints,
-    proxies, evaluations, workers and export can change: the job still finds what it knows. Modules that the factory's
-    module imports are not followed.
+    It covers the model (the zoo entry, the exported program, or the architecture or the source file of the factory with
+    their arguments and the content of the weights), the content of the data, space, quantization, quality, device and
+    seed. Name, objectives, constraints, proxies, evaluations, workers and export can change: the job still finds what
+    it knows. Modules that the factory's module imports are not followed.
 
     Args:
         job: what is asked.
@@ -33,8 +33,12 @@ def job_key(job: Job, folder: Path, store: Store | None = None) -> str:
         InvalidInput: a file of the job is missing.
     """
     model: list[Any] = [job.model.zoo, job.model.factory, job.model.arguments]
+    if job.model.architecture is not None:
+        model.append(f"architecture {job.model.architecture}")
+    if job.model.exported is not None:
+        model.append(digest(inside(folder, job.model.exported), "model.exported", store))
     if job.model.factory is not None:
-        model.append(_source(job.model.factory.split(":")[0], folder, store))
+        model.append(source_digest(job.model.factory.split(":")[0], folder, store))
     if job.model.weights is not None:
         model.append(digest(inside(folder, job.model.weights), "model.weights", store))
     data: list[Any] = [job.data.zoo, job.data.batch]
@@ -44,12 +48,13 @@ def job_key(job: Job, folder: Path, store: Store | None = None) -> str:
     parts = [getattr(job, name).model_dump(mode="json") for name in ("space", "quantization", "device")]
     if parts[1]["search"] is None:  # as it was before there was such a key
         del parts[1]["search"]
+    del parts[2]["tables"]  # it says when to refuse, not what to answer
     if parts[2]["runtime"] is None:  # likewise
         del parts[2]["runtime"]
     return key_of("job-1", model, data, *parts, job.quality, job.search.seed)
 
 
-def _source(module: str, folder: Path, store: Store | None) -> str | None:
+def source_digest(module: str, folder: Path, store: Store | None) -> str | None:
     """Digest of a module's source file, found as an import would, but without running anything."""
     places: list[str] | None = [str(folder), os.getcwd(), *sys.path]
     spec = None

@@ -14,6 +14,7 @@ from ..errors import InvalidInput
 if TYPE_CHECKING:
     from ..store import Store
 
+UPLOAD = "upload:"  # of a file that was sent to the service, named by its SHA-256
 _CACHED_FROM = 16_000_000  # bytes; the digest of a smaller file takes less time than asking the store for it
 
 
@@ -22,9 +23,14 @@ def is_url(location: str | Path) -> bool:
     return isinstance(location, str) and "://" in location
 
 
+def is_upload(location: object) -> bool:
+    """Whether a location names a file that was sent to the service, ``upload:SHA256``."""
+    return isinstance(location, str) and location.startswith(UPLOAD)
+
+
 def inside(folder: Path, location: str) -> str:
-    """A location of a job: a URL as it is, a path from the job's folder."""
-    return location if is_url(location) else str(folder / location)
+    """A location of a job: a URL or an upload as it is, a path from the job's folder."""
+    return location if is_url(location) or is_upload(location) else str(folder / location)
 
 
 @contextmanager
@@ -38,6 +44,8 @@ def opened(location: str | Path, what: str) -> Iterator[IO[bytes]]:
     Raises:
         InvalidInput: there is no such file, or its file system cannot be used.
     """
+    if is_upload(location):
+        raise InvalidInput(f"{what}: {location} is known to the service alone that it was sent to")
     if not is_url(location) and not Path(location).is_file():
         raise InvalidInput(f"{what}: no file {location}")
     system, path = _system(str(location), what)
@@ -62,6 +70,8 @@ def digest(location: str | Path, what: str, store: Store | None = None) -> str:
     """
     from ..search.stage import as_array, from_array, key_of
 
+    if is_upload(location):
+        return str(location).removeprefix(UPLOAD)[:32]
     key = None
     if store is not None and not is_url(location) and Path(location).is_file():
         about = Path(location).stat()
