@@ -40,6 +40,7 @@ def build(result: Result, exports: list[dict[str, Any]]) -> dict[str, Any]:
         "bitfront": about["bitfront"],
         "job": result.job,
         "environment": about,
+        "record": result.record,
         "model": {
             "name": result.model,
             "sites": [

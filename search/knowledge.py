@@ -55,8 +55,12 @@ class Knowledge:
     recipe: dict[str, Any] = field(default_factory=dict)
 
 
-def remember(store: Store, job_key: str, found: Knowledge) -> None:
-    """Keep what is known of a job under its key; nothing is written when the newest record says the same."""
+def remember(store: Store, job_key: str, found: Knowledge) -> str:
+    """Keep what is known of a job under its key; nothing is written when the newest record says the same.
+
+    Returns:
+        The key of just this record, for ``recall_exactly``.
+    """
     arrays = _arrays(found)
     content = hashlib.sha256()
     for name in sorted(arrays):
@@ -65,15 +69,22 @@ def remember(store: Store, job_key: str, found: Knowledge) -> None:
     digest = content.hexdigest()
     newest = _newest(store, job_key)
     if newest is not None and newest.endswith(digest[:16]):
-        return
+        return newest
     written = key_of("knowledge", job_key, time.time_ns())[:16]  # an old record that is right again is written anew
-    store.save_score(f"{written}{digest[:16]}", _label(job_key), arrays, 0.0)
+    key = f"{written}{digest[:16]}"
+    store.save_score(key, _label(job_key), arrays, 0.0)
+    return key
 
 
 def recall(store: Store, job_key: str) -> Knowledge | None:
     """The newest record of a job, or ``None``."""
     newest = _newest(store, job_key)
-    stored = None if newest is None else store.score(newest)
+    return None if newest is None else recall_exactly(store, newest)
+
+
+def recall_exactly(store: Store, key: str) -> Knowledge | None:
+    """The record that ``remember`` gave this key, or ``None``."""
+    stored = store.score(key)
     return None if stored is None else _knowledge(stored[0])
 
 

@@ -30,6 +30,7 @@ from .proxy_choice import AUTO
 from .recipe_search import RecipeArgument, asked_recipes, plain, search_recipe, short
 from .result import Result
 from .rounds_record import RoundsRecord
+from .run_record import run_record
 from .stage import Ledger, key_of
 from .stages import calibrated, priced, scores_of
 from .stopping import StopRule
@@ -63,6 +64,7 @@ def run(
     store: Store | str | None = None,
     progress: Progress | None = None,
     job: Mapping[str, Any] | None = None,
+    record: Mapping[str, Any] | None = None,
     out: str = "",
     key: str | None = None,
     ledger: Ledger | None = None,
@@ -100,6 +102,7 @@ def run(
             measured again, so a killed search goes on where it was.
         progress: who watches.
         job: the job as written, for the record.
+        record: what else the store is to keep with the job, such as versions and hardware.
         out: output folder, for the record.
         key: under which the store keeps what ``resolve`` answers new budgets from; default: a digest of the task, the
             space, the device and the recipe (``result.key``).
@@ -152,6 +155,7 @@ def run(
         recipe=recipes[0],
         recipes=recipes,
         job=dict(job or {}),
+        record=dict(record or {}),
         key=key
         or key_of(
             "task",
@@ -167,6 +171,7 @@ def run(
     with search.store.running_job(task.name, search.job, out) as job_id:
         result = search.go(job_id)
     result.key = search.key
+    result.record = search.record
     result.seconds["total"] = time.perf_counter() - started
     return result
 
@@ -197,6 +202,7 @@ class _Search:
     recipe: Recipe
     recipes: tuple[Recipe, ...]
     job: dict[str, Any]
+    record: dict[str, Any]
     key: str
     ledger: Ledger
     notes: list[str] = field(default_factory=list)
@@ -212,7 +218,7 @@ class _Search:
             split: evaluation_context(self.task, calibration, split, reestimate_batch_norm=self.recipe.batch_norm)
             for split in SPLITS[1:]
         }
-        self._remember(problem, contexts)
+        self._remember(problem, contexts, job_id)
         seen, held = seen_before(self.task)
         if seen:
             self.notes.append(
@@ -288,23 +294,22 @@ class _Search:
         doomed = self.store.failures(contexts["validation"], "validation")
         return Measurements(problem, known, self.progress, partial, self.halving, doomed)
 
-    def _remember(self, problem: Problem, contexts: dict[Split, str]) -> None:
-        """Keep what a new budget is answered from without the model."""
-        remember(
-            self.store,
-            self.key,
-            Knowledge(
-                self.task.name,
-                self.task.metric,
-                self.space,
-                problem.prices,
-                dict(problem.sensitivities),
-                self.objectives,
-                self.constraints,
-                contexts,
-                asdict(self.recipe),
-            ),
+    def _remember(self, problem: Problem, contexts: dict[Split, str], job_id: str) -> None:
+        """Keep what a new budget is answered from without the model, and with the job what it measures."""
+        found = Knowledge(
+            self.task.name,
+            self.task.metric,
+            self.space,
+            problem.prices,
+            dict(problem.sensitivities),
+            self.objectives,
+            self.constraints,
+            contexts,
+            asdict(self.recipe),
         )
+        kept = remember(self.store, self.key, found)
+        self.record["search"] = run_record(self.task, found, self.key, kept, self.seed, self.evaluations)
+        self.store.add_record(job_id, self.record)
 
     def _problem(self, calibration: Calibration) -> Problem:
         """Prices and scores; an impossible budget is refused here, before any evaluation."""

@@ -49,6 +49,7 @@ class Result:
         proxy_choice: which proxy ``proxies: auto`` decided for; ``None`` where the proxies were named.
         ledger: the stages that ran and those that were reused.
         key: under which the store keeps what ``resolve`` answers new budgets from.
+        record: what it takes to run it again.
         recipe: how everything was quantized: what was chosen, and what was tried where there was a choice.
         search: how the search went: rounds, shares of the proposers, the surrogate, why it ended.
     """
@@ -66,6 +67,7 @@ class Result:
     proxy_choice: ProxyChoice | None = None
     ledger: Ledger = field(default_factory=Ledger)
     key: str = ""
+    record: dict[str, Any] = field(default_factory=dict)
     search: dict[str, Any] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
 

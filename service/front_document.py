@@ -212,6 +212,7 @@ class Front(Part):
     bitfront: str = ""
     job: dict[str, Any] = Field(default_factory=dict)
     environment: dict[str, Any] = Field(default_factory=dict)
+    record: dict[str, Any] = Field(default_factory=dict)
     model: Model
     metric: str
     objectives: tuple[str, ...] = ()

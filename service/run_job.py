@@ -33,6 +33,7 @@ from ..search.recipe_search import auto_recipes
 from ..search.stage import Ledger, Ran
 from ..space import Configuration
 from ..store import Store
+from . import record
 from .assemble import Assembled, assemble
 from .export_stage import exported
 from .job import Job, Search, parse_job
@@ -95,6 +96,7 @@ def run_job(
         store=knowledge,
         progress=watch,
         job={**job.plain(), "folder": str(folder)},
+        record=record.of(job, folder, knowledge),
         out=shown_as if shown_as is not None and is_url(shown_as) else str(out.resolve()),
         key=job_key(job, folder, knowledge),
         ledger=ledger,
