@@ -134,17 +134,19 @@ def run(order: Order, teller: Teller, stop: StopSignal) -> str:
 
 def _run_in(order: Order, asked: Job, store: JobStore, place: Path, out: str, teller: Teller, stop: StopSignal) -> str:
     """The job itself."""
+    from ..job import parse_job
+
+    content = {key: value for key, value in asked.specification.items() if key != "folder"}
+    job = parse_job(content, asked.name)  # before anything that takes long
+
     import torch
 
     from ...search import Executor
-    from ..job import parse_job
     from ..run_job import run_job
     from .quarantine import had_deaths
     from .watched_executor import WatchedExecutor
 
     torch.set_num_threads(1)
-    content = {key: value for key, value in asked.specification.items() if key != "folder"}
-    job = parse_job(content, asked.name)
     if order.ray_address is not None and job.workers.address is None:
         job = job.model_copy(update={"workers": job.workers.model_copy(update={"address": order.ray_address})})
     executor: str | Executor = order.executor

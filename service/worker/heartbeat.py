@@ -12,7 +12,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from ...errors import LeaseLost
 from ...store import Claims, Lease, Wish
 
-BEATS_PER_LEASE = 4
+_BEATS_PER_LEASE = 4
+_LONGEST = 3.0  # seconds between two beats, so that wishes are heard soon
 
 
 class Heartbeat:
@@ -55,7 +56,8 @@ class Heartbeat:
         return self._refused
 
     def _run(self) -> None:
-        while not self._stop.wait(self._lease.seconds / BEATS_PER_LEASE) and not self.lost:
+        pause = min(self._lease.seconds / _BEATS_PER_LEASE, _LONGEST)
+        while not self._stop.wait(pause) and not self.lost:
             begun = time.monotonic()
             try:
                 self.wish = self._claims.beat(self._lease, self._progress()) or self.wish

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -32,6 +33,7 @@ class Ended:
         wish: what had been asked of it.
         drained: whether its worker is to end.
         killed: why its worker killed it; empty: it did not.
+        progress: the last that it told.
     """
 
     outcome: Outcome | None
@@ -42,6 +44,7 @@ class Ended:
     wish: Wish = ""
     drained: bool = False
     killed: str = ""
+    progress: dict[str, Any] | None = None
 
 
 class JobEnd:
@@ -65,6 +68,7 @@ class JobEnd:
         """Tell the queue, for as long as the lease may hold; a lost lease is told on standard error only."""
         while not heartbeat.lost:
             try:
+                self._claims.beat(self._lease, ended.progress)
                 self._tell(ended)
             except LeaseLost as cause:  # overtaken in the last moment: the other one tells the queue
                 sys.stderr.write(f"bitfront worker: {cause}\n")

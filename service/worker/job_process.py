@@ -82,6 +82,7 @@ class JobProcess:
                     wish=heartbeat.wish,
                     drained=self._drained.is_set(),
                     killed=self._killed,
+                    progress=listener.progress,
                 )
                 end.tell(ended, heartbeat)
 
