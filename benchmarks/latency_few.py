@@ -31,9 +31,9 @@ import plotly.graph_objects as go
 from bitfront.files import replacing
 from bitfront.hw_models import device
 from bitfront.hw_models.gemm import Gemms, MeasuredGemms
+from bitfront.hw_models.law import work
 from bitfront.hw_models.tables import aiconfigurator
 from bitfront.hw_models.transfer import Sources, adapt, next_shapes
-from bitfront.hw_models.transfer.law import work
 from evolved_report import WIDTH, write_figure
 from scipy.stats import spearmanr
 from sklearn.ensemble import HistGradientBoostingRegressor

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from ...errors import InvalidInput, NotMeasured
 from ..devices import Device
 from ..gemm import Gemms, MeasuredGemms, Prediction
+from ..law import Floats
 from .choice import AHEAD, needed
-from .law import Floats
 from .prior import Prior, require_formats
 from .process import Process, before, fitted
 from .rehearsal import Rehearsal

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ...errors import InvalidInput
 from ..devices import Device
 from ..gemm import Gemms, MeasuredGemms
-from .law import Floats
+from ..law import Floats
 from .process import Process
 from .source import Sources, check_sizes
 

@@ -16,8 +16,8 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 
+from ..law import Floats
 from .kernels import PARTS
-from .law import Floats
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .law import Floats
+from ..law import Floats
 from .prior import Features
 
 PARTS = (

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ...errors import NotMeasured
 from ..devices import Device
 from ..gemm import Gemms
-from .law import Floats, Work, jacobian, log_ms, work
+from ..law import Floats, Work, jacobian, log_ms, work
 from .source import Sources, coordinates, similarity
 
 #: Standard deviation that a parameter of the law keeps however well the sources agree, as a variance.

@@ -9,9 +9,9 @@ import numpy as np
 from scipy.linalg import cho_solve, cholesky, solve_triangular
 
 from ..gemm import Gemms
+from ..law import Floats
 from .evidence import Amplitudes, learned
 from .kernels import parts, variance
-from .law import Floats
 from .prior import Features, Prior, Shapes
 
 #: Gauss-Newton steps on the law's parameters; amplitudes are learned at some of them.

@@ -17,8 +17,8 @@ import numpy as np
 
 from ..devices import Device
 from ..gemm import Gemms
+from ..law import Floats
 from .evidence import UNTAUGHT, Amplitudes
-from .law import Floats
 from .prior import Prior
 from .process import fitted
 from .source import Sources, similarity

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ...errors import InvalidInput
 from ..devices import Device, device
 from ..gemm import Gemms, MeasuredGemms
-from .law import Floats, fit, log_ms, work
+from ..law import Floats, fit, log_ms, work
 
 if TYPE_CHECKING:
     from scipy.spatial import cKDTree

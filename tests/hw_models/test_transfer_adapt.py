@@ -5,10 +5,10 @@ import pytest
 from bitfront.errors import InvalidInput, NotMeasured
 from bitfront.hw_models import device
 from bitfront.hw_models.gemm import Gemms, MeasuredGemms
+from bitfront.hw_models.law import SPREAD, START, log_ms, work
 from bitfront.hw_models.transfer import Sources, adapt, next_shapes, usable
 from bitfront.hw_models.transfer.choice import _greedy
 from bitfront.hw_models.transfer.evidence import UNTAUGHT
-from bitfront.hw_models.transfer.law import SPREAD, START, log_ms, work
 from bitfront.hw_models.transfer.prior import Prior
 from bitfront.hw_models.transfer.process import before, fitted
 from bitfront.hw_models.transfer.rehearsal import Rehearsal

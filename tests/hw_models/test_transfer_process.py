@@ -5,10 +5,10 @@ import pytest
 from bitfront.errors import InvalidInput, NotMeasured
 from bitfront.hw_models import device
 from bitfront.hw_models.gemm import Gemms, MeasuredGemms
+from bitfront.hw_models.law import START, log_ms, work
 from bitfront.hw_models.transfer import Sources
 from bitfront.hw_models.transfer.evidence import UNTAUGHT, learned, negative_log_posterior
 from bitfront.hw_models.transfer.kernels import PARTS, parts, variance
-from bitfront.hw_models.transfer.law import START, log_ms, work
 from bitfront.hw_models.transfer.prior import Prior
 from bitfront.hw_models.transfer.process import before, fitted
 from scipy.optimize import approx_fprime

@@ -7,7 +7,7 @@ import pytest
 from bitfront.errors import NotMeasured
 from bitfront.hw_models import device
 from bitfront.hw_models.gemm import Gemms
-from bitfront.hw_models.transfer.law import PARAMETERS, SPREAD, START, fit, jacobian, log_ms, work
+from bitfront.hw_models.law import PARAMETERS, SPREAD, START, fit, jacobian, log_ms, work
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from ...errors import NotMeasured
-from ..devices import Device
-from ..gemm import Gemms
+from ..errors import NotMeasured
+from .devices import Device
+from .gemm import Gemms
 
 Floats = NDArray[np.float64]
 
