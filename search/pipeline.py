@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass, field, fields
 from inspect import signature
 from typing import Any, Literal
 
-from ..errors import InvalidInput, UnsupportedModel
+from ..errors import ExportMismatch, InvalidInput, UnsupportedModel
 from ..evaluators import Calibration, Recipe, evaluation_context, prepared
 from ..hw_models import cost_models
+from ..hw_models.network import Network
 from ..proxies import Sensitivity
 from ..space import SearchSpace
 from ..store import Store
@@ -37,6 +38,7 @@ from .stopping import StopRule
 from .stored_outcomes import keep
 from .stored_problem import StoredProblem
 from .summary import summarize
+from .whole_model import EXPORTS, measured_whole
 
 ALWAYS_PRICED = ("size_mb", "avg_bits")
 
@@ -48,6 +50,7 @@ def run(
     device: str = "cpu",
     batch: int = 1,
     runtime: str | None = None,
+    whole_models: int = EXPORTS,
     objectives: Sequence[str] = ("quality", "latency_ms"),
     constraints: Mapping[str, float] | None = None,
     evaluations: int = 32,
@@ -77,6 +80,8 @@ def run(
         device: ``"cpu"`` (measured here) or a named device.
         batch: samples per forward pass that latency is priced for.
         runtime: whose tables price a named GPU, as in ``price``.
+        whole_models: exports that are timed whole for latency on this CPU, so that it counts the operators outside the
+            sites and the conversions between unlike neighbours; 0: the sum of the kernels alone.
         objectives: ``"quality"`` and at least one price.
         constraints: price -> largest value allowed.
         evaluations: configurations to measure on the validation data, uniform ones included.
@@ -141,6 +146,7 @@ def run(
         device=device,
         batch=batch,
         runtime=runtime,
+        whole_models=whole_models,
         objectives=tuple(dict.fromkeys(objectives)),
         constraints=limits,
         evaluations=evaluations,
@@ -188,6 +194,7 @@ class _Search:
     device: str
     batch: int
     runtime: str | None
+    whole_models: int
     objectives: tuple[str, ...]
     constraints: dict[str, float]
     evaluations: int
@@ -311,11 +318,32 @@ class _Search:
         self.record["search"] = run_record(self.task, found, self.key, kept, self.seed, self.evaluations)
         self.store.add_record(job_id, self.record)
 
+    def _whole(self, calibration: Calibration) -> Network | None:
+        """A few exports timed whole; where the model or the data does not allow it, the notes say so."""
+        if not self.whole_models:
+            return None
+        try:
+            return measured_whole(
+                self.task,
+                self.space,
+                calibration,
+                self.batch,
+                self.store,
+                self.progress,
+                exports=self.whole_models,
+                seed=self.seed,
+                ledger=self.ledger,
+            )
+        except (InvalidInput, ExportMismatch) as cause:
+            self.notes.append(f"latency_ms is the sum of the sites' kernels only; no whole model was timed: {cause}")
+            return None
+
     def _problem(self, calibration: Calibration) -> Problem:
         """Prices and scores; an impossible budget is refused here, before any evaluation."""
         asked = dict.fromkeys([*self.objectives, *self.constraints, *self.stop.target, *ALWAYS_PRICED])
         metrics = [name for name in asked if name != "quality"]
         with self._timed("price"):
+            network = self._whole(calibration) if "latency_ms" in metrics and self.device == "cpu" else None
             prices = priced(
                 self.space,
                 self.device,
@@ -325,6 +353,7 @@ class _Search:
                 self.progress,
                 ledger=self.ledger,
                 runtime=self.runtime,
+                network=network,
             )
         sensitivities: dict[str, Sensitivity] = {}
         for name in self.proxies:
