@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +22,7 @@ class Settings:
         host: to listen on.
         port: to listen on.
         insecure: whether everybody who reaches the port is an administrator.
+        insecure_remote: whether that is meant even where other machines reach the port.
         executor: of the jobs: ``"ray"`` or ``"local"``.
         ray_address: of a Ray cluster for all jobs; ``None``: each job starts its own.
         jobs_at_a_time: that one worker runs.
@@ -35,7 +37,10 @@ class Settings:
         allowed_urls: beginnings of URLs that a job may name for data and weights.
         most_body_bytes: of a request; uploads have their own limit.
         most_upload_bytes: of an uploaded file.
+        body_seconds: that a client may take between two pieces of a body.
         requests_per_minute: of one user.
+        failures_per_minute: requests without a valid token from one address.
+        most_streams: event streams that one server keeps open.
         keep_days: until the files and events of an ended job are removed; ``None``: never.
     """
 
@@ -45,6 +50,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
     insecure: bool = False
+    insecure_remote: bool = False
     executor: str = "ray"
     ray_address: str | None = None
     jobs_at_a_time: int = 1
@@ -59,5 +65,18 @@ class Settings:
     allowed_urls: tuple[str, ...] = ()
     most_body_bytes: int = 1_000_000
     most_upload_bytes: int = 4_000_000_000
+    body_seconds: float = 30.0
     requests_per_minute: int = 600
+    failures_per_minute: int = 60
+    most_streams: int = 100
     keep_days: float | None = None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

@@ -1,4 +1,4 @@
-"""Reading a request's body, no further than it may be long."""
+"""Reading a request's body; the gate has bounded its length."""
 
 from __future__ import annotations
 
@@ -6,26 +6,16 @@ from fastapi import Request
 from starlette.exceptions import HTTPException
 
 
-async def read_body(request: Request, most: int) -> str:
+async def read_text(request: Request) -> str:
     """The body as text.
 
-    Args:
-        request: whose.
-        most: bytes.
-
     Raises:
-        HTTPException: 413: it is longer; 400: it is no UTF-8.
+        HTTPException: 400: it is empty or no UTF-8; what the gate raises: it is too long or too slow.
     """
-    too_long = f"the body is longer than {most} bytes"
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > most:
-        raise HTTPException(413, too_long)
-    content = bytearray()
-    async for piece in request.stream():  # chunked bodies declare no length
-        content += piece
-        if len(content) > most:
-            raise HTTPException(413, too_long)
+    content = await request.body()
+    if not content.strip():
+        raise HTTPException(400, "the body is empty")
     try:
         return content.decode()
-    except UnicodeDecodeError:
-        raise HTTPException(400, "the body is not UTF-8 text") from None
+    except UnicodeDecodeError as cause:
+        raise HTTPException(400, f"the body is not UTF-8 text (byte {cause.start})") from None

@@ -2,129 +2,167 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from ...store import JOB_STATES
-from .bodies import read_body
+from .bodies import read_text
 from .identity import Submitter, Viewer, own
+from .notes import notes_of
+from .parameters import Cursor, JobId, Key, OwnerName, PartOfName
+from .responses import ALWAYS, problems
 from .state import state_of
-from .views import ArtifactView, ConditionView, ErrorView, JobInFull, JobPage, JobView
+from .views import ConditionView, JobInFull, JobPage, JobView, State
 
-_COMMON: dict[int | str, dict[str, type]] = {401: {"model": ErrorView}, 403: {"model": ErrorView}}
-_NOT_FOUND: dict[int | str, dict[str, type]] = {**_COMMON, 404: {"model": ErrorView}}
-router = APIRouter(tags=["jobs"], responses={**_COMMON, 422: {"model": ErrorView}, 503: {"model": ErrorView}})
+router = APIRouter(tags=["jobs"], responses=ALWAYS)
 Verb = Literal["cancel", "pause", "resume", "retry"]
-State = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
-assert set(JOB_STATES) == set(State.__args__)  # type: ignore[attr-defined]
+_EXAMPLE = {
+    "name": "digits",
+    "model": {"zoo": "digits_resnet20"},
+    "objectives": ["quality", "size_mb"],
+    "search": {"evaluations": 24, "seed": 0},
+}
+_YAML = (
+    "name: digits\nmodel: {zoo: digits_resnet20}\nobjectives: [quality, size_mb]\nsearch: {evaluations: 24, seed: 0}\n"
+)
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "description": "the job; docs/job.md has every key",
+        "content": {
+            "application/yaml": {"schema": {"type": "string"}, "example": _YAML},
+            "application/json": {"schema": {"type": "object"}, "example": _EXAMPLE},
+        },
+    }
+}
 
 
 @router.post(
     "/jobs",
     status_code=201,
     summary="Submit a job",
-    responses={200: {"model": JobView}, 409: {"model": ErrorView}, 413: {"model": ErrorView}},
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/yaml": {"schema": {"type": "string"}},
-                "application/json": {"schema": {"type": "object"}},
-            },
-        }
-    },
+    responses={200: {"model": JobView, "description": "known by its key"}, **problems(400, 404, 409)},
+    openapi_extra=_BODY,
 )
 async def submit(
     request: Request,
     response: Response,
     who: Submitter,
-    idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
-    priority: Annotated[int, Query(ge=-100, le=100)] = 0,
+    key: Key = None,
+    priority: Annotated[int, Query(ge=-100, le=100, description="higher ones first")] = 0,
+    attempts: Annotated[int, Query(ge=1, le=100, description="claims before it counts as failed")] = 3,
+    seconds: Annotated[
+        float | None, Query(gt=0, le=1e9, description="of workers' time, over all attempts; none: no limit")
+    ] = None,
 ) -> JobView:
     """The body is the job, as YAML or JSON. The same Idempotency-Key gives the same job, with status 200."""
-    from starlette.concurrency import run_in_threadpool
-
-    from ..admission import admit
-
-    state = state_of(request)
-    content = await read_body(request, state.settings.most_body_bytes)
+    content = await read_text(request)
 
     def act() -> JobView:
-        asked = admit(content, who, state.settings, state.store, key=idempotency_key, priority=priority)
+        from ..admission import admit
+
+        state = state_of(request)
+        asked = admit(
+            content,
+            who,
+            state.settings,
+            state.store,
+            key=key,
+            priority=priority,
+            most_attempts=attempts,
+            most_seconds=seconds,
+        )
         job, new = state.queue.submit(asked)
-        state.access.record(who.name, "submit", job.id, "allowed", job.name)
-        if not new:
-            response.status_code = 200
+        notes_of(request).target, notes_of(request).detail = job.id, job.name
+        response.status_code = 201 if new else 200
         return JobView.of(job)
 
     return await run_in_threadpool(act)
 
 
-@router.get("/jobs", summary="List jobs, the newest first")
+@router.get("/jobs", summary="List jobs, the newest first", name="list_jobs")
 def listed(
     request: Request,
     who: Viewer,
     state: Annotated[list[State] | None, Query(description="only these states; repeatable")] = None,
-    owner: Annotated[str | None, Query(max_length=80)] = None,
-    name: Annotated[str, Query(max_length=200, description="part of the name")] = "",
-    cursor: Annotated[str | None, Query(max_length=80)] = None,
+    owner: OwnerName = None,
+    name: PartOfName = "",
+    cursor: Cursor = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> JobPage:
     """A page of jobs; ``cursor`` of one page gives the next."""
     queue = state_of(request).queue
     before = _position(cursor)
-    found = queue.list(states=state or (), owner=owner, name=name, before=before, count=limit)
-    last = found[-1] if len(found) == limit else None
-    after = None if last is None else f"{last.queued_at or 0.0!r}_{last.id}"
-    return JobPage(jobs=[JobView.of(job) for job in found], cursor=after, counts=queue.counts())
+    found = queue.list(states=state or (), owner=owner, name=name, before=before, count=limit + 1)
+    page = found[:limit]
+    after = f"{page[-1].queued_at or 0.0!r}_{page[-1].id}" if len(found) > limit else None
+    return JobPage(jobs=[JobView.of(job) for job in page], cursor=after, counts=queue.counts())
 
 
 def _position(cursor: str | None) -> tuple[float, str] | None:
     if cursor is None:
         return None
-    moment, _, job_id = cursor.partition("_")
+    written, _, job_id = cursor.partition("_")
     try:
-        return float(moment), job_id
+        moment = float(written)
     except ValueError:
-        raise HTTPException(422, f"cursor {cursor!r} did not come from this list") from None
+        moment = math.nan
+    if not math.isfinite(moment) or not job_id:
+        raise HTTPException(422, f"query.cursor: {cursor!r} did not come from this list")
+    return moment, job_id
 
 
-@router.get("/jobs/{job_id}", summary="Show a job", responses=_NOT_FOUND)
-def shown(request: Request, who: Viewer, job_id: str) -> JobInFull:
+@router.get("/jobs/{job_id}", summary="Show a job", responses=problems(404), name="show_job")
+def shown(request: Request, who: Viewer, job_id: JobId) -> JobInFull:
     """With its specification, its record and its conditions."""
     queue = state_of(request).queue
     return JobInFull.made(queue.job(job_id), queue.conditions(job_id))
 
 
-@router.get("/jobs/{job_id}/conditions", summary="What became true of a job", responses=_NOT_FOUND)
-def conditions(request: Request, who: Viewer, job_id: str) -> list[ConditionView]:
+@router.get("/jobs/{job_id}/conditions", summary="What became true of a job", responses=problems(404))
+def conditions(request: Request, who: Viewer, job_id: JobId) -> list[ConditionView]:
     """In order."""
     queue = state_of(request).queue
     queue.job(job_id)
     return [ConditionView.of(each) for each in queue.conditions(job_id)]
 
 
+def _change(request: Request, who: Submitter, job_id: JobId, verb: Verb) -> JobView:
+    queue = state_of(request).queue
+    own(who, queue.job(job_id), verb)
+    return JobView.of(getattr(queue, verb)(job_id, who.name))
+
+
+_FOLLOWS = "Of a running job `wish` tells what its worker was asked; it follows within a heartbeat."
+
+
+@router.post("/jobs/{job_id}/cancel", summary="End a job", description=_FOLLOWS, responses=problems(404, 409))
+def cancel(request: Request, who: Submitter, job_id: JobId) -> JobView:
+    """What was measured is kept."""
+    return _change(request, who, job_id, "cancel")
+
+
 @router.post(
-    "/jobs/{job_id}/{verb}",
-    summary="Cancel, pause, resume or retry a job",
-    responses={**_NOT_FOUND, 409: {"model": ErrorView}},
+    "/jobs/{job_id}/pause",
+    summary="Stop a job so that it can go on",
+    description=_FOLLOWS,
+    responses=problems(404, 409),
 )
-def change(
-    request: Request, who: Submitter, job_id: str, verb: Literal["cancel", "pause", "resume", "retry"]
-) -> JobView:
-    """Of a running job ``wish`` tells what its worker was asked; it follows within a heartbeat."""
-    state = state_of(request)
-    own(state, who, state.queue.job(job_id), verb)
-    job = getattr(state.queue, verb)(job_id, who.name)
-    state.access.record(who.name, verb, job_id, "allowed")
-    return JobView.of(job)
+def pause(request: Request, who: Submitter, job_id: JobId) -> JobView:
+    """It ends what is being measured."""
+    return _change(request, who, job_id, "pause")
 
 
-@router.get("/jobs/{job_id}/artifacts", summary="The files that a job wrote", responses=_NOT_FOUND)
-def artifacts(request: Request, who: Viewer, job_id: str) -> list[ArtifactView]:
-    """By name."""
-    state = state_of(request)
-    state.queue.job(job_id)
-    return [ArtifactView(name=each.name, bytes=each.bytes, sha256=each.sha256) for each in state.artifacts.of(job_id)]
+@router.post("/jobs/{job_id}/resume", summary="Queue a paused job again", responses=problems(404, 409))
+def resume(request: Request, who: Submitter, job_id: JobId) -> JobView:
+    """What was measured is not measured again."""
+    return _change(request, who, job_id, "resume")
+
+
+@router.post("/jobs/{job_id}/retry", summary="Queue a failed or cancelled job again", responses=problems(404, 409))
+def retry(request: Request, who: Submitter, job_id: JobId) -> JobView:
+    """With all its attempts; what was measured is not measured again."""
+    return _change(request, who, job_id, "retry")

@@ -1,14 +1,20 @@
-"""What all routes share: settings, and the store with its rooms."""
+"""What all routes share: settings, the store with its rooms, measurements of the server itself."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from functools import cached_property
 
+import anyio
 from fastapi import Request
 
 from ...store import Access, Artifacts, Events, Queue, Store, Workers
 from ..settings import Settings
+from .metrics import Metrics
+
+_STREAM_THREADS = 8
+_UPLOAD_THREADS = 4
 
 
 @dataclass
@@ -18,10 +24,14 @@ class State:
     Attributes:
         settings: of the service.
         store: opened once; its pool serves all threads.
+        open_streams: of events, now.
+        stopping: once set, event streams end, so that a server that shuts down need not wait for their clients.
     """
 
     settings: Settings
     store: Store
+    stopping: threading.Event = field(default_factory=threading.Event)
+    open_streams: int = 0
 
     @cached_property
     def queue(self) -> Queue:
@@ -47,6 +57,21 @@ class State:
     def workers(self) -> Workers:
         """Who runs jobs."""
         return Workers(self.store)
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        """What Prometheus collects."""
+        return Metrics(self.store)
+
+    @cached_property
+    def stream_threads(self) -> anyio.CapacityLimiter:
+        """Threads in which event streams ask the database, apart from those of the other routes."""
+        return anyio.CapacityLimiter(_STREAM_THREADS)
+
+    @cached_property
+    def upload_threads(self) -> anyio.CapacityLimiter:
+        """Threads that receive files; more uploads at a time wait."""
+        return anyio.CapacityLimiter(_UPLOAD_THREADS)
 
 
 def state_of(request: Request) -> State:

@@ -1,12 +1,16 @@
-"""What the API answers with, as models that OpenAPI describes."""
+"""What the API answers with about jobs, as models that OpenAPI describes."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from ...store import Condition, Job
+from ...store import JOB_STATES, Condition, Job, StoredFile
+from .plain import plain
+
+State = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
+assert set(JOB_STATES) == set(State.__args__)  # type: ignore[attr-defined]
 
 
 class ErrorBody(BaseModel):
@@ -41,16 +45,30 @@ class ConditionView(BaseModel):
         )
 
 
+class ProgressView(BaseModel):
+    """How far a job has come; empty before it began."""
+
+    model_config = ConfigDict(extra="allow")
+
+    stage: str | None = Field(None, examples=["search"])
+    done: float | None = Field(None, description="steps of the stage")
+    total: float | None = Field(None, description="steps of the stage")
+    eta_seconds: float | None = Field(None, description="until the end of the stage")
+    evaluated: int | None = Field(None, description="configurations that were measured")
+    evaluations: int | None = Field(None, description="that the job asks for")
+    status: str | None = None
+
+
 class JobView(BaseModel):
     """A job and how it stands."""
 
     id: str = Field(examples=["3f2a9c51d0e7"])
-    name: str
-    state: str = Field(description="queued, running, paused, succeeded, failed or cancelled", examples=["running"])
+    name: str = Field(examples=["digits"])
+    state: State
     reason: str = Field(description="the newest condition's message")
-    owner: str
-    priority: int
-    attempt: int
+    owner: str = Field(examples=["ann"])
+    priority: int = Field(description="higher ones first")
+    attempt: int = Field(description="how often a worker took it")
     most_attempts: int
     wish: str = Field(description="what its worker was asked to do and has not done yet: pause, cancel or nothing")
     waiting: bool = Field(description="whether measurements are missing that it needs")
@@ -59,12 +77,12 @@ class JobView(BaseModel):
     finished_at: float | None
     seconds_used: float = Field(description="of workers' time, over all attempts")
     most_seconds: float | None
-    progress: dict[str, Any] = Field(description="stage, done, total, eta_seconds, status")
+    progress: ProgressView
 
     @staticmethod
     def of(found: Job) -> JobView:
         """From the store."""
-        return JobView(**_fields(found))
+        return JobView.model_validate(_fields(found))
 
 
 class JobInFull(JobView):
@@ -77,11 +95,13 @@ class JobInFull(JobView):
     @staticmethod
     def made(found: Job, conditions: list[Condition]) -> JobInFull:
         """From the store."""
-        return JobInFull(
-            **_fields(found),
-            specification=found.specification,
-            record=found.record,
-            conditions=[ConditionView.of(each) for each in conditions],
+        return JobInFull.model_validate(
+            {
+                **_fields(found),
+                "specification": plain(found.specification),
+                "record": plain(found.record),
+                "conditions": [ConditionView.of(each) for each in conditions],
+            }
         )
 
 
@@ -90,7 +110,7 @@ class JobPage(BaseModel):
 
     jobs: list[JobView]
     cursor: str | None = Field(description="give it back to read on; null at the end")
-    counts: dict[str, int] = Field(description="jobs by state, of all owners")
+    counts: dict[str, int] = Field(description="jobs by state, of all owners", examples=[{"running": 2, "queued": 7}])
 
 
 class ArtifactView(BaseModel):
@@ -100,9 +120,15 @@ class ArtifactView(BaseModel):
     bytes: int
     sha256: str
 
+    @staticmethod
+    def of(found: StoredFile) -> ArtifactView:
+        """From the store."""
+        return ArtifactView(name=found.name, bytes=found.bytes, sha256=found.sha256)
+
 
 def _fields(found: Job) -> dict[str, Any]:
     names = ("id", "name", "state", "reason", "owner", "priority", "attempt", "most_attempts", "wish", "waiting")
-    more = ("started_at", "finished_at", "seconds_used", "most_seconds", "progress")
+    more = ("started_at", "finished_at", "seconds_used", "most_seconds")
     fields = {name: getattr(found, name) for name in (*names, *more)}
-    return {**fields, "created_at": found.queued_at if found.queued_at is not None else found.created_at.timestamp()}
+    created = found.queued_at if found.queued_at is not None else found.created_at.timestamp()
+    return {**fields, "created_at": created, "progress": plain(found.progress or {})}

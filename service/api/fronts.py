@@ -1,0 +1,96 @@
+"""Routes of results: the front of a job while it runs and after, its candidates, and the answer to a new budget.
+
+All three are answered from the store, without the model and its data.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from .identity import Viewer
+from .parameters import Cursor, JobId
+from .plain import plain
+from .responses import ALWAYS, problems
+from .state import state_of
+
+router = APIRouter(tags=["results"], responses=ALWAYS)
+
+
+class FrontView(BaseModel):
+    """What a job has measured, and which of it is on the Pareto front."""
+
+    model_config = ConfigDict(extra="allow")
+
+    points: list[dict[str, Any]] = Field(
+        description="measured configurations: id, config, measured, prices, on the front or not"
+    )
+
+
+class CandidatePage(BaseModel):
+    """Some candidates of a job."""
+
+    candidates: list[dict[str, Any]] = Field(description="configuration, origin, prediction, measurements")
+    cursor: str | None = Field(description="give it back to read on; null at the end")
+
+
+class Budgets(BaseModel):
+    """A question to a job: which configuration for these budgets?"""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"budgets": {"size_mb": 0.2}}]})
+
+    budgets: dict[Annotated[str, Field(min_length=1, max_length=80)], Annotated[float, Field(allow_inf_nan=False)]] = (
+        Field(
+            max_length=20,
+            description="price: largest value; they replace the job's constraints on the same prices",
+            examples=[{"size_mb": 0.2}],
+        )
+    )
+
+
+class SolutionView(BaseModel):
+    """The best measured configuration within the budgets, and the exact optimum of the additive model."""
+
+    model_config = ConfigDict(extra="allow")
+
+    budgets: dict[str, float] = Field(description="those asked for and the constraints of the job")
+    best: dict[str, Any] | None = Field(description="the best that was measured; null: nothing measured meets them")
+    resolved: dict[str, Any] = Field(
+        description="the exact optimum of the additive model; `is_measured` says whether its quality is a prediction"
+    )
+
+
+@router.get("/jobs/{job_id}/front", summary="The Pareto front of a job", responses=problems(404, 409))
+def front(request: Request, who: Viewer, job_id: JobId) -> FrontView:
+    """At any moment: of what has been measured so far."""
+    from ..job_front import front_of
+
+    state = state_of(request)
+    return FrontView.model_validate(plain(front_of(state.store, state.queue.job(job_id))))
+
+
+@router.get("/jobs/{job_id}/candidates", summary="The candidates of a job", responses=problems(404))
+def candidates(
+    request: Request,
+    who: Viewer,
+    job_id: JobId,
+    cursor: Cursor = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> CandidatePage:
+    """In the order in which they were proposed, measured or not."""
+    from ..job_front import candidates_page
+
+    state = state_of(request)
+    rows, following = candidates_page(state.store, state.queue.job(job_id), cursor, limit)
+    return CandidatePage(candidates=[plain(row) for row in rows], cursor=following)
+
+
+@router.post("/jobs/{job_id}/solve", summary="The answer to a new budget", responses=problems(400, 404, 409))
+def solve(request: Request, who: Viewer, job_id: JobId, body: Budgets) -> SolutionView:
+    """From what was measured and scored; nothing is run, so a viewer may ask."""
+    from ..job_front import solve as solved
+
+    state = state_of(request)
+    return SolutionView.model_validate(plain(solved(state.store, state.queue.job(job_id), body.budgets)))
