@@ -19,6 +19,7 @@ from ..hw_models import Price
 from ..measurement import Measurement
 from ..space import Configuration
 from ..store import Store
+from ..task import Split
 from .knowledge import Knowledge, measurements, recall
 from .problem import FLOAT, Problem
 from .rank_statistics import correlation
@@ -130,17 +131,41 @@ def resolve(
             f"(key {key}); run it once: bitfront run JOB.yaml --out DIR"
         )
     limits = {**(known.constraints if constraints is None else constraints), **budgets}
+    check_budgets(known, limits)
+    found = answer(known, limits, stored_result(knowledge_store, known, limits))
+    return replace(found, seconds=time.perf_counter() - started)
+
+
+def check_budgets(known: Knowledge, limits: Mapping[str, float]) -> None:
+    """Refuse budgets on what has no price.
+
+    Raises:
+        InvalidInput: the message names what was priced.
+    """
     unknown = sorted(set(limits) - set(known.prices))
     if unknown:
         priced = ", ".join(known.prices)
         raise InvalidInput(f"unknown budget {unknown[0]!r}; this job priced {priced}; add it to its constraints")
-    result = stored_result(knowledge_store, known, limits)
+
+
+def answer(known: Knowledge, limits: Mapping[str, float], result: Result | None) -> Answer:
+    """Answer a budget from what is known of a job.
+
+    Args:
+        known: space, scores, prices.
+        limits: price -> largest value, for each price at most one.
+        result: what was measured, under these limits; ``None`` where nothing was.
+
+    Raises:
+        InfeasibleBudget: no configuration meets the limits; the message names the smallest that can be.
+    """
+    started = time.perf_counter()
     sensitivities, trust = _by_trust(known, result)
     problem = replace(_problem(known, limits), sensitivities=sensitivities)
     proxy = next(iter(sensitivities))
     configuration = problem.solve(proxy, limits) if limits else _knee(result)
     return Answer(
-        limits,
+        dict(limits),
         known.metric,
         _choice(result),
         _resolved(configuration, known, result),
@@ -154,6 +179,16 @@ def resolve(
 def stored_result(store: Store, known: Knowledge, constraints: Mapping[str, float]) -> Result | None:
     """Everything that was measured for a job as a result, under other constraints; ``None`` if nothing was."""
     origins, found = measurements(store, known)
+    return result_of(known, origins, found, constraints)
+
+
+def result_of(
+    known: Knowledge,
+    origins: Mapping[Configuration, str],
+    found: Mapping[tuple[str, Split], Measurement],
+    constraints: Mapping[str, float],
+) -> Result | None:
+    """Some of what was measured for a job as a result; ``None`` if nothing was, or not the float model."""
     if not origins or any((FLOAT.digest, split) not in found for split in known.contexts):
         return None
     return summarize(
