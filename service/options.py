@@ -11,3 +11,10 @@ StoreUrl = Annotated[
     str | None,
     typer.Option("--store", help="SQLAlchemy URL of the store.  [default: $BITFRONT_STORE or .bitfront/store.db]"),
 ]
+ServerUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--server", metavar="URL", help="URL of the server.  [default: $BITFRONT_SERVER or http://127.0.0.1:8765]"
+    ),
+]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="Id of a job: `bitfront jobs` lists them.")]

@@ -172,7 +172,7 @@ BAD = {
         "unknown key 'search.evaluation'; did you mean 'evaluations'?",
     ),
     "no model": ({"model": "drop"}, "key 'model' is missing"),
-    "two models": ({"model": {"zoo": "minilm_l6", "factory": "a:b"}}, "exactly one of zoo and factory"),
+    "two models": ({"model": {"zoo": "minilm_l6", "factory": "a:b"}}, "exactly one of zoo, factory"),
     "unknown zoo entry": ({"model": {"zoo": "efficientnet"}, "data": {}}, "efficientnet_lite0"),
     "no such module": ({"model": {"factory": "nowhere:tiny"}}, "no module 'nowhere'"),
     "no such function": ({"model": {"factory": "tiny_factory:tny"}}, "has no 'tny'"),

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import BitfrontError, InvalidInput
-from .options import Json
+from ...errors import BitfrontError, InvalidInput
+from ..options import Json
 
 if TYPE_CHECKING:
-    from ..hw_models import MeasuredTable
-    from ..hw_models.kernels import Kernel
-    from ..hw_models.measure import Backend, Outcome, Plan
+    from ...hw_models import MeasuredTable
+    from ...hw_models.kernels import Kernel
+    from ...hw_models.measure import Backend, Outcome, Plan
 
 #: Kernels of a model that are timed together, so that each finds the caches as the model's other layers leave them.
 _MODEL_GROUP: dict[str, Any] = {"group": 200, "group_seconds": 60.0}
@@ -68,10 +68,10 @@ def measure_command(
 
         bitfront measure examples/efficientnet_lite0.yaml --out cpu.parquet --seconds 60
     """
-    from ..hw_models import MeasuredTable
-    from ..hw_models.measure import known_rows
-    from .measure_report import show_outcomes, show_plans, why_nothing
-    from .terminal import TerminalProgress
+    from ...hw_models import MeasuredTable
+    from ...hw_models.measure import known_rows
+    from ..measure_report import show_outcomes, show_plans, why_nothing
+    from ..terminal import TerminalProgress
 
     if out is None and not plan:
         raise InvalidInput("give --out TABLE.parquet, or --plan to see how long it would take")
@@ -100,7 +100,7 @@ def measure_command(
 
 
 def _backends(device: str, runtime: str, threads: int, mode: str, name: str | None, cold: bool) -> list[Backend]:
-    from ..hw_models.measure import FORMATS, MODES, CudaBackend, OnnxRuntimeBackend, TorchCpuBackend
+    from ...hw_models.measure import FORMATS, MODES, CudaBackend, OnnxRuntimeBackend, TorchCpuBackend
 
     if (device, runtime) not in FORMATS:
         known = [runtime for at, runtime in FORMATS if at == device]
@@ -108,14 +108,14 @@ def _backends(device: str, runtime: str, threads: int, mode: str, name: str | No
     if mode not in (*MODES, "both"):
         raise InvalidInput(f"--mode {mode!r}: give graph, eager or both")
     if device == "cuda":
-        from ..hw_models.measure.cuda import CudaAccelerator, device_name
+        from ...hw_models.measure.cuda import CudaAccelerator, device_name
 
         gpu = CudaAccelerator()
         return [CudaBackend(gpu, name or device_name(gpu.hardware), each) for each in MODES if mode in (each, "both")]
     if runtime == "torch":
         return [TorchCpuBackend(threads)]
-    from ..hw_models.onnx_runner import OnnxRuntimeRunner
-    from ..hw_models.onnx_session import require
+    from ...hw_models.onnx_runner import OnnxRuntimeRunner
+    from ...hw_models.onnx_session import require
 
     require()
     return [OnnxRuntimeBackend(OnnxRuntimeRunner(threads, cold, again=False))]
@@ -131,7 +131,7 @@ def _kernels(
     formats: tuple[str, ...] | None,
 ) -> list[Kernel]:
     """What is asked for: the kernels of exactly one of job, zoo entry and grid."""
-    from ..hw_models.measure import model_kernels, read_grid
+    from ...hw_models.measure import model_kernels, read_grid
 
     if (job_file is not None) + (zoo is not None) + (grid is not None) != 1:
         raise InvalidInput("say what to measure: JOB.yaml, --zoo NAME or --grid GRID.yaml (tiny, zoo, gpt)")
@@ -139,8 +139,8 @@ def _kernels(
         if batches is not None:
             raise InvalidInput("--batch belongs to a model; a grid names its own sizes")
         return read_grid(grid).kernels(device, runtime, formats)
-    from .assemble import assemble
-    from .job import parse_job, read_job
+    from ..assemble import assemble
+    from ..job import parse_job, read_job
 
     if job_file is not None:
         job, folder = read_job(job_file)
@@ -155,8 +155,8 @@ def _few(
     kernels: list[Kernel], backend: Backend, count: int | None, like: list[str], table: MeasuredTable
 ) -> list[Kernel]:
     """The products that say most about all of them, and those that the table has."""
-    from ..hw_models.measure import CudaBackend
-    from ..hw_models.measure.few import few
+    from ...hw_models.measure import CudaBackend
+    from ...hw_models.measure.few import few
 
     if count is None:
         raise InvalidInput("--like belongs to --few N: how many products to measure")
@@ -167,14 +167,14 @@ def _few(
 
 
 def _all(device: str, runtime: str) -> tuple[str, ...]:
-    from ..hw_models.measure import FORMATS
+    from ...hw_models.measure import FORMATS
 
     products, convolutions = FORMATS[device, runtime]
     return tuple(dict.fromkeys([*products, *convolutions]))
 
 
 def _plan(backend: Backend, kernels: list[Kernel], known: set[str], progress: Any, group: dict[str, Any]) -> Plan:
-    from ..hw_models.measure import classes, make_plan
+    from ...hw_models.measure import classes, make_plan
 
     with progress.stage("try two kernels of a kind", len(classes(kernels))) as advance:
         return make_plan(backend, kernels, known, advance, **group)
@@ -184,7 +184,7 @@ def _execute(
     plans: list[Plan], backends: list[Backend], out: Path, seconds: float | None, keep_unstable: bool, progress: Any
 ) -> list[Outcome]:
     """One plan after the other; what a plan does not need of its share of the time, the next has."""
-    from ..hw_models.measure import execute
+    from ...hw_models.measure import execute
 
     outcomes: list[Outcome] = []
     left, due = seconds, sum(made.seconds for made in plans)
@@ -203,7 +203,7 @@ def _names(given: str | None) -> tuple[str, ...] | None:
     """Formats as written on the command line."""
     if given is None:
         return None
-    from ..hw_models.measure import FORMATS
+    from ...hw_models.measure import FORMATS
 
     names = tuple(part.strip() for part in given.split(",") if part.strip())
     known = sorted({name for pair in FORMATS.values() for each in pair for name in each})

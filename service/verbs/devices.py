@@ -22,9 +22,9 @@ def devices_command(
 
     bitfront devices nvidia-h100-sxm
     """
-    from ..errors import InvalidInput
-    from .device_document import device_detail, device_rows
-    from .terminal import show
+    from ...errors import InvalidInput
+    from ..device_document import device_detail, device_rows
+    from ..terminal import show
 
     if name is None:
         if runtime is not None:
