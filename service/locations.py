@@ -48,7 +48,7 @@ def opened(location: str | Path, what: str) -> Iterator[IO[bytes]]:
         raise InvalidInput(f"{what}: {location} is known to the service alone that it was sent to")
     if not is_url(location) and not Path(location).is_file():
         raise InvalidInput(f"{what}: no file {location}")
-    system, path = _system(str(location), what)
+    system, path = file_system(str(location), what)
     try:
         stream = system.open(path, "rb")
     except FileNotFoundError:
@@ -102,7 +102,7 @@ def writable_folder(out: str | Path) -> Iterator[Path]:
     if not is_url(out):
         yield Path(out)
         return
-    system, path = _system(str(out), "--out")
+    system, path = file_system(str(out), "--out")
     with tempfile.TemporaryDirectory(prefix="bitfront-out-") as scratch:
         folder = Path(scratch) / "run"
         folder.mkdir()
@@ -123,12 +123,16 @@ def _upload(system: Any, path: str, folder: Path, files: list[Path]) -> None:
             system.put_file(str(file), target)
 
 
-def _system(location: str, what: str) -> tuple[Any, str]:
-    """The file system of a location, and the path in it."""
+def file_system(location: str, what: str) -> tuple[Any, str]:
+    """The fsspec file system of a location, and the path in it.
+
+    Raises:
+        InvalidInput: the protocol is unknown, or its package is not installed.
+    """
     from fsspec.core import url_to_fs
 
     try:
         system, path = url_to_fs(location)
-    except (ImportError, ValueError) as cause:  # unknown protocol, or its package is not installed
+    except (ImportError, ValueError) as cause:
         raise InvalidInput(f"{what}: {location}: {' '.join(str(cause).split())}") from None
     return system, path

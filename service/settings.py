@@ -42,6 +42,7 @@ class Settings:
         failures_per_minute: requests without a valid token from one address.
         most_streams: event streams that one server keeps open.
         keep_days: until the files and events of an ended job are removed; ``None``: never.
+        keep_newest: ended jobs of every owner that keep their files however old they are.
     """
 
     store: str = field(default_factory=default_url)
@@ -70,6 +71,7 @@ class Settings:
     failures_per_minute: int = 60
     most_streams: int = 100
     keep_days: float | None = None
+    keep_newest: int = 20
 
 
 def is_loopback(host: str) -> bool:
