@@ -16,13 +16,16 @@ import numpy as np
 from .. import zoo
 from ..errors import InvalidInput
 from ..evaluators import prepared
+from ..hw_models.tables import answering
 from ..search.stage import Ledger
 from ..search.stages import traced
 from ..space import SearchSpace
 from ..store import Store
-from ..task import SPLITS, Task
+from ..task import SPLITS, Batch, Task
+from .architectures import load_state
 from .job import Job
 from .locations import inside, opened
+from .uploads import fetch_tables, with_uploads
 
 if TYPE_CHECKING:
     import torch
@@ -69,16 +72,20 @@ def assemble(
     Raises:
         InvalidInput: a file, entry or function is missing or unfit; the message says which.
         UnsupportedModel: the model fails on the data, or has nothing to quantize.
+        NotMeasured: the job requires measured tables of its device, and there are none.
     """
+    if store is not None:
+        job = with_uploads(job, store)
+        if job.device.name != "cpu":
+            fetch_tables(store, job.device.name)
+    if job.device.tables == "required" and job.device.name != "cpu":
+        answering(job.device.name, job.device.runtime)
     entry = _zoo_data(job, progress)
-    if job.model.zoo is not None:
-        model = entry.model if entry is not None and entry.name == job.model.zoo else zoo.load(job.model.zoo).model
-    else:
-        model = _from_factory(job, folder)
     if entry is not None:
         splits: dict[str, Any] = {name: getattr(entry, name) for name in SPLITS}
     else:
         splits = {name: _npz(job, folder, name) for name in SPLITS}
+    model = _model(job, folder, entry, splits)
     quality = job.quality or (entry.quality if entry else "kl")
     task = Task(
         model,
@@ -110,6 +117,25 @@ def _zoo_data(job: Job, progress: Callable[[int, int, float], None] | None) -> z
     return zoo.load(name, **sizes, seed=job.search.seed, progress=progress)
 
 
+def _model(job: Job, folder: Path, entry: zoo.ZooEntry | None, splits: dict[str, Any]) -> nn.Module:
+    """The model from where the job says; ``splits``: the data that an exported program is checked on."""
+    asked = job.model
+    if asked.zoo is not None:
+        return entry.model if entry is not None and entry.name == asked.zoo else zoo.load(asked.zoo).model
+    if asked.exported is not None:
+        from .exported_model import load_exported
+
+        batches = [Batch.of(batch) for split in splits.values() for batch in split or ()]
+        with opened(inside(folder, asked.exported), "model.exported") as stream:
+            return load_exported(stream, "model.exported", batches)
+    if asked.architecture is not None:
+        from .architectures import architecture
+
+        assert asked.weights is not None
+        return architecture(asked.architecture, asked.arguments, _state(inside(folder, asked.weights), pickled=False))
+    return _from_factory(job, folder)
+
+
 def _from_factory(job: Job, folder: Path) -> nn.Module:
     """Import the factory, call it, load weights."""
     from torch import nn
@@ -132,7 +158,8 @@ def _from_factory(job: Job, folder: Path) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise InvalidInput(f"model.factory {job.model.factory!r} returned {type(model).__name__}, not an nn.Module")
     if job.model.weights is not None:
-        _load_weights(model, inside(folder, job.model.weights))
+        location = inside(folder, job.model.weights)
+        load_state(model, _state(location, pickled=True), location.rpartition("/")[2])
     return model
 
 
@@ -140,30 +167,25 @@ def _python_path() -> list[str]:
     return [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
 
 
-def _load_weights(model: nn.Module, location: str) -> None:
-    """Load a state dict from safetensors or a tensors-only checkpoint; nothing is unpickled."""
+def _state(location: str, *, pickled: bool) -> Any:
+    """A state dict from safetensors or, where that is allowed, a tensors-only checkpoint; nothing is run."""
     import torch
 
+    if not pickled and not location.endswith(".safetensors"):
+        raise InvalidInput(f"model.weights: {location} must be a .safetensors file")
     with opened(location, "model.weights") as stream:
         content = stream.read()
     try:
         if location.endswith(".safetensors"):
             from safetensors.torch import load
 
-            state: Any = load(content)
-        else:
-            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            return load(content)
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as cause:
         first = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
         raise InvalidInput(
             f"model.weights: {location} holds no plain tensors ({first}); save a state dict as safetensors"
         ) from cause
-    try:
-        model.load_state_dict(state)
-    except (RuntimeError, AttributeError, TypeError) as cause:
-        told = " ".join(str(cause).split())[:300]
-        name = location.rpartition("/")[2]
-        raise InvalidInput(f"model.weights: {name} does not fit {type(model).__name__}: {told}") from None
 
 
 def _npz(job: Job, folder: Path, split: str) -> list[tuple[Any, torch.Tensor | None]] | None:

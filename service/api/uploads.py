@@ -129,8 +129,6 @@ async def _received(request: Request, owner: str, kind: Kind, name: str) -> Uplo
 
 def _keep(state: State, body: Body, kind: Kind, name: str, owner: str) -> Upload:
     """Receive, check and record a file; waiting jobs whose tables are all there go on."""
-    from ..uploads import receive
+    from ..uploads import accept
 
-    file = receive(body, kind, name, state.settings.most_upload_bytes, state.settings)
-    state.artifacts.add_upload(kind, file, owner)
-    return state.artifacts.upload(file.sha256)
+    return accept(body, kind, name, owner, state.settings, state.store)
