@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .hw_models import price
     from .proxies import Sensitivity, sensitivity
     from .search import Result, allocate, cheapest, diverse, exact_front, hull_front, hypervolume, knee, run
+    from .service.client import Client
 
 __version__ = "0.1.0"
 
@@ -47,12 +48,14 @@ _LAZY = {
     "hypervolume": "search",
     "knee": "search",
     "run": "search",
+    "Client": "service.client",
 }
 
 __all__ = [
     "Batch",
     "BitfrontError",
     "Calibration",
+    "Client",
     "Configuration",
     "Finetuned",
     "Format",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -16,9 +17,11 @@ import httpx
 
 from ..errors import BitfrontError, InvalidInput, NotFound
 from ..files import replacing
+from .client_front import frame_of
 from .client_views import ArtifactView, JobEvent, JobView
 from .event_stream import messages
 from .http_connection import HttpConnection, Unreachable
+from .sent_files import job_content, with_sent_files
 from .settings import DEFAULT_PORT
 
 if TYPE_CHECKING:
@@ -91,7 +94,8 @@ class Client:
         """Queue a job.
 
         Args:
-            job: path of a YAML file, the job as a mapping, or YAML text (more than one line).
+            job: path of a YAML file, whose data and weights are sent first; the job as a mapping; or YAML text of more
+                than one line.
             idempotency_key: a second submission with it gives the first one's job; by default a new one.
             priority: higher ones first.
             attempts: claims before a job that kills its workers counts as failed; by default the server's.
@@ -102,7 +106,7 @@ class Client:
             Conflict: the key was used for another job.
             Refused: it names what this server does not allow.
         """
-        content, kind = _body(job)
+        content, kind = self._body(job)
         limits = {"priority": priority, "attempts": attempts, "seconds": seconds}
         response = self._server.ask(
             "POST",
@@ -217,10 +221,8 @@ class Client:
     # -- results ------------------------------------------------------------------------------------------------------
 
     def front(self, job_id: str) -> pd.DataFrame:
-        """The measured front of a job, while it runs or after: a row a configuration."""
-        import pandas as pd
-
-        return pd.DataFrame(self.front_document(job_id)["points"])
+        """The measured front of a job and its uniform configurations, while it runs or after, as of ``bf.run``."""
+        return frame_of(self.front_document(job_id))
 
     def front_document(self, job_id: str) -> dict[str, Any]:
         """The measured front of a job as the server tells it."""
@@ -246,18 +248,20 @@ class Client:
         ).json()
         return found
 
-    def export(self, job_id: str, point: str = "best", target: str = "onnx") -> dict[str, Any]:
-        """Have a point of a job's front exported.
+    def export(self, job_id: str, point: str = "best", target: str = "onnx") -> JobView:
+        """Have a point of a job's front exported and checked back.
 
         Args:
             job_id: which.
             point: its id, or ``best``.
             target: an export target.
+
+        Returns:
+            The job that exports, the same for the same configuration and target; once it has succeeded the artifact is
+            one of its files.
         """
-        found: dict[str, Any] = self._server.ask(
-            "POST", f"{_job(job_id)}/export", again=True, json={"point": point, "target": target}
-        ).json()
-        return found
+        asked = {"point": point, "target": target}
+        return JobView.of(self._server.ask("POST", f"{_job(job_id)}/export", again=True, json=asked).json())
 
     def artifacts(self, job_id: str) -> list[ArtifactView]:
         """The files that a job wrote."""
@@ -337,7 +341,50 @@ class Client:
         body = {"note": note, "seconds": seconds}
         return str(self._server.ask("POST", f"/v1/users/{quote(name, safe='')}/tokens", json=body).json()["token"])
 
+    def upload(self, path: str | Path, kind: str) -> str:
+        """Send a file that jobs may name as ``upload:SHA256``; one that the server has is not sent again.
+
+        Args:
+            path: of the file.
+            kind: ``weights`` (.safetensors), ``exported`` (.pt2), ``data`` (.npz) or ``table`` (.csv, .parquet).
+
+        Returns:
+            Its SHA-256.
+
+        Raises:
+            InvalidInput: there is no such file, or the server takes none of this kind and content.
+        """
+        file = Path(path)
+        try:
+            with file.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+                known = self._get("/v1/uploads", {"kind": kind})
+                if any(each["sha256"] == digest for each in known):
+                    return digest
+                stream.seek(0)
+                params = {"kind": kind, "name": _plain_name(file.name)}
+                headers = {"Content-Type": "application/octet-stream", "Content-Length": str(file.stat().st_size)}
+                sent = self._server.ask("POST", "/v1/uploads", content=stream, params=params, headers=headers).json()
+        except OSError as cause:
+            raise InvalidInput(f"cannot read {file}: {cause.strerror or cause}") from None
+        if sent["sha256"] != digest:
+            raise BitfrontError(f"{file} arrived with another content; it changed while it was sent, send it again")
+        return digest
+
+    def tables(self) -> list[dict[str, Any]]:
+        """The latency tables that users have sent."""
+        found: list[dict[str, Any]] = self._get("/v1/tables")
+        return found
+
     # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _body(self, job: str | Path | Mapping[str, Any]) -> tuple[bytes, str]:
+        """Content and media type of a submission."""
+        if isinstance(job, str) and "\n" in job:
+            return job.encode(), "application/yaml"
+        if not isinstance(job, Mapping):
+            job = with_sent_files(job_content(job), Path(job).resolve().parent, self.upload)
+        return json.dumps(job, allow_nan=False).encode(), "application/json"
 
     def _get(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
         return self._server.ask("GET", path, params=dict(params or {})).json()
@@ -359,13 +406,6 @@ def _job(job_id: str) -> str:
     return f"/v1/jobs/{quote(job_id, safe='')}"
 
 
-def _body(job: str | Path | Mapping[str, Any]) -> tuple[bytes, str]:
-    """Content and media type of a submission."""
-    if isinstance(job, Mapping):
-        return json.dumps(job, allow_nan=False).encode(), "application/json"
-    if isinstance(job, str) and "\n" in job:
-        return job.encode(), "application/yaml"
-    try:
-        return Path(job).read_bytes(), "application/yaml"
-    except OSError as cause:
-        raise InvalidInput(f"cannot read the job file {job}: {cause.strerror or cause}") from None
+def _plain_name(name: str) -> str:
+    """A file's name in the characters that a server takes; only its ending has a meaning."""
+    return re.sub(r"^[^\w]|[^\w. +-]", "_", name, flags=re.ASCII)[-200:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -79,11 +80,14 @@ class HttpConnection:
             BitfrontError: what the server says; ``Unreachable`` where there is none.
         """
         repeatable = method == "GET" if again is None else again
+        content = options.pop("content", None)
         for number in range(_TRIES):
             last = number == _TRIES - 1
             wait = min(_FIRST_WAIT * 2.0**number, _LONGEST_WAIT)
+            if isinstance(content, io.IOBase):
+                content.seek(0)
             try:
-                response = self._http.request(method, path, **options)
+                response = self._http.request(method, path, content=content, **options)
             except httpx.ConnectError as cause:  # nothing was sent
                 if last:
                     raise self._unreachable(cause) from None
@@ -137,10 +141,8 @@ def checked(response: httpx.Response) -> httpx.Response:
         told = response.json()["error"]
         name, message = str(told["type"]), str(told["message"])
     except (ValueError, KeyError, TypeError):
-        name, message = (
-            "",
-            f"{response.request.url} answers {status} {response.reason_phrase}; is it a bitfront server?",
-        )
+        where = f"{response.request.url} answers {status} {response.reason_phrase}"
+        name, message = "", f"{where}; is it a bitfront server?"
     if status == 401:
         message += "; the client takes it from $BITFRONT_TOKEN or the file that `bitfront serve` wrote"
     exact = getattr(errors, name, None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,3 +20,8 @@ ServerUrl = Annotated[
     ),
 ]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="Id of a job: `bitfront jobs` lists them.")]
+
+
+def is_job_id(given: str) -> bool:
+    """Whether an argument is the id of a job on a server, and not a folder that has such a name."""
+    return re.fullmatch("[0-9a-f]{12}", given) is not None and not Path(given).exists()

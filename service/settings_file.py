@@ -23,7 +23,7 @@ def read_settings(path: str | Path | None) -> Settings:
     """The settings in a file; whatever it does not name is as by default.
 
     Args:
-        path: a YAML file with names of ``Settings`` as keys, ``limits`` with those of ``Limits``; ``None``: the defaults.
+        path: a YAML file with names of ``Settings`` as keys, ``limits`` with those of ``Limits``; ``None``: no file.
 
     Raises:
         InvalidInput: it cannot be read, holds an unknown key, or a value of another type.

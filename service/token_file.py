@@ -1,6 +1,6 @@
 """Where `bitfront serve` keeps the token of a server, and where clients on the same account find it.
 
-One file a server, readable by its owner only: ``$XDG_CONFIG_HOME/bitfront/tokens/HOST_PORT`` (``~/.config`` by default).
+One file a server, readable by its owner only: ``bitfront/tokens/HOST_PORT`` in ``$XDG_CONFIG_HOME`` or ``~/.config``.
 """
 
 from __future__ import annotations

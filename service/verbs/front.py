@@ -9,21 +9,26 @@ from typing import Annotated, Any
 import typer
 
 from ...errors import InvalidInput
-from ..options import Json, StoreUrl
+from ..options import Json, ServerUrl, StoreUrl, is_job_id
 
 
 def front_command(
-    out: Annotated[str, typer.Argument(metavar="DIR|JOB.yaml", help="Output folder of a finished run, or a job.")],
+    out: Annotated[
+        str, typer.Argument(metavar="DIR|JOB.yaml|ID", help="Output folder of a finished run, a job, or its id.")
+    ],
     budget: Annotated[
         list[str] | None, typer.Option("--budget", metavar="PRICE=MAX", help="Keep points within it; repeatable.")
     ] = None,
     measure: Annotated[
         bool, typer.Option("--measure", help="With a job: measure the optimum of this budget if it never was.")
     ] = False,
+    server: ServerUrl = None,
     store: StoreUrl = None,
     as_json: Json = False,
 ) -> None:
     """Show the measured front of a finished run; or answer a new budget for a job from the store.
+
+    With an id it is the job of a server, while it runs or after.
 
     With a job neither model nor data is loaded: the best measured point within the budget, and the exact optimum of
     the scores for it, measured or predicted.
@@ -31,12 +36,19 @@ def front_command(
         bitfront front out/demo --budget size_mb=3
 
         bitfront front examples/efficientnet_lite0.yaml --budget size_mb=3
+
+        bitfront front 3f2a9c51d0e7 --budget size_mb=3
     """
     if out.endswith((".yaml", ".yml")):
         _answer(Path(out), budget or [], measure, store, as_json)
         return
     if measure:
         raise InvalidInput("--measure needs a job: bitfront front JOB.yaml --budget PRICE=MAX --measure")
+    if is_job_id(out):
+        from .front_of_job import show_front
+
+        show_front(out, budget or [], server, as_json)
+        return
     from ..run_job import read_document
     from ..terminal import front_table, show
 

@@ -97,7 +97,7 @@ def serve_command(
             print_json({"url": started.url, **known})
             return
         lines = [
-            f"serving   {started.url} (the API: {started.url}/docs)",
+            f"serving   {started.url} (the API: {started.url}/openapi.json)",
             f"store     {redacted(settings.store)}",
             f"outputs   {redacted(settings.outputs)}",
             f"workers   {count or 'none here'}" + (f", {settings.jobs_at_a_time} at a time each" if count else ""),

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ...errors import InvalidInput
 from ..settings import Settings
 from ..settings_file import CONFIG_VARIABLE, read_settings, with_options
 
@@ -46,8 +47,6 @@ def settings_of(config: Path | None, **options: Any) -> Settings:
     Raises:
         InvalidInput: the file cannot be used, or an option has no such choice.
     """
-    from ...errors import InvalidInput
-
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
     settings = with_options(read_settings(config or os.environ.get(CONFIG_VARIABLE)), **given)
     if settings.executor not in ("ray", "local"):

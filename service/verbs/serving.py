@@ -74,6 +74,7 @@ def serve(settings: Settings, workers: int, dashboard_port: int | None, ready: C
         finally:
             supervisor.stop()
             supervisor.join(settings.grace_seconds + _TO_SPARE)
+            store.close()
 
 
 class _Server(uvicorn.Server):

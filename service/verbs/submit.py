@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from ...errors import BitfrontError
 from ..options import Json, ServerUrl
-
-if TYPE_CHECKING:
-    from ..client import Client
-    from ..client_views import JobView
 
 
 def submit_command(
@@ -46,11 +42,12 @@ def submit_command(
     from ..client import Client
     from ..terminal import show
     from .job_printing import job_lines, plain
+    from .waiting import waited
 
     with Client(server) as client:
         found = client.submit(job_file, idempotency_key=key, priority=priority, attempts=attempts, seconds=seconds)
         if wait:
-            found = _waited(client, found, as_json)
+            found = waited(client, found, as_json)
     if as_json:
         from .printing import print_json
 
@@ -60,30 +57,3 @@ def submit_command(
         show(*job_lines(found), *follow)
     if wait and found.state != "succeeded":
         raise BitfrontError(f"job {found.id} is {found.state}: {found.reason}")
-
-
-def _waited(client: Client, job: JobView, quiet: bool) -> JobView:
-    """The job when it has ended; what it does meanwhile goes to standard error."""
-    from rich.console import Console
-
-    from .job_printing import progress_line
-
-    console = Console(stderr=True, quiet=quiet)
-    shown = ""
-    try:
-        with console.status(f"job {job.id}: {job.state}") as status:
-
-            def watch(found: JobView) -> None:
-                nonlocal shown
-                line = f"job {found.id}: {progress_line(found)}"
-                status.update(line)
-                stage = f"{found.state} {found.progress.get('stage', '')}"
-                if not console.is_terminal and stage != shown:
-                    console.print(line, highlight=False, markup=False)
-                shown = stage
-
-            return client.wait(job.id, watch=watch)
-    except KeyboardInterrupt:
-        raise BitfrontError(
-            f"job {job.id} goes on without you; `bitfront logs {job.id} -f` follows it, `bitfront cancel {job.id}` ends it"
-        ) from None
