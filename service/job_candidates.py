@@ -81,7 +81,7 @@ def _outcomes(
         lost = select(Failure.configuration, Failure.reason).where(
             Failure.context == known.contexts["validation"], Failure.configuration.in_(digests)
         )
-        return measured, dict(session.execute(lost).tuples().all())
+        return measured, {row.configuration: row.reason for row in session.execute(lost)}
 
 
 def _state(digest: str, measured: Mapping[tuple[str, str], Any], failed: Mapping[str, str]) -> str:
