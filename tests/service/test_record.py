@@ -51,7 +51,7 @@ def test_the_digests_are_those_of_the_content(folder):
     assert differing == {"model.factory", "data.validation"}
     assert before["specification"] == after["specification"] != taken(folder, quality="loss")["specification"]
     (folder / "val.npz").unlink()
-    with pytest.raises(InvalidInput, match="data.validation: no file"):
+    with pytest.raises(InvalidInput, match=r"data\.validation: no file"):
         taken(folder)
 
 

@@ -166,7 +166,7 @@ def test_files_outside_of_the_job_s_folder_are_left_alone(store, settings, tmp_p
 
 
 def test_a_folder_of_the_user_s_own_loses_only_what_the_job_wrote(store, settings, tmp_path):
-    job, folder = ended(store, settings, out=str(tmp_path / "mine"))
+    _, folder = ended(store, settings, out=str(tmp_path / "mine"))
     assert sweep(store, settings).files == 3
     assert [path.name for path in folder.rglob("*") if path.is_file()] == ["half.tmp"]
 
