@@ -7,7 +7,6 @@ URL of the store. It writes only while the lease holds, tells its worker how it 
 from __future__ import annotations
 
 import ctypes
-import json
 import logging
 import os
 import signal
@@ -15,54 +14,22 @@ import sys
 import traceback
 import warnings
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from ...errors import BitfrontError, InvalidInput, LeaseLost
-from ...store import Artifacts, Events, Job, Lease, Queue
+from ...store import Artifacts, Events, Job, Queue
 from ..errors_of_database import told, unreachable
 from .event_progress import EventProgress
 from .job_store import JobStore
+from .order import Order
 from .pipe import Ending, Outcome, Teller
 from .redaction import redacted
 from .stop_signal import StopSignal
 
 _PR_SET_PDEATHSIG = 1
 EXIT_CODES: dict[Ending, int] = {"succeeded": 0, "failed": 1, "unavailable": 1, "bad_input": 2, "stopped": 130}
-
-
-@dataclass(frozen=True)
-class Order:
-    """What a worker asks of the process.
-
-    Attributes:
-        store: URL.
-        lease: under which it writes.
-        outputs: folder or URL below which the job's files lie.
-        executor: ``ray`` or ``local``.
-        ray_address: of a cluster, for jobs that name none.
-        parent: process id of the worker.
-    """
-
-    store: str
-    lease: Lease
-    outputs: str
-    executor: str
-    ray_address: str | None
-    parent: int
-
-    def to_json(self) -> str:
-        """For standard input."""
-        return json.dumps(asdict(self))
-
-    @staticmethod
-    def from_json(content: str) -> Order:
-        """What ``to_json`` wrote."""
-        found: dict[str, Any] = json.loads(content)
-        return Order(**{**found, "lease": Lease(**found["lease"])})
 
 
 def main() -> int:

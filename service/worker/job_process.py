@@ -15,9 +15,9 @@ from typing import IO
 
 from ...store import Claims, Lease
 from ..settings import Settings
-from .child import Order
 from .heartbeat import Heartbeat
 from .job_end import Ended, JobEnd
+from .order import Order
 from .pipe import Listener
 from .process_tree import ProcessTree
 from .redaction import redacted

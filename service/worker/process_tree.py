@@ -39,7 +39,7 @@ class ProcessTree:
     def largest_actor(self) -> psutil.Process | None:
         """The Ray actor that holds more memory than the job's first process and all other actors, if one does."""
         held = {process: _proportional(process) for process in self._alive()}
-        actors = [process for process in held if _title(process).startswith(_ACTOR)]
+        actors = [process for process in held if _is_actor(_title(process))]
         largest = max(actors, key=held.__getitem__, default=None)
         first = next((size for process, size in held.items() if process.pid == self.pid), 0)
         return largest if largest is not None and held[largest] > first else None
@@ -68,6 +68,11 @@ def _proportional(process: psutil.Process) -> int:
     with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
         return int(process.memory_full_info().pss)
     return _resident(process)
+
+
+def _is_actor(title: str) -> bool:
+    """Ray's own agents have such titles, too, and a node does not live on without them."""
+    return title.startswith(_ACTOR) and not title.split()[0].endswith("Agent")
 
 
 def _title(process: psutil.Process) -> str:

@@ -8,7 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from bitfront.service.worker.child import Order, die_with
+from bitfront.service.worker.child import die_with
+from bitfront.service.worker.order import Order
 from bitfront.service.worker.pipe import Outcome, Teller
 from bitfront.service.worker.stop_signal import StopSignal
 from bitfront.store import LeasedStore, Queue

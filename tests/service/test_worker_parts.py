@@ -13,7 +13,7 @@ from bitfront.service.errors_of_database import unreachable
 from bitfront.service.worker.event_progress import EventProgress
 from bitfront.service.worker.heartbeat import Heartbeat
 from bitfront.service.worker.pipe import InHand, Listener, Outcome, Teller
-from bitfront.service.worker.process_tree import ProcessTree
+from bitfront.service.worker.process_tree import ProcessTree, _is_actor
 from bitfront.service.worker.quarantine import blame, had_deaths
 from bitfront.service.worker.redaction import redacted
 from bitfront.service.worker.stop_signal import StopSignal
@@ -205,6 +205,12 @@ def test_a_tree_is_killed_with_what_outlived_its_root():
     process.wait()
     tree.kill()
     eventually(lambda: not psutil.pid_exists(grandchild) or psutil.Process(grandchild).status() == "zombie")
+
+
+def test_the_agents_of_ray_are_not_taken_for_actors():
+    assert _is_actor("ray::ShardWorker.train()")
+    assert not _is_actor("ray::DashboardAgent")
+    assert not _is_actor("")
 
 
 def test_a_database_that_is_away_is_told_from_one_that_refuses(postgres_url):
