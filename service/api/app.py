@@ -71,7 +71,7 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
     app.include_router(health.router)
     app.include_router(metrics.router)
     for routes in _ROUTES:
-        app.include_router(routes.router, prefix="/v1")
+        app.include_router(routes.router, prefix=metrics.VERSION)
     app.add_middleware(Gate, state=state)  # the last one added is the outermost
     app.add_middleware(errors.Errors)
     app.add_middleware(Trail, state=state)

@@ -100,8 +100,8 @@ def inside(file: StoredFile, job: Job, settings: Settings) -> str:
         raise gone
     if (size := path.stat().st_size) != file.bytes:
         raise Conflict(
-            f"artifact {file.name!r} of job {job.id} has {size} bytes, {file.bytes} were recorded: it was changed or torn; "
-            "export it again or submit the job again"
+            f"artifact {file.name!r} of job {job.id} has {size} bytes, {file.bytes} were recorded: it was changed or "
+            "torn; submit the job again"
         )
     return str(path)
 

@@ -66,13 +66,13 @@ async def events(
 ) -> EventStream:
     """Server-sent events from the first one, or after `Last-Event-ID`, until the job has ended."""
     state = state_of(request)
+    await _asked(state, state.queue.job, job_id)
     if state.open_streams >= state.settings.most_streams:
         raise HTTPException(
             429,
             f"{state.settings.most_streams} streams are open; read /jobs/{job_id} or come back",
             {"Retry-After": "10"},
         )
-    await _asked(state, state.queue.job, job_id)
     return EventStream(_stream(state, job_id, max(last, after)), headers={"X-Accel-Buffering": "no"})
 
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import Conflict, NotFound
 from ...files import write_text
-from ...store import Candidate, Job, Store, Submission
+from ...space import Configuration
+from ...store import Artifacts, Candidate, Job, Store, Submission
 
 if TYPE_CHECKING:
     from ...search import Progress
@@ -47,7 +48,8 @@ def submission(store: Store, job: Job, point: str, target: str, *, owner: str, k
     found = job.record.get("search")
     if found is None:
         raise Conflict(f"job {job.id} is {job.state} and has measured nothing yet; export when it has")
-    name, digest, config = _point(store, job, point)
+    name, config = _point(store, job, point)
+    digest = Configuration.from_dict(config).digest
     content = {each: value for each, value in job.specification.items() if each != "export"}
     order = {"job": job.id, "point": name, "config": config, "recipe": found["recipe"], "target": target}
     return Submission(
@@ -60,22 +62,36 @@ def submission(store: Store, job: Job, point: str, target: str, *, owner: str, k
     )
 
 
-def _point(store: Store, job: Job, point: str) -> tuple[str, str, dict[str, str]]:
-    """Id, digest and configuration of a point."""
-    from ...space import Configuration
-    from ..job_front import front_of
+def _point(store: Store, job: Job, point: str) -> tuple[str, dict[str, str]]:
+    """Name and configuration of a point."""
+    from ..job_front import front_of, solve
 
     with store.session() as session:
         candidate = session.get(Candidate, (job.id, point))
     if candidate is not None:
-        return point, point, dict(candidate.formats)
-    document = front_of(store, job)
-    wanted = document.get("best") if point == "best" else point
-    for found in document["points"]:
-        if found["id"] == wanted:
-            return str(wanted), Configuration.from_dict(found["config"]).digest, dict(found["config"])
-    ids = ", ".join(found["id"] for found in document["points"][:12])
-    raise NotFound(f"job {job.id} has no point {point!r}; it has best, {ids or 'none yet'}")
+        return point, dict(candidate.formats)
+    known = {found["id"]: found["config"] for found in front_of(store, job)["points"]}
+    final = _final(store, job)
+    if final is not None:
+        known |= {found["id"]: found["config"] for found in final["points"]}
+    wanted = final["best"] if final is not None and point == "best" else point
+    if wanted in known:
+        return wanted, dict(known[wanted])
+    if point != "best":
+        few = ", ".join(list(known)[:12])
+        raise NotFound(f"job {job.id} has no point {point!r}; it has best, {few or 'none yet'}")
+    best = solve(store, job, {})["best"]
+    if best is None:
+        raise Conflict(f"job {job.id} is {job.state}, and nothing that it measured meets its constraints; name a point")
+    return best["digest"], dict(best["config"])
+
+
+def _final(store: Store, job: Job) -> dict[str, Any] | None:
+    """The ``front.json`` of a job that has one; reports call its points by other names."""
+    from ..run_job import read_document
+
+    found = [each for each in Artifacts(store).of(job.id) if each.name == "front.json"]
+    return read_document(found[0].location.removesuffix("/front.json")) if found else None
 
 
 def carry_out(specification: Mapping[str, Any], name: str, store: Store, place: Path, progress: Progress) -> str:
@@ -98,7 +114,6 @@ def carry_out(specification: Mapping[str, Any], name: str, store: Store, place: 
     from ...evaluators import Recipe
     from ...search import Silent, calibrated
     from ...search.stage import Ledger
-    from ...space import Configuration
     from ..export_stage import exported
     from ..job import parse_job
     from ..run_job import load, with_recipe

@@ -5,7 +5,7 @@ All three are answered from the store, without the model and its data.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,20 +19,80 @@ from .state import state_of
 router = APIRouter(tags=["results"], responses=ALWAYS)
 
 
-class FrontView(BaseModel):
-    """What a job has measured, and which of it is on the Pareto front."""
+class QualityView(BaseModel):
+    """A measured quality; lower is better."""
+
+    value: float | None
+    low: float | None = Field(description="of the 95 % interval")
+    high: float | None = Field(description="of the 95 % interval")
+    seconds: float | None
+    samples: int | None
+
+
+class MeasuredView(BaseModel):
+    """What was measured of a configuration."""
+
+    validation: QualityView | None = None
+    holdout: QualityView | None = Field(None, description="of data that the search does not see")
+
+
+class PriceView(BaseModel):
+    """A price with its interval."""
 
     model_config = ConfigDict(extra="allow")
 
-    points: list[dict[str, Any]] = Field(
-        description="measured configurations: id, config, measured, prices, on the front or not"
-    )
+    value: float | None
+    source: str = Field("", description="exact, measured, predicted, …", examples=["exact"])
+
+
+class PointView(BaseModel):
+    """A measured configuration on the front, or a uniform one."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str = Field(description="uniform-FORMAT, or the digest of the configuration", examples=["uniform-w4"])
+    digest: str
+    config: dict[str, str] = Field(description="format of each site", examples=[{"conv1": "w8", "fc": "w4"}])
+    origin: str = Field(description="who proposed it")
+    baseline: str | None = Field(description="format of a uniform configuration")
+    pareto: bool
+    feasible: bool = Field(description="whether it meets the job's constraints")
+    measured: MeasuredView
+    prices: dict[str, PriceView]
+
+
+class FrontView(BaseModel):
+    """What a job has measured so far, and which of it is on the Pareto front."""
+
+    model_config = ConfigDict(extra="allow")
+
+    job: str
+    state: str
+    metric: str | None = Field(description="of the quality; null before anything is known", examples=["kl"])
+    objectives: list[str]
+    constraints: dict[str, float]
+    proposed: int
+    measured: int
+    points: list[PointView]
+
+
+class CandidateView(BaseModel):
+    """A configuration that a job proposed."""
+
+    configuration: str = Field(description="digest")
+    config: dict[str, str]
+    origin: str
+    predicted: float | None
+    state: Literal["proposed", "measured", "failed"]
+    failure: str | None = Field(description="why it could not be measured")
+    measured: MeasuredView
+    prices: dict[str, float | None]
 
 
 class CandidatePage(BaseModel):
     """Some candidates of a job."""
 
-    candidates: list[dict[str, Any]] = Field(description="configuration, origin, prediction, measurements")
+    candidates: list[CandidateView]
     cursor: str | None = Field(description="give it back to read on; null at the end")
 
 
@@ -84,7 +144,7 @@ def candidates(
 
     state = state_of(request)
     rows, following = candidates_page(state.store, state.queue.job(job_id), cursor, limit)
-    return CandidatePage(candidates=[plain(row) for row in rows], cursor=following)
+    return CandidatePage(candidates=[CandidateView.model_validate(plain(row)) for row in rows], cursor=following)
 
 
 @router.post("/jobs/{job_id}/solve", summary="The answer to a new budget", responses=problems(400, 404, 409))

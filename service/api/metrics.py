@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ...store import JOB_STATES, Condition, Event, Job, Queue, Store, Workers
 from ...store.clock import clock
 
+VERSION = "/v1"  # prefix of the routes
 _METHODS = ("GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -67,13 +68,20 @@ class Measured:
 
         async def timed(message: Message) -> None:
             if message["type"] == "http.response.start":
-                route = getattr(scope.get("route"), "path", "none")  # the template: labels stay few
+                route = _route(scope)
                 method = scope["method"] if scope["method"] in _METHODS else "other"
                 labels = (method, route, str(message["status"]))
                 self.metrics.seconds.labels(*labels).observe(time.perf_counter() - started)
             await send(message)
 
         await self.app(scope, receive, timed if scope["type"] == "http" else send)
+
+
+def _route(scope: Scope) -> str:
+    """The template of the path, so that labels stay few."""
+    template = str(getattr(scope.get("route"), "path", "none"))
+    versioned = template != "none" and scope["path"].startswith(f"{VERSION}/") and not template.startswith(VERSION)
+    return VERSION + template if versioned else template
 
 
 class _FromStore(Collector):

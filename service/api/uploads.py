@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import anyio.from_thread
@@ -15,7 +14,7 @@ from .identity import Submitter, Viewer
 from .notes import notes_of
 from .plain import plain
 from .responses import ALWAYS, problems
-from .state import State, state_of
+from .state import state_of
 
 router = APIRouter(tags=["uploads"], responses=ALWAYS)
 Kind = Literal["weights", "exported", "data", "table"]
@@ -58,7 +57,7 @@ class UploadView(BaseModel):
 
 
 class Body:
-    """A request's body for code in a thread: pieces by iteration, or ``read(size)`` as from a file.
+    """A request's body for code in a thread, read as from a file.
 
     Args:
         request: whose.
@@ -68,10 +67,6 @@ class Body:
         self._pieces = request.stream().__aiter__()
         self._rest = bytearray()
         self._ended = False
-
-    def __iter__(self) -> Iterator[bytes]:
-        while piece := self.read(1 << 20):
-            yield piece
 
     def read(self, size: int = -1) -> bytes:
         """Up to ``size`` bytes, all that is left if it is negative; nothing at the end."""
@@ -121,14 +116,13 @@ def tables(request: Request, who: Viewer) -> list[UploadView]:
 async def _received(request: Request, owner: str, kind: Kind, name: str) -> UploadView:
     state = state_of(request)
     body = Body(request)
-    found = await run_sync(lambda: _keep(state, body, kind, name, owner), limiter=state.upload_threads)
+
+    def kept() -> Upload:
+        from ..uploads import accept
+
+        return accept(body, kind, name, owner, state.settings, state.store)
+
+    found = await run_sync(kept, limiter=state.upload_threads)
     notes_of(request).target = f"upload:{found.sha256}"
     notes_of(request).detail = f"{kind} {name}, {found.bytes} bytes"
     return UploadView.of(found)
-
-
-def _keep(state: State, body: Body, kind: Kind, name: str, owner: str) -> Upload:
-    """Receive, check and record a file; waiting jobs whose tables are all there go on."""
-    from ..uploads import accept
-
-    return accept(body, kind, name, owner, state.settings, state.store)
