@@ -24,6 +24,7 @@ _SPLITS = ("calibration", "validation", "holdout")
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z]\w*")
 _MOST_ATTEMPTS = 20
 _LONGEST_NAME = 200
+_LONGEST_FORMULA = 2000
 _MOST_FORMATS = 64
 _MOST_TEXTS = 1000  # of a list, such as globs
 
@@ -185,6 +186,8 @@ def _check_formula(name: str) -> None:
 
     if name.strip().endswith(".json"):
         raise Refused("proxies: a service reads no formula files; give formula:EXPRESSION")
+    if len(name) > _LONGEST_FORMULA:
+        raise InvalidInput(f"proxies: a formula of more than {_LONGEST_FORMULA} characters")
     resolved(name)
 
 

@@ -75,7 +75,7 @@ class Steps(nn.Module):
             if step.kind == "tensor":
                 known[step.name] = _tensor(self, step.target)
             else:
-                call = self.get_submodule(step.target) if step.kind == "module" else operator_named(step.target)
+                call = self.get_submodule(step.target) if step.kind == "module" else _operator_named(step.target)
                 known[step.name] = call(*resolved(step.args), **resolved(step.kwargs))
             for name in step.last:
                 del known[name]
@@ -198,7 +198,7 @@ def _name_of(target: Any) -> str:
 
 
 @cache
-def operator_named(name: str) -> Callable[..., Any]:
+def _operator_named(name: str) -> Callable[..., Any]:
     """The function that a step calls: ``aten.NAME.OVERLOAD``, ``operator.NAME`` or ``torch.NAME``."""
     home, _, rest = name.partition(".")
     if home == "aten":

@@ -1,14 +1,13 @@
 """A ``torch.export`` archive as an ordinary module: its layers are found, quantized and exported like any others.
 
-The program is unflattened into the modules that it was exported from. Where the graph of one of them is nothing but one
-ATen linear, convolution or embedding on its own parameters, the torch module takes its place, so that it is a site; what
-comes out is compared with the program's own outputs before it is used.
+The program is unflattened into the modules that it was exported from. Where the graph of one of them is nothing but
+one ATen linear, convolution or embedding on its own parameters, the torch module takes its place, so that it is a site;
+what comes out is compared with the program's own outputs before it is used.
 """
 
 from __future__ import annotations
 
 import io
-import logging
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch.export import ExportedProgram
 from ..errors import InvalidInput, UnsupportedModel
 from .exported_archive import check_archive, rewrite
 from .exported_graph import ExportedModel, plain
+from .exported_program import ARITHMETIC
 
 if TYPE_CHECKING:
     from ..task import Batch
@@ -74,26 +74,37 @@ def _program(stream: IO[bytes], what: str) -> ExportedProgram:
         try:
             program = torch.export.load(path)
         except Exception as cause:
-            logging.getLogger("bitfront").debug("torch.export.load", exc_info=cause)
             told = " ".join(str(cause).split())[:200]
             raise InvalidInput(
                 f"{what}: torch {torch.__version__} does not load it ({told}); export it with this version of torch"
-            ) from None
+            ) from cause
     for node in program.graph.nodes:
-        if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
-            _check_operator(node.target, what)
+        if node.op == "call_function":
+            check_operator(node.target, what)
     return program
 
 
-def _check_operator(operator: torch._ops.OpOverload, what: str) -> None:
-    """Refuse operators that reach beyond tensors."""
+def check_operator(operator: Any, what: str) -> None:
+    """Refuse what is no operator of ATen on tensors and numbers.
+
+    Args:
+        operator: what a node of the graph calls.
+        what: names the file in errors.
+
+    Raises:
+        InvalidInput: it is none, or takes the name of a file or anything else that reaches beyond tensors.
+    """
+    if not isinstance(operator, torch._ops.OpOverload):
+        if getattr(operator, "__name__", "") not in ARITHMETIC:
+            raise InvalidInput(f"{what}: {operator!r} is no operator")
+        return
     name = operator._schema.name
+    if not name.startswith("aten::"):
+        raise InvalidInput(f"{what}: the operator {name} is not allowed; only ATen's are")
     for argument in operator._schema.arguments:
         words = str(argument.type).replace("[", " ").replace("]", " ").replace("?", " ").split()
         if any(word not in _ARGUMENTS and not (word == "str" and name in _WITH_TEXT) for word in words):
-            raise InvalidInput(
-                f"{what}: the operator {name} takes {argument.name} of type {argument.type}; not allowed"
-            )
+            raise InvalidInput(f"{what}: the operator {name} takes a {argument.type}, which is not allowed")
 
 
 def _input_names(program: ExportedProgram, what: str) -> tuple[str, ...]:
@@ -142,7 +153,7 @@ def _compare(model: nn.Module, program: ExportedProgram, batch: Batch, what: str
         found = piece(model)
     except Exception as cause:
         told = " ".join(str(cause).split())[:200] or type(cause).__name__
-        raise UnsupportedModel(f"{what} does not run on the data: {told}") from None
+        raise UnsupportedModel(f"{what} does not run on the data: {told}") from cause
     if not _tensors(found):
         raise UnsupportedModel(f"{what} gives no tensor")
     for left, right in zip(_tensors(found), _tensors(expected), strict=True):

@@ -46,8 +46,8 @@ class ModelSource(_Part):
     )
     weights: Location | None = Field(
         None,
-        description=".safetensors (for a factory also .pt/.pth that holds tensors only): a path, a URL (s3://, file://, "
-        "…), or upload:SHA256",
+        description=".safetensors (for a factory also .pt/.pth that holds tensors only): a path, a URL (s3://, "
+        "file://, …), or upload:SHA256",
     )
 
     @model_validator(mode="after")
