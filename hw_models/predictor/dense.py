@@ -18,8 +18,8 @@ FloatArray = NDArray[np.float64]
 
 #: Fewer weight shapes than this are no dense table.
 FEWEST_SHAPES = 40
-#: (rows of one device and format, coverage, seed, monotone) -> model.
-Fitter = Callable[[MeasuredGemms, float, int, bool], FormatModel]
+#: (rows of one device and format, coverage, seed, monotone, strict) -> model.
+Fitter = Callable[[MeasuredGemms, float, int, bool, bool], FormatModel]
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ def fit(
     coverage: float = 0.9,
     seed: int = 0,
     monotone: bool = True,
+    strict: bool = False,
     fitter: Fitter | None = None,
 ) -> DensePredictor:
     """Fit every device and format that occurs.
@@ -73,8 +74,9 @@ def fit(
         rows: measurements on many weight shapes; several devices and formats may be mixed.
         coverage: of the intervals, in (0, 1).
         seed: of the folds and the boosting.
-        monotone: whether the predicted time must not fall when m, n or k grow. Some tables fall (a row more may meet a
-            slower kernel); ``False`` follows them and is closer to what was measured there.
+        monotone: whether the predicted time must not fall when n or k grow, nor when m grows but for the steps between
+            two measured m where the table itself falls (another kernel serves; ``FormatModel.falls`` names them).
+        strict: whether it must not fall there either. Further from what was measured; no effect without ``monotone``.
         fitter: fits one device and format; ``None`` is ``fit_format``.
 
     Returns:
@@ -97,7 +99,7 @@ def fit(
         if shapes < FEWEST_SHAPES:
             refused[key] = f"{shapes} weight shapes were measured, a dense table has at least {FEWEST_SHAPES}"
             continue
-        models[key] = (fitter or fit_format)(part, coverage, seed, monotone)
+        models[key] = (fitter or fit_format)(part, coverage, seed, monotone, strict)
     if not models:
         raise NotMeasured(
             f"no dense table: {'; '.join(f'{key[1]} on {key[0]}: {why}' for key, why in refused.items())}"

@@ -19,9 +19,6 @@ from ...errors import InvalidInput, NotMeasured
 from ..devices import Device, device
 from ..gemm import GEMM_FORMATS, Gemms
 
-#: Floor of a kernel's time in ms (launch and drain): keeps the residual of tiny products finite and smooth.
-LAUNCH_MS = 0.002
-
 
 @dataclass(frozen=True)
 class KernelTraits:
@@ -96,12 +93,18 @@ def groups(gemms: Gemms) -> dict[tuple[str, str], NDArray[np.int64]]:
     return found
 
 
-def features(gemms: Gemms) -> NDArray[np.float64]:
+def features(gemms: Gemms, law: NDArray[np.float64], remainder: NDArray[np.float64]) -> NDArray[np.float64]:
     """Inputs of the regression, float64 array [rows, features].
 
     Logarithms of the sizes and of their pairwise products, both sides of the roofline and their ratio, the alignment
     of m, the number of output tiles for four usual tile sizes and, for each, how much larger the tiles are than the
-    output. (Waves over the multiprocessors are steps in the number of tiles, which trees find themselves.)
+    output. (Waves over the multiprocessors are steps in the number of tiles, which trees find themselves.) Then what
+    is foretold without the regression.
+
+    Args:
+        gemms: the products.
+        law: log ms of the law [rows].
+        remainder: what other weight shapes leave over it [rows].
     """
     compute, memory = bounds_ms(gemms)
     m, n, k = (side.astype(np.float64) for side in (gemms.m, gemms.n, gemms.k))
@@ -111,12 +114,7 @@ def features(gemms: Gemms) -> NDArray[np.float64]:
     for rows, across in ((64, 64), (128, 128), (128, 256), (256, 128)):
         tiles = np.ceil(m / rows) * np.ceil(n / across)
         columns += [np.log(tiles), np.log(tiles * rows * across / (m * n))]
-    return np.stack(columns, axis=1)
-
-
-def log_base(gemms: Gemms) -> NDArray[np.float64]:
-    """What the residual is taken over: log(roofline + ``LAUNCH_MS``), float64 array [rows]."""
-    return np.log(roofline_ms(gemms) + LAUNCH_MS)
+    return np.stack([*columns, law, remainder], axis=1)
 
 
 def _peak(traits: KernelTraits, format_: str, sheet: Device) -> float:

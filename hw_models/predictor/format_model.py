@@ -30,17 +30,18 @@ class FormatModel:
         device: name in ``devices()``.
         format: one of ``GEMM_FORMATS``.
         axes: grid of the surface.
-        log_ms: float64 array [M, N, K], rising along every axis if ``monotone``.
+        log_ms: float64 array [M, N, K], rising along n and k, and along m but for ``falls``, if ``monotone``.
         spread: float64 array [M, N, K]: expected size of the error of ``log_ms``.
         lines: measured sizes (m, n, k): where a product has only such sizes, ``inside`` counts, else ``outside``.
+        falls: float64 array [falls, 2]: neighbouring measured sizes of m between which the surface may fall.
         inside: conformal quantile for a weight shape whose n and k, and an m, were measured, though not together.
         outside: the same for a size in between.
         multiple: n and k are rounded up to a multiple of it: the alignment of all that was measured (at most 16).
-        boosting: share of the boosting in the blend; the rest is interpolation.
+        boosting: share of the boosting that is added to the law and its kriged remainder.
         coverage: of the intervals.
         rows: measurements fitted on.
         shapes: weight shapes (n, k) among them.
-        monotone: whether the surface rises in m, n and k.
+        monotone: whether the surface rises at all but for ``falls``.
     """
 
     device: str
@@ -49,6 +50,7 @@ class FormatModel:
     log_ms: FloatArray
     spread: FloatArray
     lines: Axes
+    falls: FloatArray
     inside: float
     outside: float
     multiple: int
@@ -94,7 +96,12 @@ class FormatModel:
         arrays = {f"{name}_{side}": getattr(getattr(self, name), side) for name in ("axes", "lines") for side in "mnk"}
         with replacing(path) as side, side.open("wb") as stream:
             np.savez_compressed(
-                stream, log_ms=self.log_ms, spread=self.spread, plain=np.array(json.dumps(plain)), **arrays
+                stream,
+                log_ms=self.log_ms,
+                spread=self.spread,
+                falls=self.falls,
+                plain=np.array(json.dumps(plain)),
+                **arrays,
             )
 
     @staticmethod
@@ -108,7 +115,8 @@ class FormatModel:
             with np.load(path, allow_pickle=False) as kept:
                 plain = json.loads(str(kept["plain"]))
                 axes, lines = (Axes(*(kept[f"{name}_{side}"] for side in "mnk")) for name in ("axes", "lines"))
-                return FormatModel(axes=axes, lines=lines, log_ms=kept["log_ms"], spread=kept["spread"], **plain)
+                surfaces = {name: kept[name] for name in ("log_ms", "spread", "falls")}
+                return FormatModel(axes=axes, lines=lines, **surfaces, **plain)
         except (OSError, KeyError, ValueError, TypeError, EOFError, BadZipFile, zlib.error) as cause:
             raise InvalidInput(f"{path} is no saved latency model ({cause}): delete it and fit again") from None
 

@@ -10,6 +10,8 @@ sweeps is mended by the mean of the smallest rising array above and the largest 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,28 +20,42 @@ SWEEPS = 10
 FloatArray = NDArray[np.float64]
 
 
-def rising(values: FloatArray, sweeps: int = SWEEPS) -> FloatArray:
+def rising(values: FloatArray, sweeps: int = SWEEPS, stretches: Sequence[slice] = ()) -> FloatArray:
     """The projection.
 
     Args:
         values: array of any number of axes.
         sweeps: of alternating projections over the axes; the result rises whatever their number.
+        stretches: runs of the first axis that cover it: it rises within each, not from one to the next. Empty: one run.
 
     Returns:
-        Array of the same shape, non-decreasing along every axis.
+        Array of the same shape, non-decreasing along every axis (along the first within its stretches).
     """
+    runs = [tuple(stretches) if axis == 0 and stretches else (slice(None),) for axis in range(values.ndim)]
     found = values.astype(np.float64)
     corrections = [np.zeros_like(found) for _ in range(found.ndim)]
     for _ in range(sweeps if found.ndim > 1 else 1):
         for axis in range(found.ndim):
             wanted = found + corrections[axis]
-            found = np.moveaxis(rising_lines(np.moveaxis(wanted, axis, 0)), 0, axis)
+            found = _along(rising_lines, wanted, axis, runs[axis])
             corrections[axis] = wanted - found
     above, below = found, found
     for axis in range(found.ndim):
-        above = np.maximum.accumulate(above, axis=axis)
-        below = np.flip(np.minimum.accumulate(np.flip(below, axis), axis=axis), axis)
+        above = _along(np.maximum.accumulate, above, axis, runs[axis])
+        below = _along(_lowest_after, below, axis, runs[axis])
     return (above + below) / 2
+
+
+def _along(
+    function: Callable[[FloatArray], FloatArray], values: FloatArray, axis: int, runs: tuple[slice, ...]
+) -> FloatArray:
+    """A function of the first axis along another one, run by run."""
+    first = np.moveaxis(values, axis, 0)
+    return np.moveaxis(np.concatenate([function(first[run]) for run in runs]), 0, axis)
+
+
+def _lowest_after(values: FloatArray) -> FloatArray:
+    return np.flip(np.minimum.accumulate(np.flip(values, 0)), 0)
 
 
 def rising_lines(values: FloatArray) -> FloatArray:

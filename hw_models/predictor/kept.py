@@ -17,7 +17,7 @@ from .fitting import fit_format
 from .format_model import FormatModel
 
 #: Raised when the code of this folder changes what is fitted.
-RECIPE = 1
+RECIPE = 2
 
 
 def default_folder() -> Path:
@@ -31,6 +31,7 @@ def fitted(
     coverage: float = 0.9,
     seed: int = 0,
     monotone: bool = True,
+    strict: bool = False,
     folder: str | Path | None = None,
 ) -> DensePredictor:
     """``fit``, with each device and format kept in a file named by the hash of its rows, its data sheet and the recipe.
@@ -40,6 +41,7 @@ def fitted(
         coverage: as in ``fit``.
         seed: as in ``fit``.
         monotone: as in ``fit``.
+        strict: as in ``fit``.
         folder: of the files; ``None`` is ``default_folder()``.
 
     Returns:
@@ -51,25 +53,25 @@ def fitted(
     """
     home = Path(folder) if folder is not None else default_folder()
 
-    def kept(part: MeasuredGemms, coverage: float, seed: int, monotone: bool) -> FormatModel:
-        path = home / f"{digest(part, coverage, seed, monotone)}.npz"
+    def kept(part: MeasuredGemms, coverage: float, seed: int, monotone: bool, strict: bool) -> FormatModel:
+        path = home / f"{digest(part, coverage, seed, monotone, strict)}.npz"
         if path.exists():
             try:
                 return FormatModel.load(path)
             except InvalidInput:
                 path.unlink()
-        model = fit_format(part, coverage, seed, monotone)
+        model = fit_format(part, coverage, seed, monotone, strict)
         model.save(path)
         return model
 
     fitter: Fitter = kept
-    return fit(rows, coverage, seed, monotone, fitter)
+    return fit(rows, coverage, seed, monotone, strict, fitter)
 
 
-def digest(rows: MeasuredGemms, coverage: float, seed: int, monotone: bool) -> str:
+def digest(rows: MeasuredGemms, coverage: float, seed: int, monotone: bool, strict: bool = False) -> str:
     """Content hash of all that a model of one device and format follows from (sha256, 32 hex digits)."""
     sheet = device(str(rows.device[0]))
-    facts = [RECIPE, coverage, seed, monotone, sheet.name, sheet.bandwidth_gb_s, dict(sheet.peak_tera)]
+    facts = [RECIPE, coverage, seed, monotone, strict, sheet.name, sheet.bandwidth_gb_s, dict(sheet.peak_tera)]
     order = np.lexsort([rows.ms, rows.k, rows.n, rows.m])
     hashed = hashlib.sha256(json.dumps([facts, str(rows.format[0])], sort_keys=True).encode())
     for column in (rows.m, rows.n, rows.k):

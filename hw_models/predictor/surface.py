@@ -2,32 +2,40 @@ r"""The time of one format on one device as a surface over (m, n, k).
 
 Where a grid point was measured, its value is the measurement. Elsewhere it is
 
-.. math:: \log t = \log(t_{roofline} + t_0) + w\, f(x) + (1 - w)\, g(m, n, k)
+.. math:: \log t = \log t_{law} + \hat R(n, k; m) + w\, f(x)
 
-with f gradient boosting (histograms of the features, ``features``) and g linear interpolation between the measured
-neighbours along n and along k (along m where there are none), both of the logarithm of measured over roofline.
-``isotonic.rising`` then makes the whole surface rise in m, n and k.
+with the law of the device (``hw_models/law.py``), R what it leaves at neighbouring weight shapes (``kriging``) and f
+gradient boosting (Friedman 2001; histograms of the features, absolute error) of what both leave. The boosting is
+taught with the R of each shape that the OTHER shapes give, so it learns what that misses and not that a table's own
+rows fit. ``isotonic.rising`` then makes the surface rise in n and k, and in m but for ``falls``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..gemm import Gemms, MeasuredGemms
-from .features import features, log_base
+from .falls import stretches
+from .features import features
 from .isotonic import rising
 from .lattice import Axes
+from .trend import Trend
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import HistGradientBoostingRegressor
 
 FloatArray = NDArray[np.float64]
 
 BOOSTING = {
-    "max_iter": 400,
-    "learning_rate": 0.08,
-    "max_leaf_nodes": 47,
-    "min_samples_leaf": 10,
+    "loss": "absolute_error",
+    "max_iter": 120,
+    "learning_rate": 0.1,
+    "max_leaf_nodes": 31,
+    "min_samples_leaf": 20,
     "l2_regularization": 1.0,
     "early_stopping": False,
 }
@@ -40,44 +48,72 @@ class Parts:
     Attributes:
         axes: of the grid.
         measured: NaN where nothing was measured.
-        boosted: base plus boosted residual.
-        interpolated: base plus interpolated residual; NaN where no neighbour was measured.
+        trend: law and kriged remainder.
+        boosted: what boosting adds to them.
     """
 
     axes: Axes
     measured: FloatArray
+    trend: FloatArray
     boosted: FloatArray
-    interpolated: FloatArray
 
-    def surface(self, weight: float, monotone: bool = True) -> FloatArray:
-        """Log ms on the grid with a share ``weight`` of boosting where nothing was measured."""
-        guessed = blend(self.boosted, self.interpolated, weight)
-        values = np.where(np.isnan(self.measured), guessed, self.measured)
-        return rising(values) if monotone else values
+    def surface(self, share: float, order: Order) -> FloatArray:
+        """Log ms on the grid with a share of the boosting where nothing was measured."""
+        guessed = self.trend + share * self.boosted
+        return order.applied(np.where(np.isnan(self.measured), guessed, self.measured), self.axes)
 
 
-def blend(boosted: FloatArray, interpolated: FloatArray, weight: float) -> FloatArray:
-    """Both, weighted; boosting alone where nothing could be interpolated."""
-    return np.where(np.isnan(interpolated), boosted, weight * boosted + (1 - weight) * interpolated)
+@dataclass(frozen=True)
+class Order:
+    """Along which sizes a surface rises.
 
-
-def parts(rows: MeasuredGemms, axes: Axes, seed: int = 0) -> Parts:
-    """Fit boosting and interpolation to measurements of one format on one device.
-
-    Args:
-        rows: the measurements.
-        axes: of the grid; rows that lie on none of its points teach only the boosting.
-        seed: of the boosting.
+    Attributes:
+        rises: along n and k, and along m but for the falls; else nowhere.
+        falls: pairs of sizes of m between which it may fall, float64 array [falls, 2].
     """
+
+    rises: bool
+    falls: FloatArray
+
+    def applied(self, values: FloatArray, axes: Axes) -> FloatArray:
+        """The nearest values on a grid that rise as promised."""
+        return rising(values, stretches=stretches(axes.m, self.falls)) if self.rises else values
+
+
+def boosting(rows: Gemms, law: FloatArray, remainder: FloatArray, left: FloatArray, seed: int) -> Boosting:
+    """Fit boosting to what law and remainder leave [rows]."""
     from sklearn.ensemble import HistGradientBoostingRegressor
 
-    base, logs = log_base(rows), np.log(rows.ms)
-    boosting = HistGradientBoostingRegressor(**BOOSTING, random_state=seed).fit(features(rows), logs - base)
+    model = HistGradientBoostingRegressor(**BOOSTING, random_state=seed)
+    return Boosting(model.fit(features(rows, law, remainder), left))
+
+
+@dataclass(frozen=True)
+class Boosting:
+    """A fitted regression of the features."""
+
+    model: HistGradientBoostingRegressor
+
+    def __call__(self, gemms: Gemms, law: FloatArray, remainder: FloatArray) -> FloatArray:
+        """What it adds to law and remainder, float64 array [rows]."""
+        return np.asarray(self.model.predict(features(gemms, law, remainder)))
+
+
+def parts(rows: MeasuredGemms, axes: Axes, trend: Trend, boosted: Boosting) -> Parts:
+    """Lay everything on a grid.
+
+    Args:
+        rows: the measurements; those on none of the grid points are left out.
+        axes: of the grid.
+        trend: fitted to the rows.
+        boosted: fitted to what the trend leaves.
+    """
     points = grid_points(axes, str(rows.device[0]), str(rows.format[0]))
-    floor = log_base(points).reshape(axes.shape)
-    boosted = floor + boosting.predict(features(points)).reshape(axes.shape)
-    measured = on_grid(axes, rows, logs)
-    return Parts(axes, measured, boosted, floor + between(measured - floor, axes))
+    law, remainder = trend.law(points), trend.kriging.at(points)
+    found = boosted(points, law, remainder)
+    shape = axes.shape
+    measured = on_grid(axes, rows, np.log(rows.ms))
+    return Parts(axes, measured, (law + remainder).reshape(shape), found.reshape(shape))
 
 
 def grid_points(axes: Axes, device: str, format_: str) -> Gemms:
@@ -97,44 +133,3 @@ def on_grid(axes: Axes, rows: Gemms, values: FloatArray) -> FloatArray:
     np.add.at(total, at, values[known])
     np.add.at(count, at, 1.0)
     return np.where(count > 0, total / np.where(count > 0, count, 1.0), np.nan)
-
-
-def between(residual: FloatArray, axes: Axes) -> FloatArray:
-    """Each grid point from its measured neighbours along n and along k, never from its own measurement.
-
-    Linear in the logarithm of the size, constant beyond the last neighbour, the mean of both directions; along m where
-    neither has a neighbour. Points that have none at all are filled from those that do, in two more passes; NaN what
-    still has none.
-    """
-    found = _neighbours(residual, axes)
-    for _ in range(2):
-        missing = np.isnan(found)
-        if not missing.any():
-            break
-        found = np.where(missing, _neighbours(np.where(np.isnan(residual), found, residual), axes), found)
-    return found
-
-
-def _neighbours(values: FloatArray, axes: Axes) -> FloatArray:
-    along_n = np.moveaxis(_line(np.moveaxis(values, 1, -1), np.log(axes.n)), -1, 1)
-    along_k = _line(values, np.log(axes.k))
-    both = np.where(np.isnan(along_n), along_k, np.where(np.isnan(along_k), along_n, (along_n + along_k) / 2))
-    along_m = np.moveaxis(_line(np.moveaxis(values, 0, -1), np.log(axes.m)), -1, 0)
-    return np.where(np.isnan(both), along_m, both)
-
-
-def _line(values: FloatArray, position: FloatArray) -> FloatArray:
-    """Interpolation along the last axis from the nearest numbers on both sides, the point itself left out."""
-    length = values.shape[-1]
-    known = ~np.isnan(values)
-    none_below = np.full((*values.shape[:-1], 1), -1)
-    below = np.maximum.accumulate(np.where(known, np.arange(length), -1), axis=-1)
-    below = np.concatenate([none_below, below[..., :-1]], axis=-1)
-    above = np.flip(np.minimum.accumulate(np.flip(np.where(known, np.arange(length), length), -1), axis=-1), -1)
-    above = np.concatenate([above[..., 1:], np.full_like(none_below, length)], axis=-1)
-    low, high = np.maximum(below, 0), np.minimum(above, length - 1)
-    first = np.where(below >= 0, np.take_along_axis(values, low, -1), np.nan)
-    last = np.where(above < length, np.take_along_axis(values, high, -1), np.nan)
-    gap = position[high] - position[low]
-    share = (position - position[low]) / np.where(gap > 0, gap, 1.0)
-    return np.where(np.isnan(first), last, np.where(np.isnan(last), first, first + share * (last - first)))
