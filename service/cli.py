@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import typer
@@ -39,7 +40,7 @@ app = typer.Typer(
 )
 
 _SERVER = "Jobs on a server"
-_LOCAL = {
+_LOCAL: dict[str, Callable[..., None]] = {
     "run": run_command,
     "front": front_command,
     "export": export_command,
@@ -49,7 +50,7 @@ _LOCAL = {
     "dashboard": dashboard_command,
     "doctor": doctor_command,
 }
-_REMOTE = {
+_REMOTE: dict[str, Callable[..., None]] = {
     "submit": submit_command,
     "jobs": jobs_command,
     "show": show_command,

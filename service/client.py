@@ -52,7 +52,7 @@ class Client:
     ``InvalidInput`` and its kinds, ``Unreachable``. What can be sent twice without harm is sent again when a connection
     breaks; a submission always can, since it carries an idempotency key.
 
-    >>> client = Client("http://127.0.0.1:8765", token="bf_…")
+    >>> client = Client("http://127.0.0.1:8765", token="bf_0123")
     >>> job = client.submit("job.yaml", priority=5)  # doctest: +SKIP
     >>> client.wait(job.id).state  # doctest: +SKIP
     'succeeded'

@@ -44,7 +44,7 @@ class HttpConnection:
         transport: of httpx, instead of the network.
 
     Raises:
-        InvalidInput: the URL is none.
+        InvalidInput: the URL is none, or the token cannot be one.
         Refused: the token file can be read by others.
     """
 
@@ -54,6 +54,8 @@ class HttpConnection:
         _, host, _ = server_of(url)
         self.url = url.rstrip("/")
         self._token = token if token is not None else known_token(url)
+        if self._token and not (self._token.isascii() and self._token.isprintable()):
+            raise InvalidInput("the token has characters that no token has; is it complete, and one line?")
         self._http = httpx.Client(
             base_url=self.url,
             timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0)),

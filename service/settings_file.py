@@ -38,9 +38,9 @@ def read_settings(path: str | Path | None) -> Settings:
         raise InvalidInput(f"the settings file {path} is not YAML: {' '.join(str(cause).split())}") from None
     if not isinstance(content, dict):
         raise InvalidInput(f"the settings file {path} must hold keys such as store, outputs; see docs/service.md")
-    _known(content, Settings, f"{path}: ")
+    _check_keys(content, Settings, path)
     if isinstance(content.get("limits"), dict):
-        _known(content["limits"], Limits, f"{path}: limits.")
+        _check_keys(content["limits"], Limits, path, "limits.")
     try:
         return TypeAdapter(Settings).validate_python(content)
     except ValidationError as cause:
@@ -64,9 +64,11 @@ def from_json(line: str) -> Settings:
     return TypeAdapter(Settings).validate_json(line)
 
 
-def _known(content: Mapping[Any, Any], kind: type, where: str) -> None:
+def _check_keys(content: Mapping[Any, Any], kind: type, path: str | Path, prefix: str = "") -> None:
     names = [each.name for each in fields(kind)]
     for key in content:
         if key not in names:
             near = difflib.get_close_matches(str(key), names, n=1, cutoff=0.0)[0]
-            raise InvalidInput(f"{where}unknown key {key!r}; did you mean {near!r}? (valid: {', '.join(names)})")
+            raise InvalidInput(
+                f"{path}: unknown key '{prefix}{key}'; did you mean {near!r}? (valid here: {', '.join(names)})"
+            )

@@ -81,4 +81,4 @@ def _stage(progress: Mapping[str, Any]) -> str:
         return ""
     eta = progress.get("eta_seconds")
     left = "" if eta is None else f", about {timedelta(seconds=round(eta))} left"
-    return f": {progress['stage']}, {progress.get('done', 0):.0f} of {progress.get('total', 0)}{left}"
+    return f": {progress['stage']}, {progress.get('done', 0):.0f} of {progress.get('total', 0):.0f}{left}"

@@ -55,10 +55,9 @@ def serve(settings: Settings, workers: int, dashboard_port: int | None, ready: C
     Raises:
         InvalidInput: the port is taken, or the settings do not go together.
     """
-    with _listening(settings.host, settings.port) as listener:
+    with _listening(settings.host, settings.port) as listener, contextlib.closing(Store(settings.store)) as store:
         port = listener.getsockname()[1]
         settings = replace(settings, port=port)
-        store = Store(settings.store)
         app = create_app(settings, store)
         url = _url(settings.host, port)
         token, where = (None, None) if settings.insecure else _token(store, settings, url)
@@ -74,7 +73,6 @@ def serve(settings: Settings, workers: int, dashboard_port: int | None, ready: C
         finally:
             supervisor.stop()
             supervisor.join(settings.grace_seconds + _TO_SPARE)
-            store.close()
 
 
 class _Server(uvicorn.Server):
@@ -95,14 +93,14 @@ class _Server(uvicorn.Server):
 
 
 def _on_signals(server: uvicorn.Server, supervisor: Supervisor, streams: threading.Event) -> None:
-    """A first signal drains; a second one ends this process as if nobody handled it, and what hangs on it."""
+    """A signal drains, a second Ctrl-C ends this process at once; its workers then drain by themselves."""
 
     def stop() -> None:  # in a thread: the main one may hold the locks of what is set here
         streams.set()
         supervisor.stop()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if server.should_exit:
+        if server.should_exit and number == signal.SIGINT:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         server.should_exit = True

@@ -23,7 +23,7 @@ def worker_command(
 ) -> None:
     """Run jobs from the queue of a store, until Ctrl-C or SIGTERM.
 
-    A first signal drains: no new jobs, those that run are given back with all that was measured. A second one ends at
+    The signal drains: no new jobs, those that run are given back with all that was measured. A second Ctrl-C ends at
     once; the queue then notices when the lease has run out. On several machines the store is a PostgreSQL and the
     outputs are a folder that all see, or a URL.
 

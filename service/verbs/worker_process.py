@@ -24,7 +24,9 @@ _PR_SET_PDEATHSIG = 1
 
 
 def run_worker(settings: Settings, ready: Callable[[JobWorker], None] | None = None) -> None:
-    """Run jobs until SIGINT or SIGTERM: then no new ones, those that run are given back; a second signal ends at once.
+    """Run jobs until SIGINT or SIGTERM: then no new ones, and those that run are given back.
+
+    A second Ctrl-C ends at once; SIGTERM may come several times, as service managers send it to all processes.
 
     Args:
         settings: of the service.
@@ -32,13 +34,13 @@ def run_worker(settings: Settings, ready: Callable[[JobWorker], None] | None = N
     """
     from ..worker import JobWorker
 
-    stop, asked = threading.Event(), 0
+    stop, asked = threading.Event(), False
 
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal asked
-        asked += 1
-        if asked > 1:
+        if asked and number == signal.SIGINT:
             os._exit(130)  # the processes of its jobs die with it, their leases run out
+        asked = True
         # not here: the main thread may hold the event's lock
         threading.Thread(target=stop.set, daemon=True).start()
 
