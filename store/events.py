@@ -27,7 +27,8 @@ class Events:
 
         Args:
             job_id: whose.
-            events: kinds are ``log``, ``stage``, ``progress`` and ``evaluation``; contents are plain data.
+            events: kinds are ``log``, ``stage``, ``progress``, ``evaluation`` and ``death`` (what a process that died
+                had in hand); contents are plain data.
         """
         rows = list(events)
         if not rows:

@@ -42,10 +42,19 @@ class JobProcess:
         claims: of the queue.
         lease: of the job.
         program: arguments of Python that run a job.
+        gpus: that the job alone may use; none: it sees what its worker sees.
     """
 
-    def __init__(self, settings: Settings, claims: Claims, lease: Lease, program: Sequence[str] = CHILD) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        claims: Claims,
+        lease: Lease,
+        program: Sequence[str] = CHILD,
+        gpus: Sequence[str] = (),
+    ) -> None:
         self._settings, self._claims, self._lease, self._program = settings, claims, lease, program
+        self._gpus = gpus
         self._drained = threading.Event()
         self._killed = ""
 
@@ -97,6 +106,8 @@ class JobProcess:
             parent=os.getpid(),
         )
         environment = {name: value for name, value in os.environ.items() if name not in _SECRETS}
+        if self._gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(self._gpus)
         process = subprocess.Popen(
             [sys.executable, *self._program, str(write)],
             stdin=subprocess.PIPE,

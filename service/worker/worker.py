@@ -30,7 +30,7 @@ _SEEN_EVERY = 15.0
 @dataclass(frozen=True)
 class _Slot:
     job: JobProcess
-    gpus: int
+    gpus: tuple[str, ...]
 
 
 class JobWorker:
@@ -48,6 +48,7 @@ class JobWorker:
         self._store = Store(settings.store)
         self._claims = Claims(self._store, settings.limits)
         self._workers = Workers(self._store)
+        self._gpus = _visible(settings.gpus)
         self._running: dict[threading.Thread, _Slot] = {}
         self._seen: float | None = None
         self._recovered = 0.0
@@ -58,7 +59,7 @@ class JobWorker:
             "host": socket.gethostname(),
             "jobs": self.settings.jobs_at_a_time,
             "executor": self.settings.executor,
-            "gpus": self.settings.gpus,
+            "gpus": len(self._gpus),
             "devices": ["cpu", *_gpu_names()],
             "cpus": os.cpu_count(),
             "memory_bytes": psutil.virtual_memory().total,
@@ -86,10 +87,10 @@ class JobWorker:
 
     def run_once(self) -> bool:
         """Claim one job and run it to its end; whether there was one."""
-        lease = self._claims.claim(self.id, self.settings.gpus)
+        lease = self._claims.claim(self.id, len(self._gpus))
         if lease is None:
             return False
-        JobProcess(self.settings, self._claims, lease, self._program).run()
+        JobProcess(self.settings, self._claims, lease, self._program, self._gpus[: lease.gpus]).run()
         return True
 
     def close(self) -> None:
@@ -103,12 +104,14 @@ class JobWorker:
                 self._recovered = time.monotonic()
                 self._claims.recover()  # a claim would do it, but a busy worker makes none
             return None
-        free = self.settings.gpus - sum(slot.gpus for slot in self._running.values())
-        lease = self._claims.claim(self.id, free)
+        taken = {gpu for slot in self._running.values() for gpu in slot.gpus}
+        free = [gpu for gpu in self._gpus if gpu not in taken]
+        lease = self._claims.claim(self.id, len(free))
         if lease is not None:
-            job = JobProcess(self.settings, self._claims, lease, self._program)
+            gpus = tuple(free[: lease.gpus])
+            job = JobProcess(self.settings, self._claims, lease, self._program, gpus)
             thread = threading.Thread(target=job.run, name=f"job-{lease.job_id}")
-            self._running[thread] = _Slot(job, lease.gpus)
+            self._running[thread] = _Slot(job, gpus)
             thread.start()
         return lease
 
@@ -138,6 +141,13 @@ class JobWorker:
         except SQLAlchemyError as cause:
             sys.stderr.write(f"bitfront worker: the database does not answer: {told(cause)}\n")
         self.close()
+
+
+def _visible(count: int) -> tuple[str, ...]:
+    """The GPUs of a worker, as CUDA_VISIBLE_DEVICES names them."""
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [str(index) for index in range(count)] if listed is None else [each for each in listed.split(",") if each]
+    return tuple(names[:count])
 
 
 def _gpu_names() -> list[str]:

@@ -4,6 +4,7 @@ import ctypes
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -74,10 +75,18 @@ def hog(store, asked, teller):
         time.sleep(0.02)
 
 
+def hog_in_actor(store, asked, teller):
+    """An actor of Ray grows until somebody kills it."""
+    grow = "import time\nheld = []\nwhile True:\n held.append(bytearray(b'x') * 20_000_000)\n time.sleep(0.02)"
+    actor = subprocess.Popen(["ray::ShardWorker", "-c", grow], executable=sys.executable)
+    return Outcome("succeeded", f"its actor ended with {actor.wait()}")
+
+
 def look(store, asked, teller):
     """What others can see of this process."""
     here = Path("/proc/self")
     seen = {"argv": (here / "cmdline").read_text(), "environment": (here / "environ").read_text()}
+    seen["gpus"] = os.environ.get("CUDA_VISIBLE_DEVICES")
     Path(asked["folder"], "seen.json").write_text(json.dumps(seen))
     return Outcome("succeeded", "looked")
 

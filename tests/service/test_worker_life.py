@@ -135,6 +135,20 @@ def test_memory_is_limited(settings, queue):
     assert "GB of memory, allowed are 0.40" in job.reason
 
 
+def test_a_ray_actor_that_is_to_blame_for_the_memory_dies_alone(settings, queue):
+    job_id = submit(queue, "hog_in_actor")
+    once(dataclasses.replace(settings, most_memory_bytes=400_000_000))
+    assert (queue.job(job_id).state, queue.job(job_id).reason) == ("succeeded", "its actor ended with -9")
+
+
+def test_a_job_sees_the_gpus_that_it_was_given(settings, queue, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7")
+    job_id = submit(queue, "look", folder=tmp_path, gpus=2)
+    once(dataclasses.replace(settings, gpus=2))
+    assert queue.job(job_id).state == "succeeded"
+    assert json.loads((tmp_path / "seen.json").read_text())["gpus"] == "3,5"
+
+
 def test_what_others_see_of_a_job_holds_no_secret(settings, queue, tmp_path, monkeypatch):
     monkeypatch.setenv("BITFRONT_STORE", "postgresql://ann:hush@host/db")
     monkeypatch.setenv("BITFRONT_TOKEN", "bf_hush")
@@ -163,12 +177,19 @@ def test_pause_resume_and_cancel_of_a_running_job(settings, queue, tmp_path):
     assert kinds == ["Queued", "Running", "Stopping", "Paused", "Queued", "Running", "Stopping", "Cancelled"]
 
 
-def test_a_job_whose_time_is_over_and_that_does_not_listen_is_killed(settings, queue, tmp_path):
-    deaf = dataclasses.replace(settings, limits=Limits(lease_seconds=2.0), grace_seconds=0.5)
-    job_id = submit(queue, "deaf", folder=tmp_path, most_seconds=0.1)
-    once(deaf)
-    job = queue.job(job_id)
-    assert (job.state, told(queue, job_id)[-1]) == ("failed", ("Failed", "OutOfTime"))
+def test_a_job_whose_time_is_over_is_stopped(settings, queue, tmp_path):
+    job_id = submit(queue, "wait", folder=tmp_path, most_seconds=0.1)
+    once(settings)
+    assert (queue.job(job_id).state, told(queue, job_id)[-1]) == ("failed", ("Failed", "OutOfTime"))
+
+
+def test_a_job_that_does_not_listen_is_killed(settings, queue, tmp_path):
+    job_id = submit(queue, "deaf", folder=tmp_path)
+    with Serving(dataclasses.replace(settings, grace_seconds=0.5)):
+        eventually((tmp_path / "pid").exists)
+        queue.pause(job_id)
+        eventually(lambda: queue.job(job_id).state == "paused")
+    assert queue.job(job_id).reason == "did not stop within 0.5 s"
     assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
 
 
