@@ -62,7 +62,7 @@ def open_engine(url: str) -> Engine:
 
 def _shown(url: str) -> str:
     """A URL without its password, also one that cannot be read."""
-    return re.sub(r"(://[^/@]*?):[^/@]*@", r"\1:***@", url)
+    return re.sub(r":(?!//)[^@]*@", ":***@", url)
 
 
 def upgrade(engine: Engine) -> None:

@@ -71,11 +71,13 @@ def _of_server(server: str | None, state: str | None, owner: str | None, name: s
 def _of_store(store: str | None, state: str | None, owner: str | None, name: str, limit: int, as_json: bool) -> None:
     import pandas as pd
 
-    from ...store import JOB_STATES, Store
+    from ...store import JOB_STATES, Claims, Store
     from ..terminal import show
 
     if state is not None and state not in JOB_STATES:
         raise InvalidInput(f"--state {state!r}; choose {', '.join(JOB_STATES)}")
+    known = Store(store)
+    Claims(known).recover()  # what was killed is not running
     rows = [
         {
             "id": job.id,
@@ -85,7 +87,7 @@ def _of_store(store: str | None, state: str | None, owner: str | None, name: str
             "out": job.out,
             "reason": job.reason,
         }
-        for job in Store(store).jobs()
+        for job in known.jobs()
         if state in (None, job.state) and owner in (None, job.owner) and name in job.name
     ]
     columns = ["id", "name", "state", "updated", "out", "reason"]

@@ -52,7 +52,9 @@ def unavailable(store, asked, teller):
 
 def wait(store, asked, teller):
     """Write a score every moment, for long."""
-    Path(asked["folder"], "pid").write_text(str(os.getpid()))
+    side = Path(asked["folder"], "pid.side")
+    side.write_text(str(os.getpid()))
+    side.replace(side.with_suffix(""))
     for number in range(10**6):
         store.save_score(f"{asked['name']} {number}", "proxy", {}, 0.0)
         time.sleep(0.02)

@@ -8,10 +8,12 @@ import time
 
 import psutil
 import pytest
-from bitfront.errors import LeaseLost
+from bitfront.errors import InvalidInput, LeaseLost
 from bitfront.service.errors_of_database import unreachable
+from bitfront.service.worker.child import _outcome
 from bitfront.service.worker.event_progress import EventProgress
 from bitfront.service.worker.heartbeat import Heartbeat
+from bitfront.service.worker.order import Order
 from bitfront.service.worker.pipe import InHand, Listener, Outcome, Teller
 from bitfront.service.worker.process_tree import ProcessTree, _is_actor
 from bitfront.service.worker.quarantine import blame, had_deaths
@@ -183,6 +185,22 @@ def test_a_candidate_is_given_up_when_it_was_alone_and_not_for_the_first_time(le
     (given_up,) = leased.failures("c", "validation")
     assert given_up.to_dict() == {"a": "w4"}
     assert not leased.failures("other", "validation")
+
+
+def test_a_database_that_is_away_when_a_job_starts_is_not_the_jobs_fault():
+    url = "postgresql+psycopg://ann:hush@127.0.0.1:1/db"
+    order = Order(url, Lease("job", 1, "w", 60.0), "out", "local", None, os.getpid())
+    assert Order.from_json(order.to_json()) == order
+    read, write = os.pipe()
+    outcome = _outcome(order, Teller(write), StopSignal())
+    assert outcome.ending == "unavailable"
+    assert "refused" in outcome.message
+    for broken in (url, "no-such-database://ann:hush@host/db", "ann:hush@host"):
+        with pytest.raises(InvalidInput) as refused:
+            Store(broken)
+        assert "hush" not in str(refused.value)
+    os.close(read)
+    os.close(write)
 
 
 def test_secrets_are_left_out():
