@@ -10,7 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable
 from operator import itemgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -21,6 +21,9 @@ from ..measurement import Measurement
 from ..search.knowledge import Knowledge, recall_exactly
 from ..store import Candidate, Evaluation, Job, Store
 from ..task import Split
+
+if TYPE_CHECKING:
+    from ..search.surrogate import Fitted
 
 FloatArray = NDArray[np.float64]
 SPLITS: tuple[Split, ...] = ("validation", "holdout")
@@ -44,12 +47,14 @@ class JobArrays:
         quality: by split: float64 array [candidates, 5] of value, low, high, seconds, samples; NaN where not measured.
         float_model: by split: what the float model has.
         proposed: rows of candidates in the store, the float model included.
-        version: counts the refreshes that brought news.
+        front: rows of the measured front, as ``job_front`` found it among the rows of ``judged``.
+        judged: which candidates that front was sought among.
+        shown: by row: configuration and prices as plain data, once they were asked for.
+        fitted: the surrogate of the last answer to a budget, and the rows that it was fitted to.
     """
 
     def __init__(self, job_id: str, knowledge: Knowledge) -> None:
         self.job_id, self.knowledge, self.lock = job_id, knowledge, threading.RLock()
-        self.version = 0
         self._clear()
 
     def _clear(self) -> None:
@@ -60,6 +65,10 @@ class JobArrays:
         self.quality: dict[Split, FloatArray] = {split: np.zeros((0, len(_QUALITY))) for split in SPLITS}
         self.float_model: dict[Split, dict[str, Any]] = {}
         self.proposed = 0
+        self.front: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        self.judged: NDArray[np.bool_] = np.zeros(0, dtype=bool)
+        self.shown: dict[int, dict[str, Any]] = {}
+        self.fitted: tuple[list[int], Fitted] | None = None
         self._position = -1
         self._rows: dict[str, int] = {}
         self._counted: dict[Split, int] = dict.fromkeys(SPLITS, 0)
@@ -67,8 +76,9 @@ class JobArrays:
 
     def refresh(self, store: Store) -> None:
         """Read what is new in the store."""
-        news = [self._read_candidates(store), *(self._read_quality(store, split) for split in SPLITS)]
-        self.version += any(news)
+        self._read_candidates(store)
+        for split in SPLITS:
+            self._read_quality(store, split)
 
     def totals(self, metric: str) -> FloatArray:
         """A price of every candidate [candidates]."""
@@ -87,12 +97,12 @@ class JobArrays:
         """Where a configuration stands, if it is a candidate."""
         return self._rows.get(digest)
 
-    def _read_candidates(self, store: Store) -> bool:
+    def _read_candidates(self, store: Store) -> None:
         mine = Candidate.job_id == self.job_id
         with store.session() as session:
             count = session.scalar(select(func.count()).where(mine)) or 0
             if count == self.proposed:
-                return False
+                return
             columns = (Candidate.position, Candidate.configuration, Candidate.formats, Candidate.origin)
             query = select(*columns).order_by(Candidate.position, Candidate.configuration)
             rows = session.execute(query.where(mine, Candidate.position > self._position)).all()
@@ -102,8 +112,7 @@ class JobArrays:
         self.proposed += len(rows)
         self._position = max([self._position, *(row[0] for row in rows)])
         self._take([(digest, formats, origin) for _, digest, formats, origin in rows])
-        self._counted = dict.fromkeys(SPLITS, 0)  # what they measured before is looked up
-        return True
+        self._counted = dict.fromkeys(SPLITS, 0)  # what was measured of them before is looked up
 
     def _take(self, rows: list[tuple[str, dict[str, str], str]]) -> None:
         space = self.knowledge.space
@@ -122,13 +131,13 @@ class JobArrays:
         empty = np.full((len(fits), len(_QUALITY)), np.nan)
         self.quality = {split: np.concatenate([known, empty]) for split, known in self.quality.items()}
 
-    def _read_quality(self, store: Store, split: Split) -> bool:
+    def _read_quality(self, store: Store, split: Split) -> None:
         """New measurements of a split; those of other jobs in the same context are passed over."""
         whole = (Evaluation.context == self.knowledge.contexts[split]) & (Evaluation.split == split)
         with store.session() as session:
             count = session.scalar(select(func.count()).where(whole)) or 0
             if count == self._counted[split]:
-                return False
+                return
             names = set(session.scalars(select(Evaluation.configuration).where(whole)))
             known = self.measured(split)
             wanted = [digest for digest, row in self._rows.items() if not known[row] and digest in names]
@@ -141,7 +150,6 @@ class JobArrays:
                         self.quality[split][row] = values
             if split not in self.float_model:
                 self._read_float(store, split)
-        return True
 
     def _read_float(self, store: Store, split: Split) -> None:
         from ..search.problem import FLOAT

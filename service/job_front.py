@@ -27,8 +27,9 @@ from .job_candidates import candidates_page
 __all__ = ["candidates_page", "front_of", "solve"]
 
 _BLOCK = 512  # points that a Pareto filter looks at together
-_CONSIDERED = 256  # measured points of a budget's answer beside those with held-out data
-_BEST = 32  # of them, by quality within the budget
+_ALL = 256  # measured points up to which an answer considers all
+_CONSIDERED = 128  # else: so many, or as many as have held-out data
+_BEST = 32  # added by quality within a budget that none of those meets
 
 
 def front_of(store: Store, job: Job) -> dict[str, Any]:
@@ -92,12 +93,17 @@ def solve(store: Store, job: Job, budgets: Mapping[str, float]) -> dict[str, Any
         rows = _considered(arrays, limits)
         origins = {_configuration(arrays, row): arrays.origins[row] for row in rows}
         so_far = None if len(arrays.float_model) == len(SPLITS) else _best_so_far(arrays, limits)
+        fitted = arrays.fitted
     result = result_of(known, origins, _measurements(store, arrays, origins), limits)
     if result is None and not limits:
         raise InvalidInput(f"job {job.id} is {job.state} without held-out measurements; give a budget on a price")
     if result is not None:
         result.points = [replace(point, id=_id(point)) for point in result.points]
+        if fitted is not None and fitted[0] == rows:  # it depends on scores and measurements, not on budgets
+            result.fitted = fitted[1]
     given = answer(known, limits, result).plain()
+    if result is not None and "fitted" in vars(result):
+        arrays.fitted = rows, result.fitted
     if given["best"] is None:
         given["best"] = so_far
     return {**given, "points": measured, "considered": len(rows)}
@@ -108,10 +114,8 @@ def _points(arrays: JobArrays) -> list[dict[str, Any]]:
     known = arrays.knowledge
     space = known.space
     uniform = {found.digest: name for name, found in reversed(space.uniforms().items())}
-    measured = np.flatnonzero(arrays.measured())
     names = [name for name in known.objectives if name != "quality"]
-    costs = [arrays.totals(name)[measured] for name in names]
-    front = measured[_front(np.column_stack([arrays.quality["validation"][measured, 0], *costs]))]
+    front = _front_rows(arrays)
     known_rows = arrays.measured()
     baselines = {row for digest in uniform if (row := arrays.row(digest)) is not None and known_rows[row]}
     on_front = set(front.tolist())
@@ -134,16 +138,29 @@ def _id(point: Point) -> str:
     return f"uniform-{point.baseline}" if point.baseline else point.configuration.digest
 
 
+def _front_rows(arrays: JobArrays) -> NDArray[np.int64]:
+    """Rows of the measured front: what is new is held against the front of the rest, which gives the same."""
+    measured = arrays.measured()
+    judged = np.zeros(len(measured), dtype=bool)
+    judged[: len(arrays.judged)] = arrays.judged
+    rows = np.concatenate([arrays.front, np.flatnonzero(measured & ~judged)])
+    names = [name for name in arrays.knowledge.objectives if name != "quality"]
+    costs = [arrays.totals(name)[rows] for name in names]
+    arrays.front = rows[_front(np.column_stack([arrays.quality["validation"][rows, 0], *costs]))]
+    arrays.judged = measured
+    return arrays.front
+
+
 def _point(arrays: JobArrays, row: int) -> dict[str, Any]:
-    choice = arrays.choices[row].astype(np.int64)
-    measured = {split: _quality(arrays, split, row) for split in SPLITS}
-    return {
-        "digest": arrays.digests[row],
-        "config": _configuration(arrays, row).to_dict(),
-        "origin": arrays.origins[row],
-        "measured": measured,
-        "prices": {name: asdict(table.total(choice)) for name, table in arrays.knowledge.prices.items()},
-    }
+    if row not in arrays.shown:
+        choice = arrays.choices[row].astype(np.int64)
+        arrays.shown[row] = {
+            "digest": arrays.digests[row],
+            "config": _configuration(arrays, row).to_dict(),
+            "origin": arrays.origins[row],
+            "prices": {name: asdict(table.total(choice)) for name, table in arrays.knowledge.prices.items()},
+        }
+    return {**arrays.shown[row], "measured": {split: _quality(arrays, split, row) for split in SPLITS}}
 
 
 def _quality(arrays: JobArrays, split: Split, row: int) -> dict[str, Any] | None:
@@ -179,24 +196,28 @@ def _front(points: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def _considered(arrays: JobArrays, limits: Mapping[str, float]) -> list[int]:
-    """The measured candidates that an answer looks at, in the order of proposal: all, unless they are very many."""
-    measured = arrays.measured()
+    """The measured candidates that an answer looks at, in the order of proposal: all, unless they are very many.
+
+    They are the same for all budgets that a validated one meets, so that the surrogate is fitted once.
+    """
+    measured, held_out = arrays.measured(), arrays.measured("holdout")
     rows = np.flatnonzero(measured)
-    if len(rows) <= _CONSIDERED:
+    if len(rows) <= _ALL:
         return [int(row) for row in rows]
-    quality = arrays.quality["validation"][:, 0]
     uniform = [arrays.row(found.digest) for found in arrays.knowledge.space.uniforms().values()]
     kept = {row for row in uniform if row is not None and measured[row]}
-    kept |= set(np.flatnonzero(measured & arrays.measured("holdout")).tolist())
-    within = np.flatnonzero(measured & _feasible(arrays, limits))
-    kept |= set(within[np.argsort(quality[within], kind="stable")[:_BEST]].tolist())
-    names = [name for name in arrays.knowledge.objectives if name != "quality"]
-    costs = [arrays.totals(name)[rows] for name in names]
-    front = rows[_front(np.column_stack([quality[rows], *costs]))]
-    ordered = front[np.argsort(arrays.totals(names[0])[front], kind="stable")]
+    kept |= set(np.flatnonzero(measured & held_out).tolist())
+    first = next(name for name in arrays.knowledge.objectives if name != "quality")
+    front = _front_rows(arrays)
+    ordered = front[np.argsort(arrays.totals(first)[front], kind="stable")]
     for group in (ordered, rows):  # evenly along the front, then among all
-        free = max(0, _CONSIDERED - len(kept))
-        kept |= set(group[np.unique(np.linspace(0, len(group) - 1, min(free, len(group))).astype(int))].tolist())
+        free = min(max(0, _CONSIDERED - len(kept)), len(group))
+        kept |= set(group[np.unique(np.linspace(0, len(group) - 1, free).astype(int))].tolist())
+    feasible = _feasible(arrays, limits)
+    if not any(feasible[row] and held_out[row] for row in kept):
+        within = np.flatnonzero(measured & feasible)
+        best = np.argsort(arrays.quality["validation"][within, 0], kind="stable")[:_BEST]
+        kept |= set(within[best].tolist())
     return sorted(kept)
 
 

@@ -199,6 +199,7 @@ def test_of_very_many_points_an_answer_considers_those_that_matter(running, monk
     store, job, knowledge = running
     add(store, job, knowledge, 60, splits=("validation", "holdout"))
     everything = solve(store, job, {"avg_bits": 4.0})
+    monkeypatch.setattr(job_front, "_ALL", 20)
     monkeypatch.setattr(job_front, "_CONSIDERED", 20)
     monkeypatch.setattr(job_front, "_BEST", 4)
     few = solve(store, job, {"avg_bits": 4.0})
