@@ -17,6 +17,8 @@ from .heartbeat import Heartbeat
 from .pipe import InHand, Outcome
 from .quarantine import blame
 
+#: signals that a process brings on itself; others came from outside and blame no candidate
+_OWN = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP, signal.SIGSYS}
 _AGAIN = 0.5  # seconds between two tries to tell a database that does not answer
 
 
@@ -34,6 +36,7 @@ class Ended:
         drained: whether its worker is to end.
         killed: why its worker killed it; empty: it did not.
         progress: the last that it told.
+        out_of_memory: whether the kernel killed processes of this machine meanwhile, because memory had run out.
     """
 
     outcome: Outcome | None
@@ -45,6 +48,14 @@ class Ended:
     drained: bool = False
     killed: str = ""
     progress: dict[str, Any] | None = None
+    out_of_memory: bool = False
+
+    @property
+    def suspects(self) -> InHand | None:
+        """What was in hand when the process brought its end on itself."""
+        own = self.code >= 0 or signal.Signals(-self.code) in _OWN
+        memory = self.code == -signal.SIGKILL and (self.out_of_memory or bool(self.killed))
+        return self.in_hand if own or memory else None
 
 
 class JobEnd:
@@ -112,16 +123,18 @@ class JobEnd:
             reason, cause = "Crashed", f"its process ended without a word ({how}){': ' if last else ''}{last}"
         if self._given_up is None:
             self._given_up = self._remembered(ended, cause)
-        if ended.in_hand is not None:
-            cause += f"; it was evaluating {len(ended.in_hand.candidates)} candidate(s)"
+        suspects = ended.suspects
+        if suspects is not None:
+            cause += f"; it was evaluating {len(suspects.candidates)} candidate(s)"
             cause += ", which is given up" if self._given_up else ""
         # a death that brought the search on does not count: else a job with several such candidates would never end
-        excused = ended.in_hand is not None and (self._given_up or ended.evaluated)
+        excused = suspects is not None and (self._given_up or ended.evaluated)
         self._claims.give_back(self._lease, reason, cause, counts=not excused)
 
     def _remembered(self, ended: Ended, cause: str) -> bool:
         """Keep what was printed and what was in hand; whether a candidate was given up."""
         store = LeasedStore(self._claims.store, self._lease)
-        given_up = ended.in_hand is not None and blame(store, self._lease.job_id, ended.in_hand, cause)
+        suspects = ended.suspects
+        given_up = suspects is not None and blame(store, self._lease.job_id, suspects, cause)
         Events(store).add(self._lease.job_id, [("log", {"line": line}) for line in ended.printed or ()])
         return given_up

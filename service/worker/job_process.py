@@ -19,7 +19,7 @@ from .heartbeat import Heartbeat
 from .job_end import Ended, JobEnd
 from .order import Order
 from .pipe import Listener
-from .process_tree import ProcessTree
+from .process_tree import ProcessTree, out_of_memory_kills
 from .redaction import redacted
 
 _LOOK_EVERY = 0.2  # seconds between two looks at the process
@@ -64,7 +64,7 @@ class JobProcess:
 
     def run(self) -> None:
         """Until the process has ended and the queue knows it."""
-        end = JobEnd(self._claims, self._lease)
+        end, kills = JobEnd(self._claims, self._lease), out_of_memory_kills()
         read, write = os.pipe()
         with tempfile.TemporaryFile() as printed:
             try:
@@ -92,6 +92,7 @@ class JobProcess:
                     drained=self._drained.is_set(),
                     killed=self._killed,
                     progress=listener.progress,
+                    out_of_memory=out_of_memory_kills() > kills,
                 )
                 end.tell(ended, heartbeat)
 

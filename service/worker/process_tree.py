@@ -5,10 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from pathlib import Path
 
 import psutil
 
+_VMSTAT = Path("/proc/vmstat")
 _ACTOR = "ray::"  # how Ray titles the processes of actors
+
+
+def out_of_memory_kills() -> int:
+    """How many processes of this machine the kernel has killed because memory had run out; 0 where it does not say."""
+    lines = _VMSTAT.read_text().splitlines() if _VMSTAT.is_file() else []
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
 
 class ProcessTree:

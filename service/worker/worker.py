@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ...store import Claims, Lease, Store, Workers
 from ..errors_of_database import told
+from ..retention import Sweeper
 from ..settings import Settings
 from .job_process import CHILD, JobProcess
 
@@ -48,6 +49,7 @@ class JobWorker:
         self._store = Store(settings.store)
         self._claims = Claims(self._store, settings.limits)
         self._workers = Workers(self._store)
+        self._sweeper = Sweeper(self._store, settings)
         self._gpus = _visible(settings.gpus)
         self._running: dict[threading.Thread, _Slot] = {}
         self._seen: float | None = None
@@ -76,6 +78,7 @@ class JobWorker:
             self._reap()
             try:
                 self._sign_of_life()
+                self._sweeper.look()
                 lease = self._next()
             except SQLAlchemyError as cause:
                 sys.stderr.write(f"bitfront worker: the database does not answer: {told(cause)}; trying on\n")
@@ -95,6 +98,7 @@ class JobWorker:
 
     def close(self) -> None:
         """Give all connections back."""
+        self._sweeper.end()
         self._store.close()
 
     def _next(self) -> Lease | None:

@@ -13,6 +13,7 @@ from bitfront.service.errors_of_database import unreachable
 from bitfront.service.worker.child import _outcome
 from bitfront.service.worker.event_progress import EventProgress
 from bitfront.service.worker.heartbeat import Heartbeat
+from bitfront.service.worker.job_end import Ended
 from bitfront.service.worker.order import Order
 from bitfront.service.worker.pipe import InHand, Listener, Outcome, Teller
 from bitfront.service.worker.process_tree import ProcessTree, _is_actor
@@ -185,6 +186,21 @@ def test_a_candidate_is_given_up_when_it_was_alone_and_not_for_the_first_time(le
     (given_up,) = leased.failures("c", "validation")
     assert given_up.to_dict() == {"a": "w4"}
     assert not leased.failures("other", "validation")
+
+
+def test_a_death_that_came_from_outside_blames_no_candidate():
+    in_hand = InHand("c", "validation", ({"a": "w2"},))
+    for code, more, blamed in (
+        (-signal.SIGSEGV, {}, True),
+        (-signal.SIGABRT, {}, True),
+        (3, {}, True),
+        (-signal.SIGKILL, {}, False),
+        (-signal.SIGTERM, {}, False),
+        (-signal.SIGKILL, {"out_of_memory": True}, True),
+        (-signal.SIGKILL, {"killed": "used 9 GB of memory"}, True),
+    ):
+        assert (Ended(None, code, in_hand, **more).suspects is in_hand) == blamed
+    assert Ended(None, -signal.SIGSEGV).suspects is None
 
 
 def test_a_database_that_is_away_when_a_job_starts_is_not_the_jobs_fault():
