@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,9 +14,11 @@ from ..hw_models import Prices
 from ..proxies import Sensitivity
 from ..space import Configuration, SearchSpace
 from .allocation import BudgetConflict, allocate, exact_front
+from .allocation.solve import Method
 
 _TIGHTENINGS = 6  # bisections of a budget whose price is no sum over sites
-_LEVELS = 24  # budgets per price when other constraints bind, or pairs interact
+_LEVELS = 16  # budgets per price when other constraints bind, or pairs interact
+_SAMPLED_GAP = 1e-3  # of the loss at those budgets: a front to draw candidates from, five times faster than a proof
 
 
 FLOAT = Configuration(())
@@ -137,7 +140,9 @@ class Problem:
         pairs = sum(table[choice[one], choice[other]] for (one, other), table in self.pairs(proxy).items())
         return float(self.loss(proxy)[np.arange(len(choice)), choice].sum() + pairs)
 
-    def _allocated(self, proxy: str, limits: Mapping[str, float]) -> np.ndarray:
+    def _allocated(
+        self, proxy: str, limits: Mapping[str, float], gap: float = 0.0, method: Method = "auto"
+    ) -> np.ndarray:
         """The optimum of the additive problem within limits on the sums over sites: int array [sites]."""
         return allocate(
             self.loss(proxy),
@@ -146,6 +151,8 @@ class Problem:
             ties=self.space.tie_indices,
             allowed=self.space.allowed,
             pair_loss=self.pairs(proxy),
+            gap=gap,
+            method=method,
         ).choice
 
     def _refusal(self, cause: BudgetConflict, budgets: Mapping[str, float]) -> str:
@@ -171,8 +178,9 @@ class Problem:
     def front(self, proxy: str, metric: str) -> np.ndarray:
         """The exact front of score against one price that meets the constraints: int array [points, sites].
 
-        With constraints on other prices, or interactions of pairs, the front is sampled at evenly spaced budgets, each
-        solved exactly. Each is solved once.
+        With constraints on other prices, or interactions of pairs, the front is sampled at evenly spaced budgets of the
+        sums over sites, each solved to within 0.1 % of the loss; what does not meet the constraints in total is left
+        out. Each is solved once.
         """
         if (proxy, metric) not in self._fronts:
             self._fronts[proxy, metric] = self._solved_front(proxy, metric)
@@ -192,8 +200,15 @@ class Problem:
         low, high = self.totals(np.stack([cheapest, dearest]), metric)
         high = max(low, min(high, self.constraints.get(metric, np.inf)))
         levels = np.linspace(low, high, _LEVELS)
-        solved = [self.solve(proxy, {**others, metric: float(level) * (1 + 1e-12)}) for level in levels]
-        return np.stack([self.space.choice(found) for found in dict.fromkeys(solved)])
+        solved = [dearest, cheapest]
+        for level in levels:
+            budgets = {**others, metric: float(level) * (1 + 1e-12)}
+            limits = {name: limit - self.prices[name].base for name, limit in budgets.items()}
+            with suppress(BudgetConflict):  # the total of a choice may lie below its sum over sites
+                solved.append(self._allocated(proxy, limits, gap=_SAMPLED_GAP, method="highs"))
+        points = np.unique(np.stack(solved), axis=0)
+        points = points[self.meets(points)]
+        return points[np.argsort(self.totals(points, metric), kind="stable")]
 
     def _cheapest(self, metric: str, others: Mapping[str, float]) -> Configuration:
         """The configuration of least price within the other constraints."""
