@@ -28,6 +28,7 @@ from .verbs.run import run_command
 from .verbs.serve import serve_command
 from .verbs.show import show_command
 from .verbs.submit import submit_command
+from .verbs.sweep import pin_command, sweep_command
 from .verbs.users import users_app
 from .verbs.worker import worker_command
 
@@ -62,6 +63,8 @@ _REMOTE: dict[str, Callable[..., None]] = {
     "reproduce": reproduce_command,
     "serve": serve_command,
     "worker": worker_command,
+    "sweep": sweep_command,
+    "pin": pin_command,
 }
 for _name, _verb in _LOCAL.items():
     app.command(_name)(_verb)

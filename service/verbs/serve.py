@@ -16,6 +16,7 @@ from .service_options import (
     Executor,
     Gpus,
     JobsAtATime,
+    KeepDays,
     Outputs,
     RayAddress,
     settings_of,
@@ -48,6 +49,7 @@ def serve_command(
     ] = False,
     dashboard: Annotated[bool, typer.Option("--dashboard", help="The dashboard too, on this machine only.")] = False,
     dashboard_port: Annotated[int, typer.Option(help="Port of the dashboard.")] = 8501,
+    keep_days: KeepDays = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
@@ -75,6 +77,7 @@ def serve_command(
         ray_address=ray_address,
         allowed_modules=allow_module,
         allowed_urls=allow_url,
+        keep_days=keep_days,
         insecure=(insecure or insecure_remote) or None,
         insecure_remote=insecure_remote or None,
     )

@@ -39,6 +39,10 @@ AllowUrl = Annotated[
     list[str] | None,
     typer.Option("--allow-url", metavar="URL", help="Beginning of URLs that jobs may read; repeatable."),
 ]
+KeepDays = Annotated[
+    float | None,
+    typer.Option("--keep-days", help="Until the files of an ended job are removed.  [default: they are kept]"),
+]
 
 
 def settings_of(config: Path | None, **options: Any) -> Settings:
@@ -49,6 +53,8 @@ def settings_of(config: Path | None, **options: Any) -> Settings:
     """
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
     settings = with_options(read_settings(config or os.environ.get(CONFIG_VARIABLE)), **given)
+    if settings.keep_days is not None and not settings.keep_days > 0:
+        raise InvalidInput(f"--keep-days {settings.keep_days:g}: give a time above 0")
     if settings.executor not in ("ray", "local"):
         raise InvalidInput(f"--executor {settings.executor!r}; choose ray or local")
     return settings

@@ -21,6 +21,7 @@ from ..settings import Settings, is_loopback
 from ..settings_file import to_json
 from ..token_file import stored_token, write_token
 from .supervisor import Program, Supervisor
+from .sweeper import Sweeper
 
 _LAST_REQUESTS = 5  # seconds for what is being answered when the server is to end
 _TO_SPARE = 20.0  # seconds for a worker beyond the grace that it gives its jobs
@@ -69,7 +70,8 @@ def serve(settings: Settings, workers: int, dashboard_port: int | None, ready: C
         _on_signals(server, supervisor, app.state.bitfront.stopping)
         supervisor.start()
         try:
-            server.run(sockets=[listener])
+            with Sweeper(store, settings):
+                server.run(sockets=[listener])
         finally:
             supervisor.stop()
             supervisor.join(settings.grace_seconds + _TO_SPARE)

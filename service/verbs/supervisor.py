@@ -84,7 +84,11 @@ class Supervisor:
         arguments = [each.replace("{parent}", str(os.getpid())) for each in program.arguments]
         program.started = time.monotonic()
         program.process = subprocess.Popen(
-            [sys.executable, *arguments], stdin=subprocess.PIPE, text=True, start_new_session=True
+            [sys.executable, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=sys.__stderr__,  # standard output is this process's own
+            text=True,
+            start_new_session=True,
         )
         assert program.process.stdin is not None
         try:

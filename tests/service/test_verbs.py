@@ -219,10 +219,26 @@ def test_settings_come_from_a_file_and_options_go_before_it(call, tmp_path):
     refused(call("worker", "--executor", "spark"), "choose ray or local")
 
 
+def test_files_of_old_jobs_are_swept_unless_they_are_pinned(bitfront, live, call, tmp_path):
+    made = bitfront("submit", "job.yaml", "--json")
+    bitfront("cancel", made["id"])
+    Events(live.store).add(made["id"], [("log", {"line": "long ago"})])
+    (tmp_path / "service.yaml").write_text(f"store: {live.settings.store}\nkeep_days: 1.0e-9\nkeep_newest: 0\n")
+    arguments = ("sweep", "--config", "service.yaml", "--outputs", str(tmp_path / "jobs"))
+    assert bitfront(*arguments, "--dry-run", "--json")["jobs"] == [made["id"]]
+    assert bitfront("pin", made["id"], "--store", live.settings.store, "--json") == {"id": made["id"], "pinned": True}
+    assert bitfront(*arguments, "--json")["jobs"] == []
+    assert "no longer pinned" in bitfront("pin", made["id"], "--off", "--store", live.settings.store)
+    assert "0 files (0.0 MB) and 1 events of 1 jobs" in bitfront(*arguments)
+    assert Events(live.store).after(made["id"]) == []
+    refused(call("sweep", "--store", live.settings.store), "give --keep-days")
+    refused(call("pin", "0123456789ab", "--store", live.settings.store), "no job")
+
+
 @pytest.mark.parametrize(
     "verb",
     ["submit", "jobs", "show", "logs", "cancel", "pause", "resume", "retry", "front", "export", "serve", "worker",
-     "reproduce", "users add", "users list", "users remove", "users token"],
+     "reproduce", "sweep", "pin", "users add", "users list", "users remove", "users token"],
 )  # fmt: skip
 def test_the_help_teaches_by_examples(call, verb):
     code, out, _ = call(*verb.split(), "--help")

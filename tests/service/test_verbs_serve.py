@@ -19,12 +19,12 @@ HERE = Path(__file__).parent
 BITFRONT = Path(sys.executable).with_name("bitfront")
 JOB = """\
 name: tiny
-model: {factory: "tiny_factory:slow", arguments: {seconds: 0.05}}
+model: {factory: "tiny_factory:slow", arguments: {seconds: 0.03}}
 data: {calibration: calib.npz, validation: val.npz, batch: 8}
 space: {formats: [w2, w4, w8, bf16]}
 objectives: [quality, size_mb]
 proxies: [weight_mse]
-search: {evaluations: 12}
+search: {evaluations: 8}
 export: null
 """
 
@@ -143,7 +143,7 @@ def test_a_supervisor_ends_what_does_not_end_by_itself(capfd):
     supervisor = Supervisor([Program("a program", ("-c", stubborn)), Program("another", ("-c", "input()"), "line\n")])
     supervisor.start()
     deaf, _ = supervisor.pids
-    until(lambda: "deaf" in capfd.readouterr().out)
+    until(lambda: "deaf" in capfd.readouterr().err)
     supervisor.stop()
     supervisor.join(0.5)
     assert gone(deaf)
