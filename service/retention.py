@@ -11,18 +11,23 @@ same moment. Marked rows that are left over are taken up by the next sweep.
 
 from __future__ import annotations
 
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import ColumnElement, delete, exists, func, or_, select, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from ..errors import InvalidInput
 from ..store import Artifact, Condition, Event, Job, Queue, Store
 from ..store.clock import clock, now
 from ..store.transitions import known
+from .errors_of_database import told
 from .locations import file_system, is_url
 from .settings import Settings
 
@@ -53,7 +58,7 @@ class Swept:
     dry: bool = False
 
 
-def sweep(store: Store, settings: Settings, *, dry: bool = False) -> Swept:
+def sweep(store: Store, settings: Settings, *, dry: bool = False, stop: threading.Event | None = None) -> Swept:
     """Remove the files and events of jobs of the service that ended more than ``settings.keep_days`` ago.
 
     The newest ``settings.keep_newest`` ended jobs of every owner and pinned jobs are passed over. Local runs are never
@@ -63,6 +68,7 @@ def sweep(store: Store, settings: Settings, *, dry: bool = False) -> Swept:
         store: where.
         settings: how long, how many, and where the files lie.
         dry: tell what would be removed.
+        stop: once it is set, no further job is begun.
     """
     if settings.keep_days is None:
         return Swept(dry=dry)
@@ -72,6 +78,8 @@ def sweep(store: Store, settings: Settings, *, dry: bool = False) -> Swept:
             return _counted(session, [job_id for job_id, _ in due])
     jobs, files, size, events, left = [], 0, 0, 0, {}
     for job_id, out in due:
+        if stop is not None and stop.is_set():
+            break
         place = out or f"{settings.outputs.rstrip('/')}/{job_id}"
         if not _mark(store, job_id):
             continue  # retried meanwhile
@@ -85,6 +93,46 @@ def sweep(store: Store, settings: Settings, *, dry: bool = False) -> Swept:
             left[job_id] = " ".join(str(cause).split())
         events += _remove_events(store, job_id)
     return Swept(tuple(jobs), files, size, events, left)
+
+
+class Sweeper:
+    """Sweeps once an hour in a thread of its own. Several workers may do so at once: each file is locked by its job.
+
+    Args:
+        store: where.
+        settings: of the service; without ``keep_days`` nothing is done.
+        every: seconds from one sweep to the next.
+    """
+
+    def __init__(self, store: Store, settings: Settings, every: float = 3600.0) -> None:
+        self._store, self._settings, self._every = store, settings, every
+        self._begun: float | None = None
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def look(self) -> None:
+        """Begin a sweep if it is time for one and the last one has ended."""
+        if self._settings.keep_days is None or (self._thread is not None and self._thread.is_alive()):
+            return
+        if self._begun is None or time.monotonic() - self._begun >= self._every:
+            self._begun = time.monotonic()
+            self._thread = threading.Thread(target=self._sweep, name="retention", daemon=True)
+            self._thread.start()
+
+    def end(self) -> None:
+        """Wait for the job that is being swept; no other is begun."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _sweep(self) -> None:
+        try:
+            found = sweep(self._store, self._settings, stop=self._stop)
+        except SQLAlchemyError as cause:
+            sys.stderr.write(f"bitfront retention: the database does not answer: {told(cause)}; again in an hour\n")
+            return
+        for job_id, reason in found.left.items():
+            sys.stderr.write(f"bitfront retention: files of job {job_id} stay: {reason}\n")
 
 
 def pin(store: Store, job_id: str, pinned: bool = True) -> Job:

@@ -1,14 +1,16 @@
 """What a sweep removes, what it keeps, and that a crash in its middle leaves nothing half told."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
 from bitfront.errors import NotFound
 from bitfront.measurement import Measurement
 from bitfront.service import retention
-from bitfront.service.retention import pin, sweep
+from bitfront.service.retention import Sweeper, pin, sweep
 from bitfront.service.settings import Settings
 from bitfront.space import Configuration
 from bitfront.store import Artifacts, Claims, Events, Job, Queue, Store, StoredFile, Submission
@@ -183,3 +185,42 @@ def test_outputs_in_object_storage_are_removed(store, settings):
     Artifacts(store).put(job, [StoredFile("front.json", f"{place}/{job}/front.json", 1, "0" * 64)])
     assert sweep(store, replace(settings, outputs=place)).files == 1
     assert system.find("/bitfront-retention") == ["/bitfront-retention/other/front.json"]
+
+
+def test_a_sweeper_sweeps_when_it_is_time_and_tells_of_errors(store, settings, capsys):
+    job, folder = ended(store, settings)
+    rare, often = Sweeper(store, settings), Sweeper(store, settings, every=0.0)
+    rare.look()
+    rare._thread.join(60)
+    assert not folder.exists()
+    assert kept(store, job) == (0, 0)
+    other, _ = ended(store, settings)
+    Artifacts(store).put(other, [StoredFile("a", "/etc/hostname", 4, "0" * 64)])
+    rare.look()  # not yet
+    rare._thread.join(60)
+    assert kept(store, other) == (1, 5)
+    often.look()
+    often._thread.join(60)
+    assert f"files of job {other} stay: /etc/hostname does not lie in" in capsys.readouterr().err
+    rare.end()
+    often.end()
+    never = Sweeper(store, replace(settings, keep_days=None))
+    never.look()
+    never.end()
+
+
+def test_two_sweeps_at_once_remove_everything_once(store, settings):
+    jobs = {ended(store, settings)[0] for _ in range(4)}
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: sweep(Store(store.url), settings), range(2)))
+    assert {job for each in found for job in each.jobs} == jobs
+    assert sum(each.files for each in found) == 12
+    assert not [reason for each in found for reason in each.left.values()]
+    assert not list(Path(settings.outputs).iterdir())
+
+
+def test_a_sweep_that_is_told_to_stop_begins_no_further_job(store, settings):
+    ended(store, settings)
+    stop = Event()
+    stop.set()
+    assert sweep(store, settings, stop=stop).jobs == ()
