@@ -19,8 +19,7 @@ FloatArray = NDArray[np.float64]
 
 #: A foretold step of log t below minus this is one that falls.
 STEP = 0.02
-#: Share of the weight shapes in which a fall must be foretold, and of those the share in which it must be measured
-#: (noise alone gives one half).
+#: Share of the weight shapes in which a fall must be foretold, and of those the share in which it must be measured.
 FORETOLD, CONFIRMED = 0.05, 0.65
 
 
@@ -39,7 +38,9 @@ def falls(trend: Trend, device: str, format_: str) -> FloatArray:
     law = trend.law(points).reshape(shapes, lines)
     foretold = np.diff(law + kriging.left_out, axis=1) < -STEP
     measured = np.diff(law + kriging.values, axis=1) < 0
-    confirmed = (foretold & measured).sum(axis=0) >= CONFIRMED * foretold.sum(axis=0)
+    count = foretold.sum(axis=0)
+    # noise confirms a half; in few shapes that must be exceeded by two standard deviations
+    confirmed = (foretold & measured).sum(axis=0) >= np.maximum(CONFIRMED * count, count / 2 + np.sqrt(count))
     at = np.flatnonzero((foretold.mean(axis=0) >= FORETOLD) & confirmed)
     return np.stack([kriging.lines[at], kriging.lines[at + 1]], axis=1)
 

@@ -109,7 +109,7 @@ class HeldLines:
         if self.rows is None or self.fitted is None:
             return np.empty(0)
         log_ms = self.fitted.axes.to(self.rows) @ self.fitted.surface(share, order).ravel()
-        return np.abs(log_ms - np.log(self.rows.ms)) / difficulty(self.rows)
+        return np.asarray(np.abs(log_ms - np.log(self.rows.ms)) / difficulty(self.rows))
 
 
 def fitted(rows: MeasuredGemms, axes: Axes, seed: int, theta: FloatArray | None = None) -> tuple[Trend, Boosting]:

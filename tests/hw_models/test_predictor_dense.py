@@ -41,7 +41,6 @@ def small():
         patch.setitem(surface.BOOSTING, "max_iter", 40)
         patch.setitem(surface.BOOSTING, "learning_rate", 0.2)
         patch.setitem(surface.BOOSTING, "max_leaf_nodes", 15)
-        patch.setattr("bitfront.hw_models.predictor.fitting.FOLDS", 3)
         yield
 
 
@@ -58,6 +57,11 @@ def split():
 
 @pytest.fixture(scope="module")
 def predictor(small, split):
+    return fit(split[0], strict=True)
+
+
+@pytest.fixture(scope="module")
+def usual(small, split):
     return fit(split[0])
 
 
@@ -90,6 +94,31 @@ def test_time_never_falls_when_a_size_grows(predictor):
         for side, largest in zip(low, (8192, 16384, 16384), strict=True)
     ]
     assert (predictor.predict(products(*everything)).ms >= before * (1 - 1e-12)).all()
+
+
+def test_usually_it_falls_only_between_sizes_of_m_where_the_table_does(usual, split):
+    model = usual.models[DEVICE, "bf16"]
+    assert model.falls.tolist() == [[1, 4], [17, 64], [65, 256]]  # one row more than a tile meets a slower kernel
+    rng = np.random.default_rng(4)
+    low, high = np.array([[4, 17], [256, 8192]])[rng.integers(0, 2, 4000)].T  # between two falls
+    m = np.exp(rng.uniform(np.log(low), np.log(high))).astype(np.int64)
+    n, k = (np.exp(rng.uniform(np.log(64), np.log(16384), 4000)).astype(np.int64) for _ in range(2))
+    before = usual.predict(products(m, n, k)).ms
+    more = np.minimum(m + rng.integers(0, 1 + m), high)
+    larger = [np.minimum(side + rng.integers(0, 1 + side), 16384) for side in (n, k)]
+    assert (usual.predict(products(more, *larger)).ms >= before * (1 - 1e-12)).all()
+    anywhere = rng.integers(1, 8192, 4000)  # also inside a fall it rises along n and k
+    smaller, wider = (usual.predict(products(anywhere, *sides)).ms for sides in ((n, k), larger))
+    assert (wider >= smaller * (1 - 1e-12)).all()
+    odd = usual.predict(products([17, 64], 8192, 8192)).ms
+    assert odd[0] > odd[1]
+
+
+def test_following_the_falls_is_closer_to_the_table_than_rising_everywhere(usual, predictor, split):
+    seen = split[0]
+    followed, strict = (np.abs(one.predict(seen).ms / seen.ms - 1).mean() for one in (usual, predictor))
+    assert followed < 0.8 * strict
+    assert predictor.models[DEVICE, "bf16"].falls.shape == (0, 2)
 
 
 def test_without_monotone_it_follows_what_was_measured(split):
@@ -183,5 +212,6 @@ def test_fitted_once_per_content(split, tmp_path, monkeypatch):
     assert len(calls) == 2
     changed = replace(seen, ms=np.concatenate([[2 * seen.ms[0]], seen.ms[1:]]))
     names = [kept.digest(*given) for given in [(seen, 0.9, 0, True), (changed, 0.9, 0, True), (seen, 0.8, 0, True)]]
-    assert len(set(names)) == 3
+    names.append(kept.digest(seen, 0.9, 0, True, True))
+    assert len(set(names)) == 4
     assert names[0] == path.stem

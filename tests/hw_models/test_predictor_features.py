@@ -46,7 +46,8 @@ def test_rows_of_each_device_and_format():
 
 def test_features_are_numbers_and_see_the_alignment_of_m():
     rows = [("nvidia-t4", "fp16", m, 4096, 4096) for m in (16, 17)]
-    found = features(products(rows))
+    found = features(products(rows), np.array([0.5, 0.5]), np.array([0.1, 0.2]))
+    assert found[:, -2:].tolist() == [[0.5, 0.1], [0.5, 0.2]]
     assert np.isfinite(found).all()
     assert (found[0] != found[1]).sum() > 5
 

@@ -60,3 +60,14 @@ def test_what_rises_already_stays(values):
     for axis in range(3):
         sorted_up = np.maximum.accumulate(sorted_up, axis=axis)
     np.testing.assert_allclose(rising(sorted_up), sorted_up, atol=1e-9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(arrays(np.float64, (5, 3, 4), elements=FINITE), st.integers(1, 4))
+def test_stretches_rise_within_and_are_free_in_between(values, cut):
+    runs = (slice(0, cut), slice(cut, 5))
+    found = rising(values, stretches=runs)
+    for run in runs:
+        np.testing.assert_allclose(found[run], rising(values[run]), atol=1e-9)
+    for axis in (1, 2):
+        assert (np.diff(found, axis=axis) >= -1e-12).all()
