@@ -13,13 +13,13 @@ from urllib.parse import quote
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import StreamingResponse
 
-from ...errors import BitfrontError, Conflict, NotFound
+from ...errors import Conflict, NotFound
 from ...store import Job, StoredFile
 from ..locations import is_url, opened
 from ..settings import Settings
 from .identity import Viewer
 from .parameters import ArtifactName, JobId
-from .responses import ALWAYS, problems
+from .responses import ALWAYS, problems, problems_of_stream
 from .state import state_of
 from .views import ArtifactView
 
@@ -29,7 +29,7 @@ _PIECE = 1 << 18
 _TAG = {"ETag": {"description": 'the SHA-256, `"sha256-…"`', "schema": {"type": "string"}}}
 
 
-class Torn(BitfrontError):
+class Torn(RuntimeError):
     """A file is not what was recorded; the connection breaks off, so that nobody takes it for whole."""
 
 
@@ -49,7 +49,7 @@ def artifacts(request: Request, who: Viewer, job_id: JobId) -> list[ArtifactView
     responses={
         200: {"content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}, "headers": _TAG},
         304: {"description": "it is the one of If-None-Match", "headers": _TAG},
-        **problems(404, 409),
+        **problems_of_stream(404, 409),
     },
 )
 def download(

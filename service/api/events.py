@@ -25,11 +25,11 @@ from ...store import Event, Job
 from .identity import Viewer
 from .parameters import MOST_ID, JobId
 from .plain import plain
-from .responses import ALWAYS, problems
+from .responses import problems_of_stream
 from .state import State, state_of
 from .views import JobView
 
-router = APIRouter(tags=["events"], responses=ALWAYS)
+router = APIRouter(tags=["events"])
 _ENDED = ("succeeded", "failed", "cancelled")
 _EVERY = 0.5  # seconds between two looks at the database
 _SLOWEST = 5.0  # while it does not answer
@@ -40,6 +40,20 @@ _EXAMPLE = (
     'id: 17\nevent: stage\ndata: {"stage": "search", "state": "started", "total": 24, "at": 1795000000.0}\n\n'
     'event: end\ndata: {"id": "3f2a9c51d0e7", "state": "succeeded"}\n\n'
 )
+_EVENT = {
+    "type": "object",
+    "description": "one server-sent event",
+    "required": ["data"],
+    "properties": {
+        "id": {"type": "string", "description": "of a stored event; give it back as Last-Event-ID"},
+        "event": {
+            "type": "string",
+            "description": "log, stage, progress or evaluation, all with an id; job (its state or progress changed), end",
+        },
+        "data": {"type": "string", "contentMediaType": "application/json"},
+        "retry": {"type": "integer"},
+    },
+}
 
 
 class EventStream(StreamingResponse):
@@ -53,8 +67,8 @@ class EventStream(StreamingResponse):
     summary="Follow a job",
     response_class=EventStream,
     responses={
-        200: {"content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE}}},
-        **problems(404),
+        200: {"content": {"text/event-stream": {"schema": _EVENT, "example": _EXAMPLE}}},
+        **problems_of_stream(404),
     },
 )
 async def events(
@@ -139,7 +153,7 @@ def _message(kind: str, content: dict[str, Any], number: int | None = None) -> s
                 "application/x-ndjson": {"schema": {"type": "string"}},
             }
         },
-        **problems(404),
+        **problems_of_stream(404),
     },
 )
 def log(

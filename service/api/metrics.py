@@ -15,6 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ...store import JOB_STATES, Condition, Event, Job, Queue, Store, Workers
 from ...store.clock import clock
+from .identity import Viewer
+from .responses import problems_of_stream
 
 VERSION = "/v1"  # prefix of the routes
 _METHODS = ("GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH")
@@ -130,9 +132,9 @@ router = APIRouter(tags=["health"])
     "/metrics",
     summary="Metrics for Prometheus",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problems_of_stream()},
 )
-def metrics(request: Request) -> Response:
+def metrics(request: Request, who: Viewer) -> Response:
     """In its text format; needs a viewer's token like everything that tells of jobs."""
     found: Metrics = request.app.state.bitfront.metrics
     return Response(found.text(), media_type=CONTENT_TYPE_LATEST)

@@ -35,23 +35,30 @@ _MESSAGES = {
 Responses = dict[int | str, dict[str, Any]]
 
 
+_ALWAYS = (401, 403, 408, 413, 422, 429, 500, 503)
+
+
 def problems(*statuses: int) -> Responses:
     """Entries of ``responses`` for some statuses, each with an example."""
-    return {status: _entry(status) for status in statuses}
+    return {status: {"model": ErrorView, **_entry(status)} for status in statuses}
+
+
+def problems_of_stream(*statuses: int) -> Responses:
+    """The same, and those that every route has, for a route whose successes are no JSON."""
+    return {status: _entry(status) for status in sorted({*_ALWAYS, *statuses})}
 
 
 def _entry(status: int) -> dict[str, Any]:
     kind, message = _MESSAGES[status]
-    example = {"error": {"type": kind, "message": message}}
-    entry: dict[str, Any] = {
-        "model": ErrorView,
-        "description": _TOLD[status],
-        "content": {"application/json": {"example": example}},
+    content = {
+        "schema": {"$ref": "#/components/schemas/ErrorView"},
+        "example": {"error": {"type": kind, "message": message}},
     }
+    entry: dict[str, Any] = {"description": _TOLD[status], "content": {"application/json": content}}
     if status in (429, 503):
         entry["headers"] = {"Retry-After": {"description": "seconds", "schema": {"type": "integer"}}}
     return entry
 
 
 #: What every route behind the gate may answer.
-ALWAYS = problems(401, 403, 408, 413, 422, 429, 500, 503)
+ALWAYS = problems(*_ALWAYS)

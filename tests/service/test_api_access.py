@@ -142,7 +142,8 @@ def test_users_come_and_go_but_never_the_last_administrator(store, access, token
 
 
 @pytest.mark.parametrize(
-    "body", [{"name": "", "role": "viewer"}, {"name": "x", "role": "king"}, {"name": "a b\x00", "role": "viewer"}, {}, []]
+    "body",
+    [{"name": "", "role": "viewer"}, {"name": "x", "role": "king"}, {"name": "a b\x00", "role": "viewer"}, {}, []],
 )
 def test_users_that_cannot_be_are_refused(store, tokens, body):
     answer = client(store).post("/v1/users", json=body, headers=tokens["ada"])
