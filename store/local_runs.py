@@ -85,6 +85,7 @@ class _LocalRun:
 
     def __init__(self, store: Store, name: str, specification: Mapping[str, Any], out: str) -> None:
         self._store, self._worker, self._wish = store, _this_process(), ""
+        self._lock, self._over = threading.Lock(), False
         self._in_main_thread = threading.current_thread() is threading.main_thread()
         with store.writing() as session:
             job = taken_up(session, name, specification, out)
@@ -115,7 +116,8 @@ class _LocalRun:
 
     def end(self, state: str, reason: str, message: str) -> None:
         """Tell how it ended, unless another run has taken the job over."""
-        with self._store.writing() as session:
+        with self._lock, self._store.writing() as session:
+            self._over = True  # no sign of life after this
             job = known(session, self.job_id, lock=True)
             if self._mine(job):
                 stop(session, job, state)
@@ -134,10 +136,10 @@ class _LocalRun:
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     def _sign(self) -> str | None:
-        """Keep the lease, or take it back; what was asked, ``None`` if the job is another run's."""
-        with self._store.writing() as session:
+        """Keep the lease, or take it back; what was asked, ``None`` if the job has ended or is another run's."""
+        with self._lock, self._store.writing() as session:
             job = known(session, self.job_id, lock=True)
-            if not self._mine(job):
+            if self._over or not self._mine(job):
                 return None
             if job.epoch != self._epoch:  # counted as dead while this machine slept
                 self._take(session, job)

@@ -120,6 +120,14 @@ def test_a_run_that_slept_takes_its_job_back(store, monkeypatch):
     assert Queue(store).job(job_id).state == "succeeded"
 
 
+def test_no_sign_of_life_comes_after_the_end(store):
+    run = local_runs._LocalRun(store, "demo", {}, "out")
+    assert run._sign() == ""
+    run.end("paused", "Stopped", "stopped")
+    assert run._sign() is None
+    assert Queue(store).job(run.job_id).state == "paused"
+
+
 def test_a_run_whose_job_was_started_again_leaves_it_alone(store, url, monkeypatch):
     monkeypatch.setattr(local_runs, "LEASE_SECONDS", 0.2)
     monkeypatch.setattr(local_runs, "_BEATS_PER_LEASE", 0.02)  # never gives a sign
