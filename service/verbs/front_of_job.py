@@ -16,15 +16,18 @@ def show_front(job_id: str, budget: list[str], server: str | None, as_json: bool
 
     with Client(server) as client:
         found = client.solve(job_id, **parse_budgets(budget)) if budget else client.front_document(job_id)
+        best = None
+        if not (budget or as_json) and found["state"] == "succeeded":
+            best = client.solve(job_id)["best"]
     if as_json:
         print_json(found)
     elif budget:
         show(*_answer(found))
     else:
-        show(*_front(found))
+        show(*_front(found, best))
 
 
-def _front(found: Mapping[str, Any]) -> list[Any]:
+def _front(found: Mapping[str, Any], best: Mapping[str, Any] | None) -> list[Any]:
     from rich.table import Table
 
     counts = f"{found['measured']} measured of {found['proposed']} proposed"
@@ -36,12 +39,13 @@ def _front(found: Mapping[str, Any]) -> list[Any]:
         table.add_column(head, justify="left" if head in ("", "point") else "right", no_wrap=True)
     for point in found["points"]:
         held, seen = point["measured"].get("holdout"), point["measured"].get("validation")
-        cells = ["" if point["pareto"] else "dominated", point["id"][:16]]
+        chosen = best is not None and point["id"] == best["id"]
+        cells = ["*" if chosen else "" if point["pareto"] else "dominated", point["id"][:16]]
         cells += [f"{held['value']:.4g}", f"{held['low']:.4g} … {held['high']:.4g}"] if held else ["", ""]
         cells += [f"{seen['value']:.4g}" if seen else ""]
         cells += [f"{point['prices'][name]['value']:.4g}" for name in prices]
-        table.add_row(*cells, style="" if point["pareto"] else "dim")
-    return [table]
+        table.add_row(*cells, style="bold" if chosen else "" if point["pareto"] else "dim")
+    return [table] if best is None else [table, f"best      {best['id']}: {best['reason']}"]
 
 
 def _answer(found: Mapping[str, Any]) -> list[str]:
