@@ -48,7 +48,7 @@ _EVENT = {
         "id": {"type": "string", "description": "of a stored event; give it back as Last-Event-ID"},
         "event": {
             "type": "string",
-            "description": "log, stage, progress or evaluation, all with an id; job (its state or progress changed), end",
+            "description": "log, stage, progress, evaluation, all with an id; job (its state or progress changed), end",
         },
         "data": {"type": "string", "contentMediaType": "application/json"},
         "retry": {"type": "integer"},

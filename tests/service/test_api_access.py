@@ -237,7 +237,7 @@ def test_without_tokens_everybody_on_this_machine_is_an_administrator_but_no_web
 
 
 def test_without_tokens_other_machines_are_let_in_only_on_purpose(store):
-    with pytest.raises(InvalidInput, match="everybody who reaches 0.0.0.0"):
+    with pytest.raises(InvalidInput, match=r"everybody who reaches 0\.0\.0\.0"):
         create_app(Settings(store=store.url, insecure=True, host="0.0.0.0"), store)
     create_app(Settings(store=store.url, insecure=True, host="0.0.0.0", insecure_remote=True), store)
     create_app(Settings(store=store.url, host="0.0.0.0"), store)
@@ -245,8 +245,10 @@ def test_without_tokens_other_machines_are_let_in_only_on_purpose(store):
 
 @pytest.mark.parametrize(
     ("host", "loopback"),
-    [("localhost", True), ("127.0.0.1", True), ("::1", True), ("[::1]", True), ("127.8.9.1", True)]
-    + [("0.0.0.0", False), ("10.0.0.1", False), ("localhost.evil", False), ("", False)],
+    [
+        *((host, True) for host in ("localhost", "127.0.0.1", "::1", "[::1]", "127.8.9.1")),
+        *((host, False) for host in ("0.0.0.0", "10.0.0.1", "localhost.evil", "")),
+    ],
 )
 def test_loopback_is_known(host, loopback):
     assert is_loopback(host) is loopback

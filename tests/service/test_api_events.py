@@ -141,8 +141,7 @@ def test_a_running_job_is_told_as_it_goes(server, store, viewer):
 
     def listen():
         with httpx.stream("GET", f"{url}/v1/jobs/{job.id}/events", headers=viewer, timeout=30) as answer:
-            for line in answer.iter_lines():
-                heard.append(line)
+            heard.extend(answer.iter_lines())
 
     thread = threading.Thread(target=listen)
     thread.start()
