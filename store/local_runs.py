@@ -144,11 +144,12 @@ class _LocalRun:
             if job.epoch != self._epoch:  # counted as dead while this machine slept
                 self._take(session, job)
                 tell(session, job, "Running", "Back", "it was not dead after all")
-                self._epoch = job.epoch
             moment = now(session)
             job.seconds_used += moment - (job.beat_at or moment)
             job.beat_at, job.lease_until = moment, moment + LEASE_SECONDS
-            return job.wish
+            wish, epoch = job.wish, job.epoch
+        self._epoch = epoch  # once it is committed
+        return wish
 
     def _mine(self, job: Job) -> bool:
         """Whether it runs under this lease, or was only counted as dead since."""
