@@ -113,7 +113,8 @@ def plain(unflattened: nn.Module, inputs: tuple[str, ...], structure: pytree.Tre
     _, steps, result = _steps(unflattened.graph)  # type: ignore[arg-type]
     flat = list(result) if isinstance(result, tuple | list) else [result]
     model = ExportedModel(inputs, _renamed(unflattened.graph, inputs, steps), pytree.tree_unflatten(flat, structure))  # type: ignore[arg-type]
-    return _filled(model, unflattened, {})
+    _fill(model, unflattened, {})
+    return model
 
 
 def _renamed(graph: fx.Graph, inputs: tuple[str, ...], steps: tuple[Step, ...]) -> tuple[Step, ...]:
@@ -137,7 +138,7 @@ def _renamed(graph: fx.Graph, inputs: tuple[str, ...], steps: tuple[Step, ...]) 
     )
 
 
-def _filled(model: nn.Module, source: nn.Module, made: dict[int, nn.Module]) -> Any:
+def _fill(model: nn.Module, source: nn.Module, made: dict[int, nn.Module]) -> nn.Module:
     """Give a module the parameters, buffers and children of another; a child that comes twice is one."""
     for name, parameter in source.named_parameters(recurse=False):
         model.register_parameter(name, parameter)
@@ -148,7 +149,7 @@ def _filled(model: nn.Module, source: nn.Module, made: dict[int, nn.Module]) -> 
         if child is None:
             continue
         if id(child) not in made:
-            made[id(child)] = as_layer(child) or _filled(_opened(child), child, made)
+            made[id(child)] = as_layer(child) or _fill(_opened(child), child, made)
         model.add_module(name, made[id(child)])
     return model.train(source.training)
 
@@ -169,25 +170,27 @@ def _steps(graph: fx.Graph) -> tuple[tuple[str, ...], tuple[Step, ...], Any]:
     for used, node in last.items():
         gone.setdefault(node, []).append(used.name)
     for node in graph.nodes:
-        args, kwargs = (fx.node.map_arg(given, lambda used: Value(used.name)) for given in (node.args, node.kwargs))
+        args, kwargs = _plain(node.args), _plain(node.kwargs)
         if node.op == "placeholder":
             inputs.append(node.name)
         elif node.op == "output":
-            result = _as_lists(args[0])
+            result = args[0]
         else:
             kind = {"call_function": "operator", "call_module": "module", "get_attr": "tensor"}[node.op]
             target = _name_of(node.target) if kind == "operator" else str(node.target)
-            steps.append(Step(node.name, kind, target, _as_lists(args), _as_lists(kwargs), tuple(gone.get(node, ()))))
+            steps.append(Step(node.name, kind, target, args, kwargs, tuple(gone.get(node, ()))))
     return tuple(inputs), tuple(steps), result
 
 
-def _as_lists(given: Any) -> Any:
-    """Immutable lists and dicts of graphs as plain ones, which can be sent to other processes."""
+def _plain(given: Any) -> Any:
+    """Arguments of a node with ``Value`` for other nodes, and plain lists and dicts, which can be sent on."""
+    if isinstance(given, fx.Node):
+        return Value(given.name)
     if isinstance(given, dict):
-        return {key: _as_lists(value) for key, value in given.items()}
+        return {key: _plain(value) for key, value in given.items()}
     if isinstance(given, tuple):
-        return tuple(map(_as_lists, given))
-    return [_as_lists(each) for each in given] if isinstance(given, list) else given
+        return tuple(map(_plain, given))
+    return [_plain(each) for each in given] if isinstance(given, list) else given
 
 
 def _name_of(target: Any) -> str:

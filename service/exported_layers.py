@@ -57,7 +57,8 @@ def _weights(module: nn.Module, found: _Arguments, names: _Names) -> tuple[nn.Pa
 
 def _filled(layer: nn.Module, weight: nn.Parameter, bias: nn.Parameter | None) -> nn.Module:
     """The layer with these very parameters, so that shared ones stay shared."""
-    layer.weight, layer.bias = weight, bias
+    layer.weight = weight
+    layer.register_parameter("bias", bias)
     return layer
 
 

@@ -171,14 +171,14 @@ class _Loader(yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             if event.anchor in self.anchors and event.anchor not in self._sizes:
                 raise _refuse(f"the anchor {event.anchor!r} holds itself", mark)
-            self._count(self._sizes.get(event.anchor, 1), mark)
-            return super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+            self._count(self._sizes.get(str(event.anchor), 1), mark)
+            return super().compose_node(parent, index)
         before = self._nodes
         self._count(1, mark)
         self._depth += not isinstance(event, yaml.ScalarEvent)
         if self._depth > self._bounds.most_depth:
             raise _refuse(f"nested deeper than {self._bounds.most_depth}", mark)
-        node = super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+        node = super().compose_node(parent, index)
         self._depth -= not isinstance(event, yaml.ScalarEvent)
         if event.anchor is not None:
             self._sizes[event.anchor] = self._nodes - before
@@ -194,7 +194,7 @@ class _Loader(yaml.SafeLoader):
         if number and len(node.value) > _LONGEST_NUMBER:
             raise _refuse(f"a number of more than {_LONGEST_NUMBER} characters", node.start_mark)
         try:
-            value = super().construct_object(node, deep)  # type: ignore[no-untyped-call]
+            value = super().construct_object(node, deep)
         except ValueError as cause:
             raise _refuse(f"{node.value[:40]!r} is no number: {cause}", node.start_mark) from None
         if isinstance(node, yaml.ScalarNode) and (problem := _scalar_problem(value)) is not None:
@@ -213,4 +213,4 @@ class _Loader(yaml.SafeLoader):
                 first = seen[key.value].start_mark.line + 1
                 raise _refuse(f"the key {key.value!r} is given twice (first in line {first})", key.start_mark)
             seen[key.value] = key
-        return super().construct_mapping(node, deep)  # type: ignore[no-untyped-call]
+        return super().construct_mapping(node, deep)
