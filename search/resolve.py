@@ -20,10 +20,11 @@ from ..measurement import Measurement
 from ..space import Configuration
 from ..store import Store
 from ..task import Split
+from .choice import Choice, Point
 from .knowledge import Knowledge, measurements, recall
 from .problem import FLOAT, Problem
 from .rank_statistics import correlation
-from .result import Choice, Point, Result
+from .result import Result
 from .summary import summarize
 
 _LEAST = 3  # measured points from which a prediction is made

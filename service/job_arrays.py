@@ -119,11 +119,13 @@ class JobArrays:
         column = {name: index for index, name in enumerate(space.formats)}
         names = set(space.names)
         fits = [row for row in rows if row[1].keys() == names and row[0] not in self._rows]
-        fits = [row for row in fits if all(name in column for name in row[1].values())]
         pick = itemgetter(*space.names)
         chosen = [pick(formats) if len(names) > 1 else (pick(formats),) for _, formats, _ in fits]
-        fresh = np.array([[column[name] for name in each] for each in chosen], dtype=np.int16)
-        self.choices = np.concatenate([self.choices, fresh.reshape(len(fits), len(names))])
+        fresh = np.array([[column.get(name, -1) for name in each] for each in chosen], dtype=np.int16)
+        fresh = fresh.reshape(len(fits), len(names))
+        known = (fresh >= 0).all(axis=1)  # formats that the space offers
+        fits = [row for row, kept in zip(fits, known.tolist(), strict=True) if kept]
+        self.choices = np.concatenate([self.choices, fresh[known]])
         for digest, _, origin in fits:
             self._rows[digest] = len(self.digests)
             self.digests.append(digest)
@@ -138,10 +140,8 @@ class JobArrays:
             count = session.scalar(select(func.count()).where(whole)) or 0
             if count == self._counted[split]:
                 return
-            names = set(session.scalars(select(Evaluation.configuration).where(whole)))
-            known = self.measured(split)
-            wanted = [digest for digest, row in self._rows.items() if not known[row] and digest in names]
-            self._counted[split] = len(names)
+            wanted = [self.digests[row] for row in np.flatnonzero(~self.measured(split))]
+            self._counted[split] = count
             for where in _places(wanted):
                 columns = (Evaluation.configuration, *(getattr(Evaluation, name) for name in _QUALITY))
                 for digest, *values in session.execute(select(*columns).where(whole, where)):

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from ..errors import InvalidInput
 from ..measurement import Measurement
+from ..search.choice import Point
 from ..search.pareto import non_dominated
 from ..search.resolve import answer, check_budgets, result_of
-from ..search.result import Point
 from ..space import Configuration
 from ..store import Job, Store
 from ..task import Split
@@ -47,7 +47,14 @@ def front_of(store: Store, job: Job) -> dict[str, Any]:
     arrays = arrays_of(store, job)
     about: dict[str, Any] = {"job": job.id, "state": job.state}
     if arrays is None:
-        empty = {"metric": None, "objectives": [], "constraints": {}, "float": {}, "proposed": 0, "measured": 0}
+        empty: dict[str, Any] = {
+            "metric": None,
+            "objectives": [],
+            "constraints": {},
+            "float": {},
+            "proposed": 0,
+            "measured": 0,
+        }
         return {**about, **empty, "points": []}
     known = arrays.knowledge
     with arrays.lock:
