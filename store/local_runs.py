@@ -137,19 +137,19 @@ class _LocalRun:
 
     def _sign(self) -> str | None:
         """Keep the lease, or take it back; what was asked, ``None`` if the job has ended or is another run's."""
-        with self._lock, self._store.writing() as session:
-            job = known(session, self.job_id, lock=True)
-            if self._over or not self._mine(job):
-                return None
-            if job.epoch != self._epoch:  # counted as dead while this machine slept
-                self._take(session, job)
-                tell(session, job, "Running", "Back", "it was not dead after all")
-            moment = now(session)
-            job.seconds_used += moment - (job.beat_at or moment)
-            job.beat_at, job.lease_until = moment, moment + LEASE_SECONDS
-            wish, epoch = job.wish, job.epoch
-        self._epoch = epoch  # once it is committed
-        return wish
+        with self._lock:
+            with self._store.writing() as session:
+                job = known(session, self.job_id, lock=True)
+                if self._over or not self._mine(job):
+                    return None
+                if job.epoch != self._epoch:  # counted as dead while this machine slept
+                    self._take(session, job)
+                    tell(session, job, "Running", "Back", "it was not dead after all")
+                moment = now(session)
+                job.seconds_used += moment - (job.beat_at or moment)
+                job.beat_at, job.lease_until = moment, moment + LEASE_SECONDS
+            self._epoch = job.epoch  # now that it is committed
+            return job.wish
 
     def _mine(self, job: Job) -> bool:
         """Whether it runs under this lease, or was only counted as dead since."""
