@@ -2,6 +2,8 @@
 
 import logging
 
+import anyio
+import httpx
 import pytest
 from bitfront.errors import InvalidInput
 from bitfront.service.api import create_app, ensure_admin
@@ -217,6 +219,23 @@ def test_long_bodies_are_refused_before_they_are_read(store, access, tokens):
     huge = http.post("/v1/jobs", content=b"", headers={**tokens["sam"], "Content-Length": "9" * 30})
     assert huge.status_code == 413
     assert [line.detail[:3] for line in access.trail(4)] == ["413"] * 4
+
+
+def test_slow_bodies_are_cut_off(store, access, tokens):
+    app = create_app(Settings(store=store.url, body_seconds=0.2), store)
+
+    async def trickle():
+        yield b"name: x\n"
+        await anyio.sleep(60)
+        yield b"never"
+
+    async def ask():
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=LOCAL) as http:
+            return await http.post("/v1/jobs", content=trickle(), headers=tokens["sam"])
+
+    answer = anyio.run(ask)
+    assert (answer.status_code, answer.json()["error"]["type"]) == (408, "TooSlow")
+    assert access.trail(1)[0].outcome == "refused"
 
 
 def test_bodies_that_are_no_text_are_malformed(store, tokens):
