@@ -92,15 +92,16 @@ def _state(digest: str, measured: Mapping[tuple[str, str], Any], failed: Mapping
 
 def _prices(known: Knowledge, page: list[Candidate]) -> list[dict[str, float]]:
     """The values of all prices by candidate; none for the float model."""
-    column, names = {name: index for index, name in enumerate(known.space.formats)}, known.space.names
+    column = {name: index for index, name in enumerate(known.space.formats)}
+    names, formats = known.space.names, [row.formats for row in page]
     rows = [
         index
-        for index, row in enumerate(page)
-        if row.formats.keys() == set(names) and all(name in column for name in row.formats.values())
+        for index, given in enumerate(formats)
+        if given.keys() == set(names) and column.keys() >= set(given.values())
     ]
     found: list[dict[str, float]] = [{} for _ in page]
     if rows:
-        choices = np.array([[column[page[index].formats[name]] for name in names] for index in rows], dtype=np.int64)
+        choices = np.array([[column[formats[index][name]] for name in names] for index in rows], dtype=np.int64)
         for metric, table in known.prices.items():
             for index, value in zip(rows, table.totals(choices).tolist(), strict=True):
                 found[index][metric] = value
