@@ -15,6 +15,7 @@ from .formats import Format
 from .measurement import Measurement
 from .space import Configuration, SearchSpace, Site, Tie
 from .task import Batch, Task
+from .version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .evaluators import Calibration, Finetuned, Recipe, calibrate, evaluate, finetune, prepared
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from .proxies import Sensitivity, sensitivity
     from .search import Result, allocate, cheapest, diverse, exact_front, hull_front, hypervolume, knee, run
     from .service.client import Client
-
-__version__ = "0.1.0"
 
 #: Loaded on first use, so that ``import bitfront`` stays fast: name -> room.
 _LAZY = {

@@ -269,7 +269,7 @@ def environment() -> dict[str, Any]:
     """Versions, processor and threads, for the record."""
     import torch
 
-    from .. import __version__
+    from ..version import __version__
 
     return {
         "bitfront": __version__,

@@ -19,8 +19,8 @@ from typing import Any
 
 import psutil
 
-from .. import __version__
 from ..store import Store
+from ..version import __version__
 from .job import Job
 from .job_key import source_digest
 from .locations import digest, inside

@@ -12,9 +12,9 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
-from ... import __version__
 from ...errors import InvalidInput
 from ...store import Store
+from ...version import __version__
 from ..settings import Settings, is_loopback
 from . import administration, artifacts, devices, errors, events, exports, fronts, health, jobs, metrics, uploads
 from .gate import Gate
