@@ -274,7 +274,7 @@ class Client:
         Args:
             job_id: which.
             name: of the artifact.
-            path: file to write, or a folder for it.
+            path: file to write; or a folder for it, one that is there or is written with a ``/`` at its end.
 
         Returns:
             The file.
@@ -287,7 +287,7 @@ class Client:
         if wanted is None:
             raise NotFound(f"job {job_id} has no artifact {name!r}")
         target = Path(path)
-        if target.is_dir():
+        if target.is_dir() or str(path).endswith("/"):
             target = target / PurePosixPath(name).name
         content = hashlib.sha256()
         with replacing(target) as side, side.open("wb") as stream:

@@ -302,7 +302,8 @@ def test_downloads_are_checked(live, client, tmp_path):
     path = written(live, made.id, "export/p05 é.onnx", content)
     (only,) = client.artifacts(made.id)
     assert (only.name, only.bytes) == ("export/p05 é.onnx", len(content))
-    assert client.download(made.id, only.name, tmp_path).name == "p05 é.onnx"
+    assert client.download(made.id, only.name, tmp_path) == tmp_path / "p05 é.onnx"
+    assert client.download(made.id, only.name, f"{tmp_path}/new/") == tmp_path / "new" / "p05 é.onnx"
     target = client.download(made.id, only.name, tmp_path / "deep" / "model.onnx")
     assert target.read_bytes() == content
     with pytest.raises(NotFound, match=r"no artifact 'front\.json'"):
