@@ -109,6 +109,7 @@ def _run_in(order: Order, asked: Job, store: JobStore, place: Path, out: str, te
     import torch
 
     from ...search import Executor
+    from .. import record
     from ..run_job import run_job
     from .quarantine import had_deaths
     from .watched_executor import WatchedExecutor
@@ -120,6 +121,7 @@ def _run_in(order: Order, asked: Job, store: JobStore, place: Path, out: str, te
     if executor == "local":
         executor = WatchedExecutor(teller, stop, alone=had_deaths(store, asked.id))
     folder = Path(asked.specification.get("folder", "."))
+    store.add_record(asked.id, record.of(job, folder, store))  # also of a job that never gets to measure
     with EventProgress(Events(store), asked.id, teller, place / "run.log", job.search.evaluations) as progress:
         store.watch = progress.evaluated
         _, document = run_job(job, folder, place, store=store, executor=executor, progress=progress, shown_as=out)
