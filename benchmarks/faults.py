@@ -4,7 +4,7 @@
 
 A real PostgreSQL, an API server and one worker for each of ``--executors`` (``ray``: every job with actors of its own)
 run as processes; jobs are submitted over HTTP, each twice with one idempotency key. A round chooses what kind of
-process dies (of those that run), waits a random time, kills one with SIGKILL, and starts a server or worker again.
+process dies (of those that run), waits a random time (half of the times only after the next commit), kills one with SIGKILL, and starts a server or worker again.
 After ``--block`` rounds the rest of the jobs is waited for, and all is compared with the same jobs on a store of their
 own that nobody disturbed. A block fails unless
 
@@ -111,12 +111,17 @@ def executions(folder: Path) -> list[tuple[Key, float]]:
     return [((digest, split), float(moment)) for digest, split, moment, _ in lines]
 
 
-def one_kill(cluster: Cluster, draw: np.random.Generator) -> tuple[str, float]:
+def one_kill(cluster: Cluster, store: Store, draw: np.random.Generator) -> tuple[str, float]:
     """What was killed, after how many seconds."""
     kinds = [kind for kind in VICTIMS if cluster.find(kind)]
     kind, delay = str(draw.choice(kinds)), float(draw.uniform(0.05, LONGEST_DELAY))
-    time.sleep(delay)
     until = time.monotonic() + 60
+    if draw.random() < 0.5:  # else most kills would hit processes that only start up
+        known = len(committed(store))
+        while len(committed(store)) == known and time.monotonic() < until:
+            time.sleep(0.02)
+        delay /= 10
+    time.sleep(delay)
     while not (victims := cluster.find(kind)):  # it ended meanwhile: the next one of its kind
         if time.monotonic() > until:
             raise SystemExit(f"no {kind} within a minute")
@@ -135,7 +140,7 @@ def disturbed(
         for number in range(rounds):
             while len(ids) - states(store)["succeeded"] < len(executors) + WAITING:
                 ids.append(submit(cluster, len(ids)))
-            kind, delay = one_kill(cluster, draw)
+            kind, delay = one_kill(cluster, store, draw)
             after = committed(store)
             if {key: after.get(key) for key in seen} != seen:
                 raise SystemExit(f"round {number}: a committed evaluation was lost or written again")

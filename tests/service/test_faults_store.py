@@ -5,14 +5,19 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from pathlib import Path
 
 import bitfront as bf
+import numpy as np
 import pytest
 from bitfront.measurement import Measurement
 from bitfront.service.errors_of_database import told
-from bitfront.store import Claims, Events, LeasedStore, Limits, Queue, Store, Submission
-from sqlalchemy import create_engine, event, text
+from bitfront.service.settings import Settings
+from bitfront.service.worker import JobWorker
+from bitfront.store import Claims, Evaluation, Events, LeasedStore, Limits, Queue, Store, Submission
+from sqlalchemy import create_engine, event, select, text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 PROGRAMS = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
@@ -103,6 +108,60 @@ def test_a_transaction_that_a_restart_cuts_off_is_undone_whole(postgres, how):
     assert claims.beat(lease) == ""  # the lease outlived it
     claims.finish(lease, "cancelled", "Asked")
     store.close()
+
+
+def test_a_job_that_runs_while_the_database_restarts_succeeds_and_measures_nothing_twice(postgres, tmp_path):
+    shutil.copy(Path(__file__).with_name("tiny_factory.py"), tmp_path)
+    draw = np.random.default_rng(0)
+    for name in ("c", "v"):
+        np.savez(tmp_path / f"{name}.npz", inputs=draw.standard_normal((64, 3, 8, 8), dtype=np.float32))
+    specification = {
+        "name": "tiny",
+        "model": {"factory": "tiny_factory:slow", "arguments": {"seconds": 0.05}},
+        "data": {"calibration": "c.npz", "validation": "v.npz"},
+        "space": {"formats": ["w2", "w4", "w8"]},
+        "objectives": ["quality", "size_mb"],
+        "proxies": ["weight_mse"],
+        "search": {"evaluations": 10},
+        "export": None,
+        "folder": str(tmp_path),
+    }
+    store = Store(postgres.url)
+    queue = Queue(store)
+    job_id = queue.submit(Submission("tiny", specification))[0].id
+    limits = Limits(lease_seconds=60.0, back_off=0.0)
+    worker = JobWorker(Settings(store=store.url, outputs=str(tmp_path / "jobs"), executor="local", limits=limits))
+    stop = threading.Event()
+    thread = threading.Thread(target=worker.serve, args=(stop,))
+    thread.start()
+    try:
+        deadline = time.monotonic() + 150
+        while len(before := rows(store)) < 3 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        postgres.restart("immediate")
+        while queue.job(job_id).state in ("queued", "running") and time.monotonic() < deadline:
+            time.sleep(0.1)
+    finally:
+        stop.set()
+        thread.join()
+    job = queue.job(job_id)
+    assert (job.state, job.attempt) == ("succeeded", 1), job.reason  # an attempt that a restart ends does not count
+    after = rows(store)
+    assert len(before) >= 3
+    assert before.items() <= after.items()
+    told_of = [
+        (each.content["configuration"], each.content["split"])
+        for each in Events(store).after(job_id, kinds=["evaluation"])
+    ]
+    assert len(set(told_of)) == len(told_of)
+    store.close()
+
+
+def rows(store):
+    """(configuration, split) -> when it was committed, of the job that runs here."""
+    with store.session() as session:
+        found = session.scalars(select(Evaluation).where(~Evaluation.context.startswith("between ")))
+        return {(row.configuration, row.split): row.created_at for row in found}
 
 
 def test_a_full_disk_loses_nothing_that_was_committed_and_is_told_in_one_line(tmp_path):
