@@ -123,9 +123,9 @@ class JobArrays:
         chosen = [pick(formats) if len(names) > 1 else (pick(formats),) for _, formats, _ in fits]
         fresh = np.array([[column.get(name, -1) for name in each] for each in chosen], dtype=np.int16)
         fresh = fresh.reshape(len(fits), len(names))
-        known = (fresh >= 0).all(axis=1)  # formats that the space offers
-        fits = [row for row, kept in zip(fits, known.tolist(), strict=True) if kept]
-        self.choices = np.concatenate([self.choices, fresh[known]])
+        offered = np.flatnonzero((fresh >= 0).all(axis=1))
+        fits = [fits[index] for index in offered]
+        self.choices = np.concatenate([self.choices, fresh[offered]])
         for digest, _, origin in fits:
             self._rows[digest] = len(self.digests)
             self.digests.append(digest)

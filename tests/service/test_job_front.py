@@ -13,6 +13,7 @@ from bitfront.search.resolve import resolve
 from bitfront.service import job_arrays, job_front, read_job
 from bitfront.service.job_front import candidates_page, front_of, solve
 from bitfront.service.run_job import run_job
+from bitfront.space import Configuration
 from bitfront.store import Claims, Queue, Store, Submission
 from hypothesis import given
 from hypothesis import strategies as st
@@ -244,3 +245,17 @@ def test_the_filter_in_blocks_is_the_filter(points, block):
         assert (job_front._front(table) == non_dominated(table)).all()
     finally:
         job_front._BLOCK = kept
+
+
+def test_candidates_of_another_space_are_listed_but_on_no_front(running):
+    store, job, knowledge = running
+    add(store, job, knowledge, 8)
+    names = knowledge.space.names
+    strange = [Configuration.from_dict(dict.fromkeys(names, "w7")), Configuration.from_dict({names[0]: "w8"})]
+    store.add_candidates(job.id, [(one, "strange", None) for one in strange])
+    add(store, job, knowledge, 9)
+    found = front_of(store, job)
+    assert (found["proposed"], found["measured"]) == (11, 8)
+    rows = {row["configuration"]: row for row in pages(store, job, 4)}
+    assert [rows[one.digest]["prices"] for one in strange] == [{}, {}]
+    assert len(rows) == 11
