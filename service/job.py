@@ -75,8 +75,8 @@ class DataSource(_Part):
     validation: Location | int | None = Field(None, description="as calibration; candidates are measured on it")
     holdout: Location | int | None = Field(
         None,
-        description="as calibration; of every two samples one helps to choose among the finalists, the other judges the "
-        "choice (fewer than 32: all judge). Without it the second half of validation is set apart",
+        description="as calibration; of every two samples one helps to choose among the finalists, the other judges "
+        "the choice (fewer than 32: all judge). Without it the second half of validation is set apart",
     )
     batch: Annotated[int, Field(ge=1)] = Field(16, description="samples per forward pass (npz data)")
 
@@ -208,8 +208,8 @@ class Search(_Part):
     fidelity: Fidelity | None = Field(None, description="null: every candidate on the whole validation data")
     finalists: Annotated[int, Field(ge=1)] | None = Field(
         None,
-        description="most candidates measured on held-out data beside uniform configurations and exact allocations, the "
-        "best first; default: the whole measured front, under constraints the 8 best too",
+        description="most candidates measured on held-out data beside uniform configurations and exact allocations, "
+        "the best first; default: the whole measured front, under constraints the 8 best too",
     )
 
     @field_validator("proposers")

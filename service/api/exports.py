@@ -44,7 +44,7 @@ def export(
 
     The same configuration and target give the same job again, also without a key.
     """
-    from .export_order import submission
+    from ..export_order import submission
 
     state = state_of(request)
     asked = submission(state.store, state.queue.job(job_id), body.point, body.target, owner=who.name, key=key)

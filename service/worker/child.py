@@ -100,9 +100,16 @@ def run(order: Order, teller: Teller, stop: StopSignal) -> str:
 
 
 def _run_in(order: Order, asked: Job, store: JobStore, place: Path, out: str, teller: Teller, stop: StopSignal) -> str:
-    """The job itself."""
+    """The job itself: a search, or the export of a point of one."""
+    from .. import export_order
     from ..job import parse_job
 
+    if export_order.KEY in asked.specification:
+        import torch
+
+        torch.set_num_threads(1)
+        with EventProgress(Events(store), asked.id, teller, place / "run.log", 0) as progress:
+            return export_order.carry_out(asked.specification, asked.name, store, place, progress)
     content = {key: value for key, value in asked.specification.items() if key != "folder"}
     job = parse_job(content, asked.name)  # before anything that takes long
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bitfront.service.api import create_app
-from bitfront.service.api.export_order import KEY, carry_out
+from bitfront.service.export_order import KEY, carry_out
 from bitfront.service.job import parse_job
 from bitfront.service.run_job import run_job
 from bitfront.service.settings import Settings

@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...errors import Conflict, NotFound
-from ...files import write_text
-from ...space import Configuration
-from ...store import Artifacts, Candidate, Job, Store, Submission
+from ..errors import Conflict, NotFound
+from ..files import write_text
+from ..space import Configuration
+from ..store import Artifacts, Candidate, Job, Store, Submission
 
 if TYPE_CHECKING:
-    from ...search import Progress
+    from ..search import Progress
 
 KEY = "export_of"
 
@@ -38,7 +38,7 @@ def submission(store: Store, job: Job, point: str, target: str, *, owner: str, k
         NotFound: no such point.
         Conflict: the job cannot be exported from: it is itself an export, was run elsewhere, or has measured nothing.
     """
-    from ...exporters.registry import get
+    from ..exporters.registry import get
 
     get(target)
     if KEY in job.specification:
@@ -64,7 +64,7 @@ def submission(store: Store, job: Job, point: str, target: str, *, owner: str, k
 
 def _point(store: Store, job: Job, point: str) -> tuple[str, dict[str, str]]:
     """Name and configuration of a point."""
-    from ..job_front import front_of, solve
+    from .job_front import front_of, solve
 
     with store.session() as session:
         candidate = session.get(Candidate, (job.id, point))
@@ -88,7 +88,7 @@ def _point(store: Store, job: Job, point: str) -> tuple[str, dict[str, str]]:
 
 def _final(store: Store, job: Job) -> dict[str, Any] | None:
     """The ``front.json`` of a job that has one; reports call its points by other names."""
-    from ..run_job import read_document
+    from .run_job import read_document
 
     found = [each for each in Artifacts(store).of(job.id) if each.name == "front.json"]
     return read_document(found[0].location.removesuffix("/front.json")) if found else None
@@ -111,12 +111,12 @@ def carry_out(specification: Mapping[str, Any], name: str, store: Store, place: 
         InvalidInput: the model or its data cannot be loaded, or the target does not take them.
         ExportMismatch: the artifact does not compute what was measured.
     """
-    from ...evaluators import Recipe
-    from ...search import Silent, calibrated
-    from ...search.stage import Ledger
-    from ..export_stage import exported
-    from ..job import parse_job
-    from ..run_job import load, with_recipe
+    from ..evaluators import Recipe
+    from ..search import Silent, calibrated
+    from ..search.stage import Ledger
+    from .export_stage import exported
+    from .job import parse_job
+    from .run_job import load, with_recipe
 
     order = specification[KEY]
     job = parse_job({each: value for each, value in specification.items() if each not in ("folder", KEY)}, name)
