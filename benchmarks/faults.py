@@ -4,9 +4,9 @@
 
 A real PostgreSQL, an API server and one worker for each of ``--executors`` (``ray``: every job with actors of its own)
 run as processes; jobs are submitted over HTTP, each twice with one idempotency key. A round chooses what kind of
-process dies (of those that run), waits a random time (half of the times only after the next commit), kills one with SIGKILL, and starts a server or worker again.
-After ``--block`` rounds the rest of the jobs is waited for, and all is compared with the same jobs on a store of their
-own that nobody disturbed. A block fails unless
+process dies (of those that run), waits a random time (half of the times only after the next commit), kills one with
+SIGKILL, and starts a server or worker again. After ``--block`` rounds the rest of the jobs is waited for, and all is
+compared with the same jobs on a store of their own that nobody disturbed. A block fails unless
 
 - every evaluation that was seen committed after any round is there at the end, the very same row;
 - no candidate was begun after its evaluation had been committed. Every execution, in whichever process, is a line with

@@ -1,7 +1,7 @@
 """kill -9 at random moments of a server, its worker and the process of its job: nothing is lost or done twice.
 
-Beside it: a log on a full disk. ``benchmarks/faults.py`` does more rounds, on PostgreSQL, with several workers, jobs and
-actors of Ray.
+Beside it: a log on a full disk. ``benchmarks/faults.py`` does more rounds, on PostgreSQL, with several workers, jobs
+and actors of Ray.
 """
 
 import contextlib
