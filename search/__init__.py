@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .bench_build import build_bench
     from .bench_draws import bench_configurations
     from .bench_files import StoredBench, load_bench
+    from .choice import Choice, Point
     from .executor import Executor, LocalExecutor, Outcome, Work
     from .fidelity import Standing, hyperband, successive_halving
     from .finetune_trials import FinetuneChoice, FinetuneSettings, choose_finetuning
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from .ray_cluster import ray_cluster
     from .ray_executor import RayExecutor
     from .recipes import RecipeChoice, choose_recipe
-    from .result import Choice, Point, Result
+    from .result import Result
     from .rungs import Ladder, OnSamples, Rivals
     from .shards import Limits
     from .stages import calibrated
@@ -58,6 +59,10 @@ _LAZY = {
     "bench_files": (
         "StoredBench",
         "load_bench",
+    ),
+    "choice": (
+        "Choice",
+        "Point",
     ),
     "executor": (
         "Executor",
@@ -89,11 +94,7 @@ _LAZY = {
         "RecipeChoice",
         "choose_recipe",
     ),
-    "result": (
-        "Choice",
-        "Point",
-        "Result",
-    ),
+    "result": ("Result",),
     "rungs": (
         "Ladder",
         "OnSamples",

@@ -11,7 +11,8 @@ import numpy as np
 from ..measurement import Measurement
 
 if TYPE_CHECKING:
-    from .result import Point, Result
+    from .choice import Point
+    from .result import Result
 
 SCHEMA_VERSION = 1
 _FRONT_POINTS = 400  # of the predicted front; a longer one is thinned evenly

@@ -206,9 +206,10 @@ class Problem:
             limits = {name: limit - self.prices[name].base for name, limit in budgets.items()}
             with suppress(BudgetConflict):  # the total of a choice may lie below its sum over sites
                 solved.append(self._allocated(proxy, limits, gap=_SAMPLED_GAP, method="highs"))
-        points = np.unique(np.stack(solved), axis=0)
+        points: np.ndarray = np.unique(np.stack(solved), axis=0)
         points = points[self.meets(points)]
-        return points[np.argsort(self.totals(points, metric), kind="stable")]
+        ascending: np.ndarray = points[np.argsort(self.totals(points, metric), kind="stable")]
+        return ascending
 
     def _cheapest(self, metric: str, others: Mapping[str, float]) -> Configuration:
         """The configuration of least price within the other constraints."""

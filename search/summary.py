@@ -12,10 +12,11 @@ from ..errors import InvalidInput
 from ..measurement import Measurement
 from ..space import Configuration
 from ..task import SPLITS, Split
+from .choice import Point
 from .pareto import non_dominated
 from .problem import FLOAT, Problem
 from .proxy_choice import ProxyChoice
-from .result import Point, Result
+from .result import Result
 from .stage import Ledger, Ran
 from .surrogate import PowerLaw
 
