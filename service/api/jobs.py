@@ -63,6 +63,7 @@ async def submit(
 
     def act() -> JobView:
         from ..admission import admit
+        from ..uploads import measured_devices
 
         state = state_of(request)
         asked = admit(
@@ -76,6 +77,9 @@ async def submit(
             most_seconds=seconds,
         )
         job, new = state.queue.submit(asked)
+        if job.waiting:  # what it waits for may have come since it was admitted
+            state.queue.measured(measured_devices(state.store))
+            job = state.queue.job(job.id)
         notes_of(request).target, notes_of(request).detail = job.id, job.name
         response.status_code = 201 if new else 200
         return JobView.of(job)

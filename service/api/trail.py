@@ -37,7 +37,7 @@ class Trail:
         notes = notes_in(scope)
 
         async def written(message: Message) -> None:
-            if message["type"] == "http.response.start" and _wanted(scope["method"], message["status"], notes):
+            if message["type"] == "http.response.start" and _wanted(scope, message["status"], notes):
                 await run_in_threadpool(self._write, scope, message["status"], notes)
             await send(message)
 
@@ -57,10 +57,15 @@ class Trail:
             _LOG.error("audit line lost: %s %s %s %s: %s", user, action, target, outcome, told(cause))
 
 
-def _wanted(method: str, status: int, notes: Notes) -> bool:
+def _wanted(scope: Scope, status: int, notes: Notes) -> bool:
     if status >= 400 and not notes.audited:
         return False
-    return method not in _SAFE or status in _REFUSED_READS
+    return scope["method"] not in _SAFE or status in _REFUSED_READS or (status >= 400 and _strays(scope["path"]))
+
+
+def _strays(path: str) -> bool:
+    """Whether a path, decoded, tries to leave the folder that it names a file of."""
+    return "//" in path or "\\" in path or "\0" in path or ".." in path.split("/")
 
 
 def _plain(text: str) -> str:

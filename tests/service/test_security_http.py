@@ -159,6 +159,9 @@ def test_artifacts_by_paths_of_others(server):
         assert "message" in answer.json()["error"]
         assert "hidden words" not in answer.text
         assert "root:" not in answer.text
+    lines = [line for line in server.access.trail(20) if line.outcome == "refused"]
+    assert len(lines) >= 2
+    assert {line.target for line in lines} == {job.id}
 
 
 @pytest.mark.parametrize("token", ["", "bf_wrong", "bf_" + "x" * 10_000, "' OR 1=1 --"])
