@@ -41,7 +41,7 @@ WAITING = 2  # jobs that are queued beside the running ones
 LONGEST_DELAY = 4.0
 PATIENCE = 600.0
 ATTEMPTS = 20
-Key = tuple[str, str]
+Key = tuple[int, str, str]  # seed of the job's network, digest of the configuration, split
 
 
 def submit(cluster: Cluster, number: int) -> str:
@@ -66,12 +66,28 @@ def submit(cluster: Cluster, number: int) -> str:
 
 
 def committed(store: Store) -> dict[Key, tuple[Any, ...]]:
-    """All evaluations: (configuration, split) -> the rest of the row."""
+    """All evaluations: key -> the rest of the row."""
     with store.session() as session:
-        return {
-            (row.configuration, row.split): (row.value, row.values, row.context, row.worker, row.created_at.timestamp())
-            for row in session.scalars(select(Evaluation))
-        }
+        rows = list(session.scalars(select(Evaluation)))
+    seeds = {row.context: int(next(iter(row.formats)).rsplit("_", 1)[1]) for row in rows if row.formats}
+    return {
+        # a context whose first row is that of the float model has no sites yet that tell the seed
+        (seeds[row.context], row.configuration, row.split): (
+            row.value,
+            row.values,
+            row.worker,
+            row.created_at.timestamp(),
+        )
+        for row in rows
+        if row.context in seeds
+    }
+
+
+def compare(before: dict[Key, tuple[Any, ...]], after: dict[Key, tuple[Any, ...]]) -> None:
+    """That every row is there as it was."""
+    for key, row in before.items():
+        if after.get(key) != row:
+            raise SystemExit(f"{key} was committed as {row} and is now {after.get(key)}")
 
 
 def states(store: Store) -> Counter[str]:
@@ -108,7 +124,7 @@ def finish(cluster: Cluster, store: Store, ids: list[str]) -> dict[str, Any]:
 def executions(folder: Path) -> list[tuple[Key, float]]:
     """Every execution of a candidate and when it began."""
     lines = [line.split() for line in (folder / "executions").read_text().splitlines()]
-    return [((digest, split), float(moment)) for digest, split, moment, _ in lines]
+    return [((int(seed), digest, split), float(moment)) for seed, digest, split, moment, _ in lines]
 
 
 def one_kill(cluster: Cluster, store: Store, draw: np.random.Generator) -> tuple[str, float]:
@@ -142,15 +158,13 @@ def disturbed(
                 ids.append(submit(cluster, len(ids)))
             kind, delay = one_kill(cluster, store, draw)
             after = committed(store)
-            if {key: after.get(key) for key in seen} != seen:
-                raise SystemExit(f"round {number}: a committed evaluation was lost or written again")
+            compare(seen, after)
             seen = after
             kills.append(kind)
             print(f"round {number}: {kind} killed after {delay:.2f} s; {len(after)} committed", flush=True)
         fronts = finish(cluster, store, ids)
     end = committed(store)
-    if {key: end.get(key) for key in seen} != seen:
-        raise SystemExit("a committed evaluation was lost or written again")
+    compare(seen, end)
     ran = executions(folder)
     late = [(key, moment - end[key][-1]) for key, moment in ran if key in end and moment > end[key][-1]]
     if late:

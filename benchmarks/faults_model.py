@@ -1,8 +1,8 @@
 """The model of the jobs of ``benchmarks/faults.py``; every execution of a candidate is a line in a file beside it.
 
 The line is appended before the candidate is measured, in whichever process measures it: the process of a job, or an
-actor of Ray, which imports this module for the model's class. The sites of each job have names of their own, so that a
-configuration belongs to one job.
+actor of Ray, which imports this module for the model's class. The line tells the seed, by which jobs differ; the sites
+are named after it, so that the store's rows tell it too.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ _evaluate_many = FakeQuantEvaluator.evaluate_many
 def _noted(
     self: FakeQuantEvaluator, configurations: Sequence[Any], split: str = "validation", *more: Any, **named: Any
 ):
-    lines = "".join(f"{each.digest} {split} {time.time():.6f} {os.getpid()}\n" for each in configurations)
+    seed = next(part.seed for part in self.task.model.modules() if isinstance(part, Wait))
+    lines = "".join(f"{seed} {each.digest} {split} {time.time():.6f} {os.getpid()}\n" for each in configurations)
     descriptor = os.open(_LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(descriptor, lines.encode())  # one call: whole lines, whoever writes at the same time
     os.close(descriptor)
@@ -38,9 +39,9 @@ FakeQuantEvaluator.evaluate_many = _noted  # type: ignore[method-assign]
 class Wait(nn.Module):
     """The identity, some time later."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, seed: int) -> None:
         super().__init__()
-        self.seconds = seconds
+        self.seconds, self.seed = seconds, seed
 
     def forward(self, x: Tensor) -> Tensor:
         """The input."""
@@ -62,4 +63,4 @@ def network(seed: int, seconds: float) -> nn.Module:
         if name == "head":
             parts += [("pool", nn.AdaptiveAvgPool2d(1)), ("flat", nn.Flatten())]
         parts += [(f"{name}_{seed}", layer), (f"act_{name}", nn.ReLU())]
-    return nn.Sequential(OrderedDict([*parts, ("wait", Wait(seconds))]))
+    return nn.Sequential(OrderedDict([*parts, ("wait", Wait(seconds, seed))]))
