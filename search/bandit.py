@@ -147,4 +147,3 @@ def ranked(improvements: FloatArray) -> FloatArray:
     equal = (improvements[:, None] == improvements).sum(axis=1)
     ranks: FloatArray = (below + (equal + 1) / 2) / len(improvements)
     return np.where(improvements > 0, ranks, 0.0)
-

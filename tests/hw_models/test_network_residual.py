@@ -42,7 +42,7 @@ def test_the_noise_is_a_fixed_point():
     used = np.trace(found.covariance @ x.T @ x) / found.noise**2
     left = np.sum((1 - x @ found.mean) ** 2)
     assert found.freedom == pytest.approx(40 - used + 4, rel=1e-3)
-    assert found.noise == pytest.approx(np.sqrt((left + 4 * prior().noise**2) / found.freedom), rel=1e-3)
+    assert found.noise == pytest.approx(np.sqrt((left + 4 * prior().noise ** 2) / found.freedom), rel=1e-3)
     assert found.noise == pytest.approx(0.08, rel=0.35)
 
 
