@@ -274,7 +274,7 @@ def main() -> None:
             load = os.getloadavg()[0]
             found = run[part]()
             machine = {"cores": os.cpu_count(), "load_before": load, "load_after": os.getloadavg()[0]}
-            machine |= {"platform": platform.platform(), "python": platform.python_version()}
+            machine |= {"niceness": os.nice(0), "platform": platform.platform(), "python": platform.python_version()}
             document[part] = {**found, "machine": machine, "date": datetime.now(UTC).isoformat(timespec="seconds")}
             options.json.parent.mkdir(parents=True, exist_ok=True)
             options.json.write_text(json.dumps(document, indent=1) + "\n")
