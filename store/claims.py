@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import func, or_, select, text, update
+from sqlalchemy import Select, func, or_, select, text, update
 from sqlalchemy.orm import Session, aliased
 
 from .clock import clock
@@ -68,6 +68,8 @@ class Claims:
         Returns:
             The lease, or ``None`` if there is nothing to do.
         """
+        if not self._anything(gpus):
+            return None
         with self.store.writing() as session:
             one_at_a_time(session)
             self._recover(session)
@@ -177,9 +179,24 @@ class Claims:
             one_at_a_time(session)
             return self._recover(session)
 
+    def _anything(self, gpus: int) -> bool:
+        """Whether a job waits or a lease has run out; idle workers look without holding up those that claim."""
+        now = clock()
+        expired = select(Job.id).where(Job.state == "running", Job.lease_until < now)
+        with self.store.session() as session:
+            query = select(or_(self._waiting(gpus).exists(), expired.exists()))
+            return bool(session.scalar(query))
+
+    def _waiting(self, gpus: int) -> Select[Any]:
+        """The jobs that a worker with so many GPUs may take: (id, epoch)."""
+        return (
+            select(Job.id, Job.epoch)
+            .where(Job.state == "queued", ~Job.local, ~Job.waiting, Job.gpus <= gpus)
+            .where(or_(Job.not_before.is_(None), Job.not_before <= clock()))
+        )
+
     def _next(self, session: Session, gpus: int) -> tuple[str, int] | None:
         """Id and epoch of the job to claim."""
-        now = clock()
         limit = self.limits.running
         if limit is not None:
             running = session.scalar(select(func.count()).where(Job.state == "running", ~Job.local))
@@ -194,10 +211,8 @@ class Claims:
         )
         jobs = func.coalesce(busy.c.jobs, 0)
         query = (
-            select(Job.id, Job.epoch)
+            self._waiting(gpus)
             .outerjoin(busy, busy.c.owner == Job.owner)
-            .where(Job.state == "queued", ~Job.local, ~Job.waiting, Job.gpus <= gpus)
-            .where(or_(Job.not_before.is_(None), Job.not_before <= now))
             .order_by(Job.priority.desc(), jobs, Job.queued_at, Job.id)
             .limit(1)
         )
