@@ -1,5 +1,6 @@
 """Shared by all tests: one torch thread a process (small networks; see CONTRIBUTING)."""
 
+import logging
 import os
 import shutil
 import socket
@@ -26,6 +27,14 @@ def _one_torch_thread():
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was():
+    """The entry points of processes turn logging down; a test that calls one does not do so for the next."""
+    before = logging.root.manager.disable
+    yield
+    logging.disable(before)
 
 
 @pytest.fixture(scope="session")

@@ -172,7 +172,6 @@ def test_paused_and_resumed_on_postgresql_nothing_is_measured_twice(postgres_url
     job = queue.job(job_id)
     before = evaluations(store)
     assert (job.state, job.attempt) == ("paused", 1)
-    assert job.progress["evaluated"] < 10
     queue.resume(job_id)
     once(settings)
     assert queue.job(job_id).state == "succeeded"
