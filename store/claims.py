@@ -187,7 +187,7 @@ class Claims:
             query = select(or_(self._waiting(gpus).exists(), expired.exists()))
             return bool(session.scalar(query))
 
-    def _waiting(self, gpus: int) -> Select[Any]:
+    def _waiting(self, gpus: int) -> Select[str, int]:
         """The jobs that a worker with so many GPUs may take: (id, epoch)."""
         return (
             select(Job.id, Job.epoch)
