@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -118,7 +119,6 @@ class OnnxRuntimeRunner:
 
     def _row(self, kernel: Kernel, profile: Profile, timing: Timing, overhead: float) -> KernelRow:
         name, version = self.runtime
-        m, n, k = product_sizes(kernel)
         return KernelRow(
             digest=self.digest(kernel),
             device="cpu",
@@ -126,18 +126,11 @@ class OnnxRuntimeRunner:
             runtime=name,
             runtime_version=version,
             threads=self.threads,
-            op=kernel.op,
-            weight_format=kernel.weight_format,
-            activation_format=kernel.activation_format,
-            shape=kernel.shape,
-            attributes=kernel.parameters,
+            **kernel_columns(kernel),
             executed="+".join(profile.executed),
             conversion_ms=float(np.median(profile.conversion_ms)),
             overhead_ms=1e3 * overhead,
             date=datetime.now(UTC).date().isoformat(),
-            m=m,
-            n=n,
-            k=k,
             batch=kernel.input_shape[0] if kernel.op.startswith("Conv") else 0,
             cache="cold" if self.cold else "",
             **timing.columns,
@@ -149,6 +142,21 @@ def product_sizes(kernel: Kernel) -> tuple[int, int, int]:
     if kernel.op not in ("Gemm", "MatMul", "MatMulNBits"):
         return 0, 0, 0
     return int(np.prod(kernel.input_shape[:-1])), kernel.weight_shape[kernel.channel_axis], kernel.input_shape[-1]
+
+
+def kernel_columns(kernel: Kernel) -> dict[str, Any]:
+    """The columns of a row that say which kernel it is of."""
+    m, n, k = product_sizes(kernel)
+    return {
+        "op": kernel.op,
+        "weight_format": kernel.weight_format,
+        "activation_format": kernel.activation_format,
+        "shape": kernel.shape,
+        "attributes": kernel.parameters,
+        "m": m,
+        "n": n,
+        "k": k,
+    }
 
 
 def _of_kernels(advance: Advance | None, kernels: int) -> Callable[[int], None] | None:

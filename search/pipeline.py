@@ -436,10 +436,6 @@ def check_targets(target: Mapping[str, float], known: Sequence[str]) -> None:
             raise InvalidInput(f"stop: unknown target {name!r}; did you mean {near!r}?")
 
 
-def _key(task: Task, space: SearchSpace, device: str, batch: int, recipes: Sequence[Recipe], seed: int) -> str:
-    return key_of("task", task.digest(*SPLITS), space.digest, device, batch, "; ".join(map(str, recipes)), seed)
-
-
 def _executor(asked: str | Executor, workers: int | None) -> Executor:
     if not isinstance(asked, str):
         return asked

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from ..measurement import Measurement
@@ -34,6 +35,7 @@ class RoundsRecord:
         self._stored: dict[tuple[str, Split], Measurement] = dict(loop.measurements.known)
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._fresh: Counter[str] = Counter()
+        self._recorded = 0  # of the proposals, which only grow at their end
 
     def rounds(self) -> Rounds:
         """The rounds of the loop; each is recorded as the candidates of the job before it is evaluated."""
@@ -74,15 +76,17 @@ class RoundsRecord:
             ledger.add(Ran(stage, "", "", self._fresh[stage], len(reused[stage]), self._seconds[stage], saved))
 
     def _record(self) -> None:
-        """What was proposed so far, into the store; what is there already stays."""
+        """What was proposed since the last time, into the store; what is there already stays."""
         first = next(iter(self._loop.problem.sensitivities.values()))
+        proposals = self._loop.measurements.proposals
         self._store.add_candidates(
             self._job_id,
             [
                 (found, origin, first.joint(found) if found != FLOAT else None)
-                for found, origin in self._loop.measurements.proposals.items()
+                for found, origin in islice(proposals.items(), self._recorded, None)
             ],
         )
+        self._recorded = len(proposals)
 
     def _stage(self, work: Work) -> str:
         if work.split == "holdout":

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from ...errors import NotMeasured
 from ..kernels import Kernel
-from ..onnx_runner import GROUP_BYTES, OnnxRuntimeRunner, processor, product_sizes
+from ..onnx_runner import GROUP_BYTES, OnnxRuntimeRunner, kernel_columns, processor
 from ..onnx_session import load as load_onnx
 from ..rows import KernelRow
 from ..timing import Advance, Candidate, Evicting, Timing, interleaved, stopwatch
@@ -121,7 +121,6 @@ class TorchCpuBackend:
         return Timed(tuple(rows), refused)
 
     def _row(self, kernel: Kernel, loaded: TorchKernel, timing: Timing) -> KernelRow:
-        m, n, k = product_sizes(kernel)
         return KernelRow(
             digest=self.digest(kernel),
             device="cpu",
@@ -129,18 +128,11 @@ class TorchCpuBackend:
             runtime="torch",
             runtime_version=self._version,
             threads=self.threads,
-            op=kernel.op,
-            weight_format=kernel.weight_format,
-            activation_format=kernel.activation_format,
-            shape=kernel.shape,
-            attributes=kernel.parameters,
+            **kernel_columns(kernel),
             executed=loaded.executed,
             conversion_ms=0.0,
             overhead_ms=0.0,
             date=datetime.now(UTC).date().isoformat(),
-            m=m,
-            n=n,
-            k=k,
             batch=kernel.input_shape[0] if kernel.op == "Conv" else 0,
             cache="cold",
             **timing.columns,

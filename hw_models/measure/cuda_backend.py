@@ -10,7 +10,7 @@ from typing import Protocol
 
 from ...errors import NotMeasured
 from ..kernels import Kernel
-from ..onnx_runner import product_sizes
+from ..onnx_runner import kernel_columns
 from ..rows import KernelRow
 from ..timing import Advance, Timing
 from .backend import STEPS, Timed, Trial, element_bytes
@@ -131,7 +131,6 @@ class CudaBackend:
         return Launch(prepare, replay, len(copies)), first.executed
 
     def _row(self, kernel: Kernel, executed: str, timing: Timing, taken: Sampled) -> KernelRow:
-        m, n, k = product_sizes(kernel)
         columns = timing.columns
         return KernelRow(
             digest=self.digest(kernel),
@@ -140,18 +139,11 @@ class CudaBackend:
             runtime="torch",
             runtime_version=self._version,
             threads=1,
-            op=kernel.op,
-            weight_format=kernel.weight_format,
-            activation_format=kernel.activation_format,
-            shape=kernel.shape,
-            attributes=kernel.parameters,
+            **kernel_columns(kernel),
             executed=executed,
             conversion_ms=0.0,
             overhead_ms=1e3 * taken.overhead,
             date=datetime.now(UTC).date().isoformat(),
-            m=m,
-            n=n,
-            k=k,
             batch=kernel.input_shape[0] if kernel.op == "Conv" else 0,
             mode=self.mode,
             cache="cold",

@@ -13,6 +13,14 @@ from bitfront.service.settings import Settings
 from bitfront.store import Access, Store
 
 
+@pytest.fixture
+def store(tmp_path):
+    """An empty SQLite store."""
+    store = Store(f"sqlite:///{tmp_path}/store.db")
+    yield store
+    store.close()
+
+
 @dataclasses.dataclass
 class Live:
     """A server and what lies behind it."""

@@ -17,13 +17,6 @@ LOCAL = "http://127.0.0.1:8765"
 
 
 @pytest.fixture
-def store(tmp_path):
-    store = Store(f"sqlite:///{tmp_path}/store.db")
-    yield store
-    store.close()
-
-
-@pytest.fixture
 def access(store):
     access = Access(store)
     for name, role in [("ada", "admin"), ("sam", "submitter"), ("sue", "submitter"), ("vic", "viewer")]:

@@ -10,15 +10,8 @@ import pytest
 from bitfront.service.api import create_app
 from bitfront.service.api.artifacts import Torn
 from bitfront.service.settings import Settings
-from bitfront.store import Access, Artifacts, Queue, Store, StoredFile, Submission
+from bitfront.store import Access, Artifacts, Queue, StoredFile, Submission
 from fastapi.testclient import TestClient
-
-
-@pytest.fixture
-def store(tmp_path):
-    store = Store(f"sqlite:///{tmp_path}/store.db")
-    yield store
-    store.close()
 
 
 @pytest.fixture

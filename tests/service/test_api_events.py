@@ -11,15 +11,8 @@ import uvicorn
 from bitfront.service.api import create_app
 from bitfront.service.api import events as streams
 from bitfront.service.settings import Settings
-from bitfront.store import Access, Claims, Events, Queue, Store, Submission
+from bitfront.store import Access, Claims, Events, Queue, Submission
 from fastapi.testclient import TestClient
-
-
-@pytest.fixture
-def store(tmp_path):
-    store = Store(f"sqlite:///{tmp_path}/store.db")
-    yield store
-    store.close()
 
 
 @pytest.fixture
