@@ -156,7 +156,9 @@ def test_paused_and_resumed_on_postgresql_nothing_is_measured_twice(postgres_url
         for table in reversed(Base.metadata.sorted_tables):
             session.execute(table.delete())
     queue = Queue(store)
-    slow = {"factory": "tiny_factory:slow", "arguments": {"seconds": 0.05}}
+    brake = tmp_path / "brake"  # until it is gone the job is too slow to end before the wish to pause is heard
+    brake.touch()
+    slow = {"factory": "tiny_factory:slow", "arguments": {"seconds": 0.5, "brake": str(brake)}}
     job_id = submit(queue, folder, model=slow)
     # outputs behind a URL; a short lease, so that a wish is heard soon
     limits = Limits(lease_seconds=8.0, back_off=0.0)
@@ -169,6 +171,7 @@ def test_paused_and_resumed_on_postgresql_nothing_is_measured_twice(postgres_url
         time.sleep(0.05)
     queue.pause(job_id)
     thread.join()
+    brake.unlink()
     job = queue.job(job_id)
     before = evaluations(store)
     assert (job.state, job.attempt) == ("paused", 1)

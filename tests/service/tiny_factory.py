@@ -17,22 +17,25 @@ def tiny(width=8, broken=False):
     return model
 
 
-def slow(seconds=0.15):
-    """The same network, slowed down, so that a test can kill a run in its middle."""
+def slow(seconds=0.15, brake=None):
+    """The same network, slowed down, so that a test can kill a run in its middle; only while the file `brake` exists."""
     model = tiny()
-    model.append(Wait(seconds))
+    model.append(Wait(seconds, brake))
     return model
 
 
 class Wait(nn.Module):
-    def __init__(self, seconds):
+    def __init__(self, seconds, brake=None):
         super().__init__()
         self.seconds = seconds
+        self.brake = brake
 
     def forward(self, x):
+        import os
         import time
 
-        time.sleep(self.seconds)
+        if self.brake is None or os.path.exists(self.brake):
+            time.sleep(self.seconds)
         return x
 
 
