@@ -1,0 +1,1 @@
+"""Structured compression of any model: skipped blocks, narrower layers, low-rank products."""

@@ -1,0 +1,1 @@
+"""Architecture and formats in one search: architectures are proposed, their formats solved exactly, fronts merged."""
