@@ -18,7 +18,7 @@ def tiny(width=8, broken=False):
 
 
 def slow(seconds=0.15, brake=None):
-    """The same network, slowed down, so that a test can kill a run in its middle; only while the file `brake` exists."""
+    """The same network, slowed down, so that a test can kill a run; with `brake`, only while that file exists."""
     model = tiny()
     model.append(Wait(seconds, brake))
     return model
