@@ -118,6 +118,15 @@ class PriceTable:
         summed: NDArray[np.float64] = self.values[np.arange(choices.shape[1]), choices].sum(axis=1) + self.base
         return summed
 
+    def intervals(self, choices: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Value, low and high of many choice arrays [points, sites], as ``total`` gives them: float64 [points, 3]."""
+        if self.whole is not None:
+            return np.column_stack(self.whole.predict(choices))
+        value = self.totals(choices)
+        margin = _NORMAL_95 * self.sigma[np.arange(choices.shape[1]), choices].sum(axis=1)
+        low = value if self.source == "roofline" else np.maximum(0.0, value - margin)
+        return np.column_stack([value, low, value + margin])
+
 
 @dataclass(frozen=True)
 class Prices(Mapping[str, PriceTable]):

@@ -74,6 +74,7 @@ def build(result: Result, exports: list[dict[str, Any]]) -> dict[str, Any]:
                 "base": prices.base,
                 "source": prices.source,
                 "provenance": prices.provenance,
+                "additive": prices.whole is None and prices.joint is None,
             }
             for metric, prices in problem.prices.items()
         },

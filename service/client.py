@@ -229,6 +229,15 @@ class Client:
         found: dict[str, Any] = self._get(f"{_job(job_id)}/front")
         return found
 
+    def columns(self, job_id: str, rows: int | None = None) -> dict[str, Any]:
+        """All that a job measured with its scores and prices, one list a column; at most ``rows`` candidates.
+
+        Raises:
+            Conflict: the job has neither prices nor scores yet.
+        """
+        found: dict[str, Any] = self._get(f"{_job(job_id)}/columns", {"rows": rows} if rows else None)
+        return found
+
     def candidates(self, job_id: str) -> Iterator[dict[str, Any]]:
         """Every configuration that a job has measured, page by page as they are read."""
         yield from self._pages(f"{_job(job_id)}/candidates", "candidates", {})

@@ -115,10 +115,16 @@ class Sensitivity(Part):
 
 
 class PriceTable(Part):
-    """Where the prices of one metric come from."""
+    """The prices of one metric: [sites, formats], the constant part, where they come from.
 
+    ``additive``: whether a configuration costs the constant part and one entry a site.
+    """
+
+    values: tuple[tuple[float | None, ...], ...] = ()
+    base: Real = 0.0
     source: str = ""
     provenance: str = ""
+    additive: bool = True
 
 
 class ProxyScore(Part):

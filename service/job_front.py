@@ -122,7 +122,7 @@ def _points(arrays: JobArrays) -> list[dict[str, Any]]:
     space = known.space
     uniform = {found.digest: name for name, found in reversed(space.uniforms().items())}
     names = [name for name in known.objectives if name != "quality"]
-    front = _front_rows(arrays)
+    front = front_rows(arrays)
     known_rows = arrays.measured()
     baselines = {row for digest in uniform if (row := arrays.row(digest)) is not None and known_rows[row]}
     on_front = set(front.tolist())
@@ -145,7 +145,7 @@ def _id(point: Point) -> str:
     return f"uniform-{point.baseline}" if point.baseline else point.configuration.digest
 
 
-def _front_rows(arrays: JobArrays) -> NDArray[np.int64]:
+def front_rows(arrays: JobArrays) -> NDArray[np.int64]:
     """Rows of the measured front: what is new is held against the front of the rest, which gives the same."""
     measured = arrays.measured()
     judged = np.zeros(len(measured), dtype=bool)
@@ -215,7 +215,7 @@ def _considered(arrays: JobArrays, limits: Mapping[str, float]) -> list[int]:
     kept = {row for row in uniform if row is not None and measured[row]}
     kept |= set(np.flatnonzero(measured & held_out).tolist())
     first = next(name for name in arrays.knowledge.objectives if name != "quality")
-    front = _front_rows(arrays)
+    front = front_rows(arrays)
     ordered = front[np.argsort(arrays.totals(first)[front], kind="stable")]
     for group in (ordered, rows):  # evenly along the front, then among all
         free = min(max(0, _CONSIDERED - len(kept)), len(group))

@@ -5,11 +5,13 @@ All three are answered from the store, without the model and its data.
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from ...errors import Conflict
 from .identity import Viewer
 from .parameters import Cursor, JobId
 from .plain import plain
@@ -96,6 +98,38 @@ class CandidatePage(BaseModel):
     cursor: str | None = Field(description="give it back to read on; null at the end")
 
 
+class IntervalColumns(BaseModel):
+    """One list a column, null where not known."""
+
+    value: list[float | None]
+    low: list[float | None] = Field(description="of the 95 % interval")
+    high: list[float | None] = Field(description="of the 95 % interval")
+
+
+class ColumnsView(BaseModel):
+    """Everything that a job measured; lists of equal length, one entry a candidate."""
+
+    model_config = ConfigDict(extra="allow")
+
+    job: str
+    state: str
+    metric: str
+    objectives: list[str]
+    constraints: dict[str, float]
+    proposed: int
+    measured: int
+    failed: int
+    space: dict[str, Any] = Field(description="sites, formats, ties")
+    sensitivities: dict[str, list[list[float | None]]] = Field(description="proxy: [sites, formats]")
+    price_tables: dict[str, dict[str, Any]] = Field(description="metric: values [sites, formats], base, source")
+    ids: list[str] = Field(description="uniform-FORMAT, or the digest of the configuration")
+    choices: list[str] = Field(description="one of 0-9a-zA-Z a site: the index of its format")
+    pareto: list[bool]
+    feasible: list[bool]
+    quality: dict[str, IntervalColumns] = Field(description="by split")
+    prices: dict[str, IntervalColumns] = Field(description="by metric")
+
+
 class Budgets(BaseModel):
     """A question to a job: which configuration for these budgets?"""
 
@@ -129,6 +163,29 @@ def front(request: Request, who: Viewer, job_id: JobId) -> FrontView:
 
     state = state_of(request)
     return FrontView.model_validate(plain(front_of(state.store, state.queue.job(job_id))))
+
+
+@router.get(
+    "/jobs/{job_id}/columns",
+    summary="All that a job measured, as columns",
+    response_class=Response,
+    responses={200: {"model": ColumnsView}, **problems(404, 409)},
+)
+def columns(
+    request: Request,
+    who: Viewer,
+    job_id: JobId,
+    rows: Annotated[int | None, Query(ge=1, le=1_000_000, description="at most; by default all")] = None,
+) -> Response:
+    """For plots: sites, scores and prices of every (site, format), and the measured candidates, one list a column."""
+    from ..job_columns import columns_of
+
+    state = state_of(request)
+    job = state.queue.job(job_id)
+    found = columns_of(state.store, job, rows)
+    if found is None:
+        raise Conflict(f"job {job.id} is {job.state} and has neither prices nor scores yet; ask again once it runs")
+    return Response(json.dumps(found, allow_nan=False, separators=(",", ":")), media_type="application/json")
 
 
 @router.get("/jobs/{job_id}/candidates", summary="The candidates of a job", responses=problems(404))

@@ -5,12 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from bitfront.errors import InfeasibleBudget, InvalidInput
+from bitfront.dashboard.view import of_columns, of_front
+from bitfront.errors import Conflict, InfeasibleBudget, InvalidInput
 from bitfront.measurement import Measurement
 from bitfront.search.pareto import non_dominated
 from bitfront.search.problem import FLOAT
 from bitfront.search.resolve import resolve
 from bitfront.service import job_arrays, job_front, read_job
+from bitfront.service.client import Client
+from bitfront.service.front_document import Front
+from bitfront.service.job_columns import columns_of
 from bitfront.service.job_front import candidates_page, front_of, solve
 from bitfront.service.run_job import run_job
 from bitfront.space import Configuration
@@ -259,3 +263,65 @@ def test_candidates_of_another_space_are_listed_but_on_no_front(running):
     rows = {row["configuration"]: row for row in pages(store, job, 4)}
     assert [rows[one.digest]["prices"] for one in strange] == [{}, {}]
     assert len(rows) == 11
+
+
+@pytest.fixture
+def columns(ran):
+    store, job, _ = ran
+    return columns_of(store, job)
+
+
+def test_columns_say_what_pages_say(ran, columns):
+    store, job, _ = ran
+    pages = [row for row in candidates_page(store, job, None, 1000)[0] if row["state"] == "measured"]
+    rows = {row["configuration"]: row for row in pages if row["config"]}
+    assert sorted(columns["digests"]) == sorted(rows)
+    for index, digest in enumerate(columns["digests"]):
+        row = rows[digest]
+        assert columns["quality"]["validation"]["value"][index] == row["measured"]["validation"]["value"]
+        assert columns["prices"]["size_mb"]["value"][index] == pytest.approx(row["prices"]["size_mb"], rel=1e-12)
+        assert columns["origins"][index] == row["origin"]
+    front = front_of(store, job)
+    assert {columns["digests"][i] for i, on in enumerate(columns["pareto"]) if on} == {
+        point["digest"] for point in front["points"] if point["pareto"]
+    }
+
+
+def test_the_view_of_columns_is_that_of_the_document(ran, columns):
+    _, _, document = ran
+    front = Front.parse(document)
+    one, other = of_columns(columns, front), of_front("run", front)
+    assert one.formats == other.formats
+    assert one.names == other.names
+    order = [next(r for r in range(len(one)) if one.config(r) == other.config(row)) for row in range(len(other))]
+    assert sorted(order) == list(range(len(one)))
+    np.testing.assert_array_equal(one.choices[order], other.choices)
+    for split in ("validation", "holdout"):
+        np.testing.assert_array_equal(one.quality[split][order], other.quality[split])
+    np.testing.assert_allclose(one.prices["size_mb"][order], other.prices["size_mb"], rtol=1e-12)
+    np.testing.assert_array_equal(one.predicted[order], other.predicted)
+    np.testing.assert_array_equal(one.pareto[order], other.pareto)
+    np.testing.assert_array_equal(one.price_tables["size_mb"].values, other.price_tables["size_mb"].values)
+    np.testing.assert_array_equal(one.sensitivities["weight_mse"], other.sensitivities["weight_mse"])
+    assert one.config(one.rows[one.best]) == other.config(other.rows[other.best])
+    assert one.float_quality == other.float_quality
+    assert one.histogram.sum() == len(one) * len(one.sites)
+    assert [one.label(row) for row in one.uniform_rows] == [f"uniform {name}" for name in one.formats]
+
+
+def test_few_rows_keep_the_front_and_the_uniform_ones(running):
+    store, job, knowledge = running
+    add(store, job, knowledge, 40)
+    everything = columns_of(store, job)
+    marks = zip(everything["digests"], everything["pareto"], everything["baselines"], strict=True)
+    telling = {digest for digest, on_front, uniform in marks if on_front or uniform}
+    few = columns_of(store, job, len(telling) + 3)
+    assert len(few["digests"]) == len(telling) + 3
+    assert telling < set(few["digests"])
+    assert few["measured"] == everything["measured"] == 39
+
+
+def test_before_anything_is_known(live):
+    queued, _ = Queue(live.store).submit(Submission("demo", {}))
+    with Client(live.url, live.tokens["vic"]) as client, pytest.raises(Conflict, match="neither prices nor scores yet"):
+        client.columns(queued.id)
