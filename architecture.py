@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -52,7 +53,9 @@ class Dimension:
     when: tuple[tuple[str, tuple[Value, ...]], ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.values or len({(type(value), value) for value in self.values}) < len(self.values):
+        for value in self.values:
+            _check_scalar(self.name, value)
+        if not self.values or len(set(self.values)) < len(self.values):  # 1, 1.0 and True are one value
             raise InvalidInput(f"dimension {self.name!r} needs different values, got {list(self.values)}")
 
 
@@ -67,7 +70,10 @@ class Choices(Mapping[str, Value]):
     pairs: tuple[tuple[str, Value], ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "pairs", tuple(sorted(self.pairs)))
+        twice = sorted(name for name, count in Counter(name for name, _ in self.pairs).items() if count > 1)
+        if twice:
+            raise InvalidInput(f"the choices name dimensions twice: {', '.join(twice)}; give each one value")
+        object.__setattr__(self, "pairs", tuple(sorted(self.pairs, key=itemgetter(0))))
 
     @staticmethod
     def from_dict(values: Mapping[str, Value]) -> Choices:
@@ -77,8 +83,7 @@ class Choices(Mapping[str, Value]):
             InvalidInput: a value is no JSON scalar.
         """
         for name, value in values.items():
-            if not isinstance(value, (int, float, str)) or (isinstance(value, float) and not math.isfinite(value)):
-                raise InvalidInput(f"dimension {name!r}: a value is a number, a text, true or false, got {value!r}")
+            _check_scalar(name, value)
         return Choices(tuple(values.items()))
 
     def to_dict(self) -> dict[str, Value]:
@@ -145,6 +150,9 @@ class Genome:
             raise InvalidInput(
                 f'a genome is {{"architecture": {{…}}, "formats": {{…}}}}, got the keys {sorted(content)}'
             )
+        for site, name in content["formats"].items():
+            if not isinstance(name, str):
+                raise InvalidInput(f"site {site!r} needs the name of a format, such as 'w4', got {name!r}")
         return Genome(Choices.from_dict(content["architecture"]), Configuration.from_dict(content["formats"]))
 
     def to_json(self, path: str | Path) -> None:
@@ -223,7 +231,7 @@ class ArchitectureSpace:
         return list(found.values())
 
     def choices(self, values: Mapping[str, Value]) -> Choices:
-        """Checked choices: values of dimensions that do not exist are left out.
+        """Checked choices: values of dimensions that do not exist are left out, others are as the dimension has them.
 
         Raises:
             InvalidInput: an unknown dimension, a missing or impossible value, or a broken tie.
@@ -239,18 +247,36 @@ class ArchitectureSpace:
                 raise InvalidInput(f"dimension {each.name!r} needs one of {list(each.values)}")
             if values[each.name] not in each.values:
                 raise InvalidInput(f"dimension {each.name!r} is one of {list(each.values)}, got {values[each.name]!r}")
-        found = Choices(tuple((each.name, values[each.name]) for each in existing))
+        found = Choices(tuple((each.name, each.values[each.values.index(values[each.name])]) for each in existing))
         for tie in self.ties:
             if len({found[name] for name in tie if name in found}) > 1:
                 raise InvalidInput(f"dimensions {', '.join(tie)} must share a value")
         return found
 
     def from_indices(self, indices: Sequence[int] | NDArray[Any]) -> Choices:
-        """Choices of a full vector of indices into ``values`` [dimensions]; a tie takes its first dimension's."""
-        values = {each.name: each.values[int(index)] for each, index in zip(self.dimensions, indices, strict=True)}
+        """Choices of a vector of indices into ``values`` [dimensions]; the inverse of ``indices``.
+
+        Indices of dimensions that do not exist do not count; a tie takes the value of its first dimension that has an
+        index (is not -1).
+
+        Raises:
+            InvalidInput: too few or too many indices, one out of range, or -1 for a dimension that exists.
+        """
+        if len(indices) != len(self.dimensions):
+            raise InvalidInput(f"{len(indices)} indices for {len(self.dimensions)} dimensions; give one for each")
+        given: dict[str, Value] = {}
+        for each, index in zip(self.dimensions, map(int, indices), strict=True):
+            if not -1 <= index < len(each.values):
+                raise InvalidInput(
+                    f"dimension {each.name!r}: index {index} is out of range; it has {len(each.values)} values "
+                    "(-1: it does not exist)"
+                )
+            if index >= 0:
+                given[each.name] = each.values[index]
         for tie in self.ties:
-            values |= dict.fromkeys(tie, values[tie[0]])
-        return self.choices(values)
+            known = [given[name] for name in tie if name in given]
+            given |= dict.fromkeys(tie, known[0]) if known else {}
+        return self.choices(given)
 
     def indices(self, choices: Mapping[str, Value]) -> NDArray[np.int64]:
         """Indices into ``values`` [dimensions], -1 where a dimension does not exist."""
@@ -273,12 +299,21 @@ class ArchitectureSpace:
 
     def all(self) -> Iterator[Choices]:
         """Every architecture once; for small spaces."""
-        seen: set[Choices] = set()
-        for indices in product(*(range(len(each.values)) for each in self.dimensions)):
-            found = self.from_indices(indices)
-            if found not in seen:
-                seen.add(found)
-                yield found
+        yield from (Choices(tuple(values.items())) for values in self._completed({}, 0))
+
+    def _completed(self, values: dict[str, Value], position: int) -> Iterator[dict[str, Value]]:
+        """Every way to go on from the dimensions before a position."""
+        if position == len(self.dimensions):
+            yield values
+            return
+        each = self.dimensions[position]
+        if not all(parent in values and values[parent] in allowed for parent, allowed in each.when):
+            yield from self._completed(values, position + 1)
+            return
+        tie = next((tie for tie in self.ties if each.name in tie), ())
+        tied = [values[name] for name in tie if name in values]
+        for value in tied[:1] or each.values:
+            yield from self._completed({**values, each.name: value}, position + 1)
 
 
 @runtime_checkable
@@ -308,6 +343,11 @@ class Family(Protocol):
     def digest(self) -> str:
         """Content hash of all that ``build`` depends on, the weights included (16 hex digits)."""
         ...
+
+
+def _check_scalar(name: str, value: Any) -> None:
+    if not isinstance(value, (int, float, str)) or (isinstance(value, float) and not math.isfinite(value)):
+        raise InvalidInput(f"dimension {name!r}: a value is a number, a text, true or false, got {value!r}")
 
 
 def _digest(content: Any) -> str:

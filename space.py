@@ -23,6 +23,8 @@ from .formats import Format, precision_order
 if TYPE_CHECKING:
     from torch import nn
 
+    from .architecture import ArchitectureSpace, Choices
+
 WEIGHT_ONLY_KINDS = frozenset({"embedding", "mha_in_proj", "mha_out_proj"})
 
 
@@ -180,6 +182,11 @@ class SearchSpace:
         skipped: module path -> why it is no site.
         fixed_bytes: bytes of all parameters and buffers that belong to no site.
         activations: all tensors of the traced forward pass; ``None`` where that was not recorded.
+        architecture: the dimensions of the family that the model is of; ``None`` where there is only this model.
+        choices: the architecture of which these are the sites: a value of every dimension that exists.
+
+    Raises:
+        InvalidInput: ``choices`` without ``architecture``, or such as it does not allow.
     """
 
     sites: list[Site]
@@ -189,6 +196,14 @@ class SearchSpace:
     skipped: dict[str, str] = field(default_factory=dict)
     fixed_bytes: int = 0
     activations: ActivationGraph | None = field(default=None, repr=False, compare=False)
+    architecture: ArchitectureSpace | None = field(default=None, kw_only=True)
+    choices: Choices | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if (self.architecture is None) != (self.choices is None):
+            raise InvalidInput("architecture and choices come together: the dimensions, and which values were chosen")
+        if self.architecture is not None and self.choices is not None:
+            self.architecture.choices(self.choices)
 
     @staticmethod
     def from_model(
@@ -241,8 +256,10 @@ class SearchSpace:
 
     @property
     def digest(self) -> str:
-        """Content hash of sites, formats and ties (16 hex digits)."""
+        """Content hash of sites, formats and ties, and of the architecture where there is one (16 hex digits)."""
         content = repr((self.sites, self.formats, [tie.sites for tie in self.ties], self.fixed_bytes))
+        if self.architecture is not None and self.choices is not None:
+            content += f"|{self.architecture.digest}|{self.choices.digest}"
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def configuration(self, choice: Sequence[int] | np.ndarray[Any, Any]) -> Configuration:

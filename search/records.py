@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..activations import Activation, ActivationGraph, Read
+from ..architecture import ArchitectureSpace, Choices, Dimension
 from ..errors import InvalidInput
 from ..hw_models import Prices, PriceTable, joint_price
 from ..hw_models.network import WholeModel
@@ -28,6 +29,8 @@ def space_arrays(space: SearchSpace) -> dict[str, np.ndarray]:
         "skipped": space.skipped,
         "fixed_bytes": space.fixed_bytes,
         "activations": None if space.activations is None else asdict(space.activations),
+        "architecture": None if space.architecture is None else asdict(space.architecture),
+        "choices": None if space.choices is None else space.choices.to_dict(),
     }
     return {"space": as_array(document)}
 
@@ -47,6 +50,8 @@ def space_of(arrays: Arrays) -> SearchSpace:
         document["skipped"],
         document["fixed_bytes"],
         _graph_of(document.get("activations")),
+        architecture=_dimensions_of(document.get("architecture")),
+        choices=None if document.get("choices") is None else Choices.from_dict(document["choices"]),
     )
     if space.digest != document["digest"]:
         raise InvalidInput(
@@ -65,6 +70,15 @@ def _graph_of(document: Mapping[str, Any] | None) -> ActivationGraph | None:
         for each in document["activations"]
     )
     return ActivationGraph(tuple(activations), document["steps"], document["samples"], tuple(document["operations"]))
+
+
+def _dimensions_of(document: Mapping[str, Any] | None) -> ArchitectureSpace | None:
+    """The dimensions that an architecture was chosen from; ``None`` for the space of a single model."""
+    if document is None:
+        return None
+    told = document["dimensions"]
+    dimensions = (Dimension(**{name: _tuples(value) for name, value in each.items()}) for each in told)
+    return ArchitectureSpace(tuple(dimensions), _tuples(document["ties"]))
 
 
 def _tuples(value: Any) -> Any:
