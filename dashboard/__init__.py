@@ -1,4 +1,4 @@
-"""The Streamlit app: the runs under given folders, and the front of each.
+"""The Streamlit app: jobs of a server and runs in folders; their fronts, points, trust, comparison; devices.
 
 >>> from bitfront.dashboard import server_arguments
 >>> server_arguments("127.0.0.1", 8501)[:3]
@@ -13,11 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import InvalidInput
+from ..service.token_file import server_of
 
-__all__ = ["PATHS_VARIABLE", "launch", "server_arguments"]
+__all__ = ["PATHS_VARIABLE", "SERVER_VARIABLE", "launch", "server_arguments"]
 
 PATHS_VARIABLE = "BITFRONT_DASHBOARD_PATHS"
 """Environment variable with the folders that the app may read, joined by ``os.pathsep``; by default ``out``."""
+SERVER_VARIABLE = "BITFRONT_DASHBOARD_SERVER"
+"""Environment variable with the URL of the server whose jobs are shown; none: only run folders."""
 
 
 def server_arguments(host: str, port: int) -> list[str]:
@@ -33,14 +36,17 @@ def server_arguments(host: str, port: int) -> list[str]:
     ]
 
 
-def launch(paths: Sequence[str | Path] = ("out",), host: str = "127.0.0.1", port: int = 8501) -> None:
+def launch(
+    paths: Sequence[str | Path] = ("out",), host: str = "127.0.0.1", port: int = 8501, server: str | None = None
+) -> None:
     """Serve the dashboard until interrupted.
 
     Args:
         paths: folders whose runs are shown; nothing outside them is read.
-        host: address to listen on. There is no login: another address than loopback shows the runs to everyone who
-            can reach it.
+        host: address to listen on. Run folders need no login: another address than loopback shows them to everyone
+            who can reach it. Jobs of a server need the token of one of its users.
         port: TCP port.
+        server: URL of a bitfront server whose jobs are shown too.
 
     Raises:
         InvalidInput: a path is no folder, or the port is taken.
@@ -53,6 +59,9 @@ def launch(paths: Sequence[str | Path] = ("out",), host: str = "127.0.0.1", port
     from streamlit.web import cli
 
     os.environ[PATHS_VARIABLE] = os.pathsep.join(str(folder) for folder in folders)
+    if server is not None:
+        server_of(server)
+        os.environ[SERVER_VARIABLE] = server
     app = Path(__file__).with_name("app.py")
     cli.main(["run", str(app), *server_arguments(host, port)], standalone_mode=False)
 

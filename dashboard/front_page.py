@@ -8,11 +8,11 @@ from bitfront.dashboard.models import (
     file_stem,
     front_csv,
     front_parquet,
-    plain,
     point_order,
     point_title,
 )
 from bitfront.dashboard.run_folders import RunState
+from bitfront.dashboard.text import plain
 from bitfront.service.front_document import Front, Point
 from bitfront.service.front_figure import front_figure
 from bitfront.service.labels import limit_text, price_label

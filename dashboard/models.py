@@ -17,13 +17,6 @@ if TYPE_CHECKING:
 
     from .run_folders import RunState
 
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~:$&^=@])")
-
-
-def plain(text: str) -> str:
-    """Text that Streamlit's Markdown shows as it is: every character with a meaning is escaped, lines are joined."""
-    return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
-
 
 def runs_table(states: Sequence[RunState]) -> pd.DataFrame:
     """One row a run: what it is, how far it came, and the quality of its best point."""

@@ -52,8 +52,8 @@ class RunState:
 
 def roots(default: Sequence[str] = ("out",)) -> list[Path]:
     """The folders that may be read, from the environment."""
-    given = os.environ.get(PATHS_VARIABLE, "")
-    return [Path(part) for part in given.split(os.pathsep) if part] or [Path(part) for part in default]
+    given = os.environ.get(PATHS_VARIABLE)
+    return [Path(part) for part in (default if given is None else given.split(os.pathsep)) if part]
 
 
 def find_runs(folders: Sequence[Path], depth: int = 2, limit: int = 2000) -> list[RunFolder]:

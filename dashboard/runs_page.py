@@ -2,8 +2,9 @@
 
 import streamlit as st
 from bitfront.dashboard.loading import load_runs
-from bitfront.dashboard.models import plain, runs_table
+from bitfront.dashboard.models import runs_table
 from bitfront.dashboard.run_folders import roots
+from bitfront.dashboard.text import plain
 
 st.title("Runs")
 states = load_runs()

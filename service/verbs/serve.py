@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ...errors import InvalidInput
 from ..options import Json, StoreUrl
 from .service_options import (
     AllowModule,
@@ -81,15 +79,10 @@ def serve_command(
         insecure=(insecure or insecure_remote) or None,
         insecure_remote=insecure_remote or None,
     )
-    from ..locations import is_url
     from ..worker.redaction import redacted
     from .printing import print_json
     from .serving import serve, warn
 
-    if dashboard:
-        if is_url(settings.outputs):
-            raise InvalidInput(f"--dashboard reads a folder; --outputs {settings.outputs} is a URL")
-        Path(settings.outputs).mkdir(parents=True, exist_ok=True)
     count = 0 if no_worker else workers
     shown_dashboard = dashboard_port if dashboard else None
     warn(settings)

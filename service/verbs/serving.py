@@ -161,7 +161,7 @@ def _programs(settings: Settings, workers: int, dashboard_port: int | None) -> S
     arguments = ("-m", f"{__package__}.worker_process", "{parent}")
     found = [Program(f"worker {number + 1}", arguments, **given) for number in range(workers)]
     if dashboard_port is not None:
-        options = ("dashboard", settings.outputs, "--port", str(dashboard_port))
+        options = ("dashboard", "--server", _url(settings.host, settings.port), "--port", str(dashboard_port))
         found.append(Program("the dashboard", ("-m", f"{__package__.rpartition('.')[0]}.cli", *options)))
     return found
 

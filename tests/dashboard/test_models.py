@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from bitfront.dashboard import models
 from bitfront.dashboard.run_folders import RunFolder, RunState
+from bitfront.dashboard.text import plain
 from bitfront.service.front_document import Front
 from bitfront.space import Configuration
 
@@ -67,6 +68,6 @@ def test_downloads_read_back(front, tmp_path):
 
 
 def test_plain_text_has_no_markdown_left():
-    assert models.plain("a*b* [x](http://y)\n# t") == r"a\*b\* \[x\]\(http\://y\) \# t"
+    assert plain("a*b* [x](http://y)\n# t") == r"a\*b\* \[x\]\(http\://y\) \# t"
     assert models.file_stem("../a b/<c>.json") == "a_b_c_json"
     assert models.file_stem("…") == "run"

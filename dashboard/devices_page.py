@@ -1,0 +1,5 @@
+"""The page Devices."""
+
+import streamlit as st
+
+st.title("Devices")

@@ -1,0 +1,5 @@
+"""The page Jobs."""
+
+import streamlit as st
+
+st.title("Jobs")

@@ -1,0 +1,5 @@
+"""The page Point."""
+
+import streamlit as st
+
+st.title("Point")

@@ -1,0 +1,5 @@
+"""The page Submit."""
+
+import streamlit as st
+
+st.title("Submit")

@@ -1,0 +1,5 @@
+"""The page Trust."""
+
+import streamlit as st
+
+st.title("Trust")
