@@ -37,7 +37,7 @@ from .sensitivity import Advance, Sensitivity, in_evaluation
 if TYPE_CHECKING:
     from ..evaluators import Calibration
     from ..space import SearchSpace
-    from ..task import Task
+    from ..task import Batch, Task
 
 
 class SynFlow:
@@ -64,7 +64,7 @@ class SynFlow:
             NonFiniteOutput: the flow overflows.
         """
         started = time.perf_counter()
-        flows = flow(task, [site.parameter for site in space.sites])
+        flows = flow(task.model, task.calibration[0], [site.parameter for site in space.sites])
         importance = np.zeros(len(space.sites))
         for row, (site, gradient) in enumerate(zip(space.sites, flows, strict=True)):
             if not bool(torch.isfinite(gradient).all()):
@@ -79,17 +79,21 @@ class SynFlow:
         return Sensitivity(self.name, values, None, tuple(space.names), space.formats, seconds, 1, 1, additive=False)
 
 
-def flow(task: Task, parameters: list[str]) -> list[Tensor]:
+def flow(model: nn.Module, batch: Batch, parameters: list[str]) -> list[Tensor]:
     """Derivatives of R with respect to the magnitudes of some parameters; zeros where R does not depend on one.
+
+    Args:
+        model: in evaluation mode.
+        batch: its first sample gives the shapes, and what cannot be ones.
+        parameters: names.
 
     Raises:
         UnsupportedModel: the model does not run in float64, or cannot be differentiated.
     """
-    model = task.model
     state: dict[str, Tensor] = {name: _positive(each) for name, each in model.named_parameters()}
     state |= {name: each.double() if each.is_floating_point() else each for name, each in model.named_buffers()}
     wanted = [state[name].requires_grad_(True) for name in parameters]
-    batch = on_device(task.calibration[0].piece(0, 1), model)
+    batch = on_device(batch.piece(0, 1), model)
     inputs = {
         name: torch.ones_like(each, dtype=torch.float64) if each.is_floating_point() else each
         for name, each in batch.tensors.items()

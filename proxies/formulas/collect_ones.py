@@ -50,7 +50,7 @@ def collect_virtual_gradient(context: Context, wanted: frozenset[str]) -> dict[s
 
 def collect_synflow(context: Context, wanted: frozenset[str]) -> dict[str, np.ndarray]:
     """``synflow``; see the module docstring."""
-    flows = flow(context.task, [site.parameter for site in context.space.sites])
+    flows = flow(context.task.model, context.task.calibration[0], [site.parameter for site in context.space.sites])
     context.forward += 1
     context.backward += 1
     context.step()

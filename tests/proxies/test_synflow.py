@@ -33,7 +33,7 @@ def test_the_flow_of_a_chain_is_a_product_of_matrices_and_is_conserved():
     task, space = chain(first, nn.ReLU(), second)
     one, two = (layer.weight.detach().double().abs() for layer in (first, second))
     slopes = [torch.outer(two.sum(0), torch.ones(3).double()), torch.outer(torch.ones(2).double(), one.sum(1))]
-    found = flow(task, [site.parameter for site in space.sites])
+    found = flow(task.model, task.calibration[0], [site.parameter for site in space.sites])
     for given, wanted in zip(found, slopes, strict=True):
         torch.testing.assert_close(given, wanted)
     totals = [float((weight * slope).sum()) for weight, slope in zip((one, two), found, strict=True)]
