@@ -1,19 +1,39 @@
-"""Configurations into runtimes: one exporter per target, and every artifact checked back."""
+"""Configurations into runtimes: one target each, and every artifact checked back in a process of its own."""
 
 from .api import STEPS, export
-from .protocol import Capability, Exporter, ExportRequest
+from .certificate import check_files
+from .placement import certificate_path
+from .protocol import Capability, ExportRequest, Runtime, Target, Violation
 from .registry import get, names
-from .report import Artifact, ExportReport, Verification
+from .report import Artifact, ExportReport, QualityCheck, Timing, Verification
+from .restriction import Capabilities, Restricted, capabilities, restricted
+from .rules import check, nearest, takes, violations
+from .verify import Checks
 
 __all__ = [
     "STEPS",
     "Artifact",
+    "Capabilities",
     "Capability",
+    "Checks",
     "ExportReport",
     "ExportRequest",
-    "Exporter",
+    "QualityCheck",
+    "Restricted",
+    "Runtime",
+    "Target",
+    "Timing",
     "Verification",
+    "Violation",
+    "capabilities",
+    "certificate_path",
+    "check",
+    "check_files",
     "export",
     "get",
     "names",
+    "nearest",
+    "restricted",
+    "takes",
+    "violations",
 ]

@@ -7,6 +7,7 @@ over the outputs o.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -32,12 +33,24 @@ def relative_error(given: Tensor, wanted: Tensor) -> float:
     return error if error == error else float("inf")
 
 
+def relative_error_over(pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
+    """``relative_error`` of one output over several batches, all their values as one vector.
+
+    Args:
+        pairs: what was given and what was wanted, batch by batch.
+    """
+    if any(given.shape != wanted.shape for given, wanted in pairs):
+        return float("inf")
+    given, wanted = (torch.cat([pair[side].reshape(-1) for pair in pairs]) for side in (0, 1))
+    return relative_error(given, wanted)
+
+
 def reference(request: ExportRequest) -> list[Tensor]:
     """The tensors that the fake-quantized model returns for the example, in order."""
     training = [module for module in request.model.modules() if module.training]
     with request.quantized.applied(request.configuration) as model, torch.no_grad():
         try:
-            found = _tensors(request.example(model.eval()))
+            found = outputs_of(request.example(model.eval()))
         finally:
             for module in training:
                 module.training = True
@@ -55,7 +68,7 @@ def doubled(example: Batch) -> Batch:
     return Batch(tuple(twice(tensor) for tensor in example.inputs))
 
 
-def _tensors(output: Any) -> list[Tensor]:
+def outputs_of(output: Any) -> list[Tensor]:
     """The tensors of an output in the order in which ``torch.export`` flattens it."""
     from torch.utils import _pytree
 

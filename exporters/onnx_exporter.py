@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from ..errors import ExportMismatch, InvalidInput, UnsupportedModel
+from ..errors import UnsupportedModel
 from ..formats import Format, weight_name
+from ..space import SearchSpace, Site, Tie
 from . import onnx_rounding, onnx_storage
-from .comparison import doubled, reference, relative_error
 from .onnx_activations import InputRounding
 from .onnx_check import check_biases, check_rounding, check_weights, corrected_biases, parameter_names
-from .onnx_kernels import products, site_node_name, write_products
+from .onnx_kernels import INTEGER_OPERATORS, products, site_node_name, write_products
 from .onnx_simplify import simplify
 from .onnx_storage import E8M0_OPSET, INT4_OPSET, needed_opset
-from .onnx_trace import trace
+from .onnx_trace import DOMAIN, trace
 from .onnx_weights import StoredWeight, store_bias, store_half
-from .protocol import Capability, ExportRequest
-from .report import Artifact, Verification
+from .protocol import Capability, ExportRequest, Layout, Runtime, Violation
+from .report import Artifact
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _PROTOBUF_BYTES = 2**31
 
 
@@ -48,8 +46,13 @@ class OnnxExporter:
     """
 
     name = "onnx"
+    layout: Layout = "file"
+    packages = ("onnx", "onnxscript", "onnxruntime")
+    extra = "onnx"
+    libraries = ("onnxruntime", "TensorRT")
+    options: frozenset[str] = frozenset()
 
-    def capabilities(self, format: Format) -> Capability:
+    def capability(self, format: Format, site: Site | None = None) -> Capability:
         """Which formats can be stored; the reason says how, or what is missing."""
         weight, activation = format.weight, format.activation
         if format.is_wide:
@@ -60,36 +63,30 @@ class OnnxExporter:
             return Capability(False, f"{missing}; {weight_name(weight)} leaves them alone")
         return Capability(True, f"codes stored in {weight.container_bits} bits")
 
-    def validate(self, request: ExportRequest) -> None:
-        """Check the packages, the formats and the types.
+    def fused(self, space: SearchSpace) -> list[Tie]:
+        """None: every product is a node of its own."""
+        return []
 
-        Raises:
-            InvalidInput: a package is missing, a site cannot take its format, or the model is not float32 or too large.
-        """
-        missing = [package for package in _PACKAGES if find_spec(package) is None]
-        if missing:
-            raise InvalidInput(f"exporting to ONNX needs {', '.join(missing)}; run: pip install 'bitfront[onnx]'")
+    def validate(self, request: ExportRequest) -> list[Violation]:
+        """Types of the weights, the operator set, and what one file can hold."""
+        found = []
         for site in request.space.sites:
-            name = request.configuration.to_dict().get(site.name, "fp32")
-            capability = self.capabilities(Format.parse(name))
-            if not capability:
-                raise InvalidInput(f"site {site.name}: onnx cannot take {name}: {capability.reason}")
             dtype = request.model.get_parameter(site.parameter).dtype
             if dtype != torch.float32:
-                raise InvalidInput(f"site {site.name} has a {dtype} weight; export model.float()")
+                found.append(Violation((site.name,), str(dtype), "the weight must be float32; export model.float()"))
         opset = self._opset(request)
         if opset < INT4_OPSET:
-            raise InvalidInput(f"opset={opset} has no 4-bit integers; give at least {INT4_OPSET}")
+            found.append(Violation((), f"opset={opset}", f"has no 4-bit integers; give at least {INT4_OPSET}"))
         for name in sorted(set(request.configuration.values())):
             if opset < E8M0_OPSET and Format.parse(name).weight.scale == "e8m0":
-                raise InvalidInput(
-                    f"opset={opset} has no powers of two as scales for {name}; give at least {E8M0_OPSET}"
-                )
+                reason = f"has no powers of two as scales for {name}; give at least {E8M0_OPSET}"
+                found.append(Violation((), f"opset={opset}", reason))
         size = sum(parameter.numel() * parameter.element_size() for parameter in request.model.parameters())
         if size >= _PROTOBUF_BYTES:
-            raise InvalidInput(f"the model holds {size / 1e9:.1f} GB; one ONNX file holds less than 2 GB")
+            found.append(Violation((), f"a model of {size / 1e9:.1f} GB", "one ONNX file holds less than 2 GB"))
+        return found
 
-    def export(self, request: ExportRequest, path: Path) -> Artifact:
+    def export(self, request: ExportRequest, folder: Path) -> Artifact:
         """Trace the float model, exchange the weights, round the inputs, write the file.
 
         Raises:
@@ -111,40 +108,24 @@ class OnnxExporter:
         rounding.apply()
         passes.RemoveUnusedNodesPass()(traced.model)
         passes.RemoveUnusedOpsetsPass()(traced.model)
-        ir.save(traced.model, path)
-        return Artifact(traced.float_bytes, opset)
+        ir.save(traced.model, folder / request.name)
+        return Artifact((request.name,), traced.float_bytes, opset)
 
-    def verify(self, request: ExportRequest, path: Path) -> Verification:
-        """Compare the weights in the file, then its outputs in onnxruntime, with the fake-quantized model.
+    def check(self, request: ExportRequest, folder: Path) -> None:
+        """Compare weights, corrected biases and rounding in the file with those of the fake-quantized model.
 
         Raises:
-            ExportMismatch: a stored weight differs, or the outputs do not correspond.
-            UnsupportedModel: onnxruntime does not load the file.
+            ExportMismatch: names the first that differs.
         """
-        from .onnx_runtime import Loaded, version
-
+        path = folder / request.name
         check_weights(request, path)
         check_biases(request, path)
         check_rounding(request, path)
-        wanted = reference(request)
-        loaded = Loaded(path)
-        given = loaded.run(request.example)
-        if len(given) != len(wanted):
-            raise ExportMismatch(f"the file has {len(given)} outputs, the model {len(wanted)}")
-        errors = {
-            name: relative_error(value, expected) for (name, value), expected in zip(given.items(), wanted, strict=True)
-        }
-        integer = loaded.integer_kernels
-        rounded = [site for site, name in request.configuration.pairs if Format.parse(name).quantizes_activations]
-        return Verification(
-            output_errors=errors,
-            runtime="onnxruntime",
-            version=version(),
-            node_counts=loaded.node_counts,
-            integer_kernels=integer,
-            float_kernels=tuple(site for site in rounded if site not in integer),
-            dynamic_batch=loaded.accepts(doubled(request.example)),
-        )
+
+    def runtime(self, request: ExportRequest, folder: Path, scratch: Path) -> Runtime:
+        """The CPU provider of onnxruntime."""
+        settings = {"domain": DOMAIN, "integer_operators": sorted(INTEGER_OPERATORS)}
+        return Runtime(Path(__file__).with_name("onnx_loader.py"), settings)
 
     def default_bound(self, request: ExportRequest, noise: float) -> float:
         """Weight-only: 1e-4. Where inputs are rounded: three times the model's own noise, within [5e-3, 0.5].

@@ -1,4 +1,4 @@
-"""The exporters by name. Packages add their own through the entry point group ``bitfront.exporters``."""
+"""The targets by name. Packages add their own through the entry point group ``bitfront.exporters``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 
 from ..errors import InvalidInput
-from .protocol import Exporter
+from .protocol import Target
 
 GROUP = "bitfront.exporters"
 
@@ -22,8 +22,8 @@ def names() -> list[str]:
     return sorted({*_BUILT_IN, *(point.name for point in entry_points(group=GROUP))})
 
 
-def get(name: str) -> Exporter:
-    """A new exporter.
+def get(name: str) -> Target:
+    """A new target.
 
     Args:
         name: one of ``names()``; a built-in name cannot be taken over by an installed package.
@@ -38,10 +38,10 @@ def get(name: str) -> Exporter:
     return _load(points[name])()
 
 
-def _load(point: EntryPoint) -> Callable[[], Exporter]:
+def _load(point: EntryPoint) -> Callable[[], Target]:
     module, _, attribute = point.value.partition(":")
     try:
-        found: Callable[[], Exporter] = getattr(import_module(module), attribute)
+        found: Callable[[], Target] = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as cause:
         raise InvalidInput(f"the exporter {point.name!r} ({point.value}) does not load: {cause}") from cause
     return found

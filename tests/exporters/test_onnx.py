@@ -341,9 +341,9 @@ def corrupted(path, change):
 def test_a_corrupted_file_fails_the_check_and_is_not_left_behind(tmp_path, monkeypatch, change, message):
     plain = OnnxExporter.export
 
-    def corrupting(self, request, path):
-        artifact = plain(self, request, path)
-        corrupted(path, change)
+    def corrupting(self, request, folder):
+        artifact = plain(self, request, folder)
+        corrupted(folder / request.name, change)
         return artifact
 
     monkeypatch.setattr(OnnxExporter, "export", corrupting)
@@ -409,7 +409,7 @@ def test_bad_input_is_named(tmp_path, arguments, message):
 
 
 def test_a_site_that_does_not_offer_the_format_is_named(tmp_path):
-    with pytest.raises(InvalidInput, match=r"embed.*does not offer 'w8a8'"):
+    with pytest.raises(InvalidInput, match=r"embed: w8a8: .*rounds the input.*nearest that works: w8"):
         export(Encoder().eval(), {"embed": "w8a8"}, tmp_path / "m.onnx", example_inputs=tokens())
 
 
@@ -420,7 +420,7 @@ def test_half_precision_models_are_refused(tmp_path):
 
 
 def test_missing_packages_are_named_with_the_command(tmp_path, monkeypatch):
-    monkeypatch.setattr("bitfront.exporters.onnx_exporter.find_spec", lambda name: None)
+    monkeypatch.setattr("bitfront.exporters.rules.find_spec", lambda name: None)
     with pytest.raises(InvalidInput, match=r"pip install 'bitfront\[onnx\]'"):
         export(ConvNet().eval(), {"stem": "w8"}, tmp_path / "m.onnx", example_inputs=images())
 

@@ -239,8 +239,9 @@ def test_what_a_recipe_changes_is_in_the_file(tmp_path, recipe):
 def test_a_changed_bias_or_table_fails_the_check(tmp_path, monkeypatch, name):
     plain = OnnxExporter.export
 
-    def corrupting(self, request, path):
-        artifact = plain(self, request, path)
+    def corrupting(self, request, folder):
+        artifact = plain(self, request, folder)
+        path = folder / request.name
         model = ir.load(path)
         value = model.graph.initializers[name]
         array = value.const_value.numpy().copy()
@@ -270,7 +271,7 @@ def test_a_changed_bias_or_table_fails_the_check(tmp_path, monkeypatch, name):
     ],
 )
 def test_other_formats_are_refused_with_what_to_offer_instead(name, reason):
-    capability = OnnxExporter().capabilities(Format.parse(name))
+    capability = OnnxExporter().capability(Format.parse(name))
     assert not capability
     assert re.search(reason, capability.reason)
 

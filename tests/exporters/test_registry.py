@@ -17,10 +17,10 @@ def test_every_exporter_keeps_the_contract(name):
     exporter = get(name)
     assert exporter.name == name
     for format_name in format_names():
-        capability = exporter.capabilities(Format.parse(format_name))
+        capability = exporter.capability(Format.parse(format_name))
         assert capability.reason
         assert bool(capability) is capability.supported
-    for verb in ("validate", "export", "verify", "default_bound"):
+    for verb in ("capability", "fused", "validate", "export", "check", "runtime", "default_bound"):
         assert callable(getattr(exporter, verb))
 
 
