@@ -1,0 +1,226 @@
+"""Groups of channels that can be cut: dependency tracking by torch-pruning, every group verified on the example."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ....errors import InvalidInput
+from ....evaluators import run_float
+from ....task import Batch
+from .masking import misread
+from .pruning import CONSUMERS, ChannelGroup, Member
+
+#: Attributes under which attention modules keep their number of heads.
+_HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "heads")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A group as it was traced.
+
+    Attributes:
+        path: the first layer that makes the channels.
+        channels: how many.
+        members: what they run through.
+        traced: the group of the dependency graph.
+    """
+
+    path: str
+    channels: int
+    members: tuple[Member, ...]
+    traced: Any
+
+    @property
+    def readers(self) -> list[str]:
+        """Paths of the layers that read the channels."""
+        return [member.path for member in self.members if member.operation in CONSUMERS]
+
+
+def candidates(model: nn.Module, example: Batch) -> tuple[list[Candidate], dict[str, str]]:
+    """Trace the dependencies between channels.
+
+    Args:
+        model: a copy for this purpose alone; the groups refer to its modules.
+        example: inputs.
+
+    Returns:
+        Groups that might be cut, in the order of their first layers; and for the others, why not.
+
+    Raises:
+        InvalidInput: torch-pruning is not installed.
+    """
+    try:
+        import torch_pruning  # noqa: F401
+    except ImportError:
+        raise InvalidInput("widths need torch-pruning: pip install 'bitfront[compression]', or give width=()") from None
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    found: list[Candidate] = []
+    left_out: dict[str, str] = {}
+    try:
+        graph = _graph(model, example, ())
+    except (TypeError, AttributeError, RuntimeError, IndexError, KeyError) as cause:
+        # an operation of some attention defeats the tracing: trace around attention, whose inputs then stay whole
+        opaque = tuple({type(module) for module in model.modules() if _is_attention(module)})
+        if not opaque:
+            return [], {"": f"the dependencies between channels cannot be traced: {cause}"}
+        graph = _graph(model, example, opaque)
+    order = {path: position for position, (path, _) in enumerate(model.named_modules())}
+    for group in graph.get_all_groups():
+        path = _maker(graph, group, order)
+        members = list(_members(graph, group))
+        if None in members:
+            left_out[path] = "an operation between its layers cannot be cut"
+        elif _grouped(model, members):
+            left_out[path] = "a grouped convolution reads or makes its channels"
+        else:
+            found.append(Candidate(path, len(group[0].idxs), tuple(each for each in members if each), group))
+    return sorted(found, key=lambda each: order[each.path]), left_out
+
+
+def verified(
+    model: nn.Module,
+    candidate: Candidate,
+    score: Tensor,
+    kept: Callable[[ChannelGroup], int],
+    example: Batch,
+    expected: Sequence[Tensor],
+) -> tuple[ChannelGroup | None, str]:
+    """A group with its channels ranked, if it can be cut by channels or, in attention, by heads.
+
+    Args:
+        model: the original.
+        candidate: the traced group.
+        score: importance of each channel [channels].
+        kept: units that stay in the trial.
+        example: inputs.
+        expected: outputs of the original.
+
+    Returns:
+        The group, or ``None`` and the reason.
+    """
+    why = ""
+    for unit, heads in _units(model, candidate):
+        per_unit = score.view(-1, unit).sum(1)
+        ranked = tuple(int(each) for each in torch.argsort(per_unit, descending=True, stable=True))
+        group = ChannelGroup(candidate.path, candidate.channels, unit, candidate.members, ranked, heads)
+        stay = kept(group)
+        if stay == len(ranked):
+            why = why or "no share keeps fewer channels"
+            continue
+        why = misread(model, group, stay, example, expected)
+        if not why:
+            return group, ""
+    return None, why
+
+
+def _graph(model: nn.Module, example: Batch, opaque: tuple[type[nn.Module], ...]) -> Any:
+    import torch_pruning
+
+    pruners: dict[type[nn.Module], Any] = {kind: _opaque() for kind in opaque}
+    with warnings.catch_warnings(), torch.enable_grad():
+        warnings.simplefilter("ignore")  # about parameters of their own, which the verification judges
+        return torch_pruning.DependencyGraph().build_dependency(
+            model,
+            example,
+            forward_fn=lambda module, batch: run_float(module, batch, "example"),
+            customized_pruners=pruners or None,
+            verbose=False,
+        )
+
+
+def _opaque() -> Any:
+    """A pruner for modules that stay as they are: it exists so that the tracing does not look inside."""
+    from torch_pruning.pruner.function import BasePruningFunc
+
+    class Opaque(BasePruningFunc):  # type: ignore[misc]  # untyped library
+        def prune_out_channels(self, layer: nn.Module, idxs: Sequence[int]) -> nn.Module:
+            raise InvalidInput(f"{type(layer).__name__} stays whole")
+
+        def prune_in_channels(self, layer: nn.Module, idxs: Sequence[int]) -> nn.Module:
+            raise InvalidInput(f"{type(layer).__name__} stays whole")
+
+        def get_out_channels(self, layer: nn.Module) -> None:
+            return None
+
+        def get_in_channels(self, layer: nn.Module) -> None:
+            return None
+
+    return Opaque()
+
+
+def _members(graph: Any, group: Any) -> Iterator[Member | None]:
+    """What the group runs through; ``None`` for what cannot be cut."""
+    from torch_pruning.pruner import function
+
+    names = {getattr(function, name): name for name in function.__all__ if name.startswith("prune_")}
+    for position in range(len(group)):
+        dependency, index = group[position].dep, group[position].idxs
+        target = dependency.target.module
+        path = graph._param_to_name.get(target) if isinstance(target, nn.Parameter) else graph._module2name.get(target)
+        if path is None:
+            continue  # an operation without weights: a view, a sum, a concatenation
+        channel = group[position].root_idxs
+        if dependency.handler not in names or any(each is None for each in channel):
+            yield None
+            continue
+        axis = dependency.target.pruning_dim
+        yield Member(path, names[dependency.handler], tuple(map(int, index)), tuple(map(int, channel)), axis)
+
+
+def _maker(graph: Any, group: Any, order: dict[str, int]) -> str:
+    """The first layer with weights of its own that makes the channels, depthwise convolutions and norms after it."""
+    made = [
+        graph._module2name[item.dep.target.module]
+        for item in (group[position] for position in range(len(group)))
+        if isinstance(item.dep.target.module, (nn.modules.conv._ConvNd, nn.Linear))
+        and item.dep.handler.__name__ == "prune_out_channels"
+    ]
+    depthwise = [path for path in made if getattr(graph.model.get_submodule(path), "groups", 1) > 1]
+    return min([path for path in made if path not in depthwise] or made, key=lambda path: order[path])
+
+
+def _grouped(model: nn.Module, members: Sequence[Member | None]) -> bool:
+    """Whether a convolution is in several groups, but not depthwise."""
+    for member in members:
+        if member is not None and member.operation.startswith("prune_conv"):
+            layer = model.get_submodule(member.path)
+            if getattr(layer, "groups", 1) > 1:
+                return True
+    return False
+
+
+def _heads(module: nn.Module) -> list[str]:
+    return [
+        name
+        for name in _HEADS
+        if isinstance(vars(module).get(name), int) and not isinstance(module, nn.MultiheadAttention)
+    ]
+
+
+def _is_attention(module: nn.Module) -> bool:
+    """Whether a module counts heads and none of its parts does."""
+    return bool(_heads(module)) and not any(_heads(part) for part in module.modules() if part is not module)
+
+
+def _units(model: nn.Module, candidate: Candidate) -> Iterator[tuple[int, tuple[tuple[str, str], ...]]]:
+    """Ways to cut: channel by channel; by heads of the attention that holds the layer, its count changed or not."""
+    yield 1, ()
+    parts = candidate.path.split(".")
+    for length in range(len(parts) - 1, -1, -1):
+        path = ".".join(parts[:length])
+        module = model.get_submodule(path)
+        names = _heads(module)
+        if names:
+            count = int(vars(module)[names[0]])
+            if count > 1 and candidate.channels % count == 0:
+                yield candidate.channels // count, ()
+                yield candidate.channels // count, tuple((path, name) for name in names)
+            return
