@@ -66,7 +66,7 @@ class Violation:
     def __str__(self) -> str:
         names = ", ".join(self.sites[:6]) + (f" and {len(self.sites) - 6} more" if len(self.sites) > 6 else "")
         where = f"site{'s' if len(self.sites) > 1 else ''} {names}: " if self.sites else ""
-        given = f"{self.given}: " if self.given else ""
+        given = f"{self.given}: " if self.given and not self.reason.startswith(self.given) else ""
         choice = f"; nearest that works: {self.nearest}" if self.nearest else ""
         return f"{where}{given}{self.reason}{choice}"
 

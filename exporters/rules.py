@@ -74,18 +74,23 @@ def violations(target: Target, request: ExportRequest) -> list[Violation]:
 
 def _offered(site: Site, format: Format) -> Capability:
     """Whether the space has scales for it; what a layer can never take is told by ``takes``, with the reason."""
-    if (
-        site.offers(format.name)
-        or format.name == "fp32"
-        or format.refusal(site.kind, site.weight_shape, site.channel_axis)
-    ):
+    if _refusal(site, format) or site.offers(format.name) or format.name == "fp32":
         return Capability(True, "offered")
     return Capability(False, f"the {site.kind} does not offer it; it offers {', '.join(site.formats)}")
 
 
+def _refusal(site: Site, format: Format) -> str:
+    """Why a layer cannot take a format, whatever the target; empty if it can."""
+    shared = dict(site.attributes).get("shared_with")
+    rounds = format.quantizes_activations and not site.offers(format.name)
+    if rounds and shared is not None and not any(Format.parse(name).quantizes_activations for name in site.formats):
+        return f"{format} rounds the input, and the weight is shared with a layer whose input may be indices"
+    return format.refusal(site.kind, site.weight_shape, site.channel_axis)
+
+
 def takes(target: Target, site: Site, format: Format, generation: str | None = None) -> Capability:
     """Whether a site may be exported in a format: shape, capability, kernel."""
-    refused = format.refusal(site.kind, site.weight_shape, site.channel_axis)
+    refused = _refusal(site, format)
     if refused:
         return Capability(False, refused)
     verdict = target.capability(format, site)
@@ -100,7 +105,7 @@ def nearest(
     """The format with the closest bits that all sites can take.
 
     Closest in weight bits, then in rounding the input or not, then in its bits, then one that the sites offer, then
-    the finer one.
+    the finer one, then in kind of number, granularity, group and zero-point.
 
     Args:
         target: where to.
@@ -121,6 +126,10 @@ def nearest(
             abs((each.activation_bits or 32) - (wanted.activation_bits or 32)),
             name not in offered,
             each.weight_bits < wanted.weight_bits,
+            each.weight.number != wanted.weight.number,
+            each.weight.granularity != wanted.weight.granularity,
+            abs(each.weight.group - wanted.weight.group),
+            each.weight.symmetric != wanted.weight.symmetric,
             abs(rank[name] - rank[wanted.name]),
             rank[name],
         )

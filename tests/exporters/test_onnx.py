@@ -409,7 +409,7 @@ def test_bad_input_is_named(tmp_path, arguments, message):
 
 
 def test_a_site_that_does_not_offer_the_format_is_named(tmp_path):
-    with pytest.raises(InvalidInput, match=r"embed: w8a8: .*rounds the input.*nearest that works: w8"):
+    with pytest.raises(InvalidInput, match=r"site embed: w8a8 rounds the input.*nearest that works: w8$"):
         export(Encoder().eval(), {"embed": "w8a8"}, tmp_path / "m.onnx", example_inputs=tokens())
 
 
