@@ -7,7 +7,7 @@ from .protocol import Capability, ExportRequest, Runtime, Target, Violation
 from .registry import get, names
 from .report import Artifact, ExportReport, QualityCheck, Timing, Verification
 from .restriction import Capabilities, Restricted, capabilities, restricted
-from .rules import check, nearest, takes, violations
+from .rules import check, check_packages, nearest, takes, violations
 from .verify import Checks
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "certificate_path",
     "check",
     "check_files",
+    "check_packages",
     "export",
     "get",
     "names",

@@ -17,8 +17,8 @@ CERTIFICATE = "bitfront.json"
 
 
 def certificate_path(path: Path, layout: Layout) -> Path:
-    """Where the certificate of an artifact lies: ``m.bitfront.json`` beside ``m.onnx``, or in the folder."""
-    return path / CERTIFICATE if layout == "folder" else path.with_suffix(f".{CERTIFICATE}")
+    """Where the certificate of an artifact lies: ``m.onnx.bitfront.json`` beside ``m.onnx``, or in the folder."""
+    return path / CERTIFICATE if layout == "folder" else path.with_name(f"{path.name}.{CERTIFICATE}")
 
 
 def check_destination(path: Path, layout: Layout, target: str) -> None:
@@ -53,6 +53,8 @@ def placing(path: Path, layout: Layout) -> Iterator[Path]:
     try:
         yield aside
         for file in sorted(aside.rglob("*")):
+            if file.is_file():
+                file.chmod(0o644)  # some libraries write files that only their owner can read
             _sync(file)
         if layout == "folder":
             _exchange(aside, path)

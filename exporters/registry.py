@@ -13,7 +13,12 @@ from .protocol import Target
 GROUP = "bitfront.exporters"
 
 _BUILT_IN = {
+    "bundle": EntryPoint("bundle", f"{__package__}.bundle:BundleTarget", GROUP),
+    "compressed-tensors": EntryPoint(
+        "compressed-tensors", f"{__package__}.compressed_target:CompressedTensorsTarget", GROUP
+    ),
     "onnx": EntryPoint("onnx", f"{__package__}.onnx_exporter:OnnxExporter", GROUP),
+    "openvino": EntryPoint("openvino", f"{__package__}.openvino_target:OpenVinoTarget", GROUP),
 }
 
 

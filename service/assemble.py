@@ -16,6 +16,8 @@ import numpy as np
 from .. import zoo
 from ..errors import InvalidInput
 from ..evaluators import prepared
+from ..exporters import get as get_target
+from ..exporters import restricted
 from ..hw_models.tables import answering
 from ..search.stage import Ledger
 from ..search.stages import traced
@@ -41,12 +43,14 @@ class Assembled:
         space: sites, formats, ties.
         example: a batch of inputs for export.
         plain: the task before any equalization, for a job that compares recipes.
+        notes: what the export target took away from the space, one sentence each.
     """
 
     task: Task
     space: SearchSpace
     example: Any
     plain: Task
+    notes: tuple[str, ...] = ()
 
 
 def assemble(
@@ -102,7 +106,16 @@ def assemble(
         space = SearchSpace.from_model(model, task.calibration[0].piece(0, 2), *asked)
     else:
         space = traced(task, *asked, store, ledger=ledger)
-    return Assembled(prepared(task, space, job.quantization.recipe), space, example, task)
+    space, notes = _for_target(job, space)
+    return Assembled(prepared(task, space, job.quantization.recipe), space, example, task, notes)
+
+
+def _for_target(job: Job, space: SearchSpace) -> tuple[SearchSpace, tuple[str, ...]]:
+    """The space without what the export target cannot load, and what was taken away."""
+    if job.export is None:
+        return space, ()
+    found = restricted(space, get_target(job.export.target), job.export.generation)
+    return found.space, found.notes
 
 
 def _zoo_data(job: Job, progress: Callable[[int, int, float], None] | None) -> zoo.ZooEntry | None:

@@ -15,6 +15,7 @@ from ..errors import Conflict, NotFound
 from ..files import write_text
 from ..space import Configuration
 from ..store import Artifacts, Candidate, Job, Store, Submission
+from .evidence import evidence_of, options_for
 
 if TYPE_CHECKING:
     from ..search import Progress
@@ -48,10 +49,13 @@ def submission(store: Store, job: Job, point: str, target: str, *, owner: str, k
     found = job.record.get("search")
     if found is None:
         raise Conflict(f"job {job.id} is {job.state} and has measured nothing yet; export when it has")
-    name, config = _point(store, job, point)
+    name, config, evidence = _point(store, job, point)
     digest = Configuration.from_dict(config).digest
     content = {each: value for each, value in job.specification.items() if each != "export"}
     order = {"job": job.id, "point": name, "config": config, "recipe": found["recipe"], "target": target}
+    options = options_for(target, evidence)
+    if options:
+        order["options"] = options
     return Submission(
         name=f"{job.name}: {name} to {target}"[:200],
         specification={**content, KEY: order},
@@ -62,28 +66,34 @@ def submission(store: Store, job: Job, point: str, target: str, *, owner: str, k
     )
 
 
-def _point(store: Store, job: Job, point: str) -> tuple[str, dict[str, str]]:
-    """Name and configuration of a point."""
+def _point(store: Store, job: Job, point: str) -> tuple[str, dict[str, str], dict[str, Any]]:
+    """Name and configuration of a point, and the evidence for it."""
     from .job_front import front_of, solve
 
     with store.session() as session:
         candidate = session.get(Candidate, (job.id, point))
     if candidate is not None:
-        return point, dict(candidate.formats)
-    known = {found["id"]: found["config"] for found in front_of(store, job)["points"]}
+        return point, dict(candidate.formats), evidence_of({"job": job.specification}, {"id": point})
+    front = front_of(store, job)
+    known = {found["id"]: (front | {"job": job.specification}, found) for found in front["points"]}
     final = _final(store, job)
     if final is not None:
-        known |= {found["id"]: found["config"] for found in final["points"]}
+        known |= {found["id"]: (final, found) for found in final["points"]}
     wanted = final["best"] if final is not None and point == "best" else point
     if wanted in known:
-        return wanted, dict(known[wanted])
+        document, found = known[wanted]
+        return wanted, dict(found["config"]), evidence_of(document, found)
     if point != "best":
         few = ", ".join(list(known)[:12])
         raise NotFound(f"job {job.id} has no point {point!r}; it has best, {few or 'none yet'}")
     best = solve(store, job, {})["best"]
     if best is None:
         raise Conflict(f"job {job.id} is {job.state}, and nothing that it measured meets its constraints; name a point")
-    return best["digest"], dict(best["config"])
+    return (
+        best["digest"],
+        dict(best["config"]),
+        evidence_of(front | {"job": job.specification}, best | {"id": best["digest"]}),
+    )
 
 
 def _final(store: Store, job: Job) -> dict[str, Any] | None:
@@ -135,10 +145,11 @@ def carry_out(specification: Mapping[str, Any], name: str, store: Store, place: 
         store=store,
         ledger=ledger,
         progress=progress,
+        options=order.get("options", {}),
     )
     found = report.to_dict() | {"path": str(Path(report.path).relative_to(place))}
     write_text(place / "export.json", json.dumps({"of": order, "report": found}, indent=1, allow_nan=False) + "\n")
     return (
         f"{order['point']} of job {order['job']} to {order['target']}: {report.bytes_on_disk / 1e6:.3f} MB, "
-        f"relative error {report.relative_error:.3g}, bound {report.bound:.3g}"
+        f"{report.checked}"
     )

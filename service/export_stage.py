@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..errors import ExportMismatch, InvalidInput
 from ..evaluators import Calibration
-from ..exporters import STEPS, ExportReport, export
+from ..exporters import STEPS, ExportReport, certificate_path, check_files, export, get
+from ..exporters.certificate import file_digest
 from ..search import Progress
 from ..search.stage import Ledger, Ran, as_array, from_array, key_of
 from ..space import Configuration
 from ..store import Store
 from .assemble import Assembled
-from .locations import digest
 
-_EXPORT = "export-1"
-_WRITERS = ("torch", "onnx", "onnxscript", "onnxruntime")  # another version of them may write another file
+_EXPORT = "export-2"
 
 
 def exported(
@@ -33,11 +35,14 @@ def exported(
     store: Store,
     ledger: Ledger,
     progress: Progress,
+    generation: str | None = None,
+    against_float: bool = False,
+    options: Mapping[str, Any] | None = None,
 ) -> ExportReport:
     """Export a configuration, unless the artifact is there already.
 
-    It is, if a file at ``path`` has the digest that was stored when the same configuration, model, calibration data,
-    target and options were exported and checked.
+    It is, if its files are those of its certificate, and the certificate is the one that was stored when the same
+    configuration, model, calibration data, target and options were exported and checked.
 
     Args:
         made: model, data and space.
@@ -49,22 +54,27 @@ def exported(
         store: where reports are kept.
         ledger: is told whether it was exported or reused.
         progress: who watches.
+        generation: device generation that must have the kernels.
+        against_float: whether the float model is timed too.
+        options: what only this target understands, plain JSON.
 
     Raises:
         BitfrontError: see ``exporters.export``.
     """
     started = time.perf_counter()
+    writer = get(target)
     inputs: list[Any] = [
         target,
         configuration.digest,
         made.space.digest,
-        made.task.digest("calibration"),
+        made.task.digest("calibration", "validation"),
         calibration.digest,
-        batch_norm,
-        {name: _version(name) for name in ("bitfront", *_WRITERS)},
+        [batch_norm, generation, against_float, dict(options or {})],
+        {name: _version(name) for name in ("bitfront", "torch", *writer.packages)},
     ]
-    if path.is_file():
-        key = key_of(_EXPORT, *inputs, digest(path, "export"))
+    sealed = certificate_path(path, writer.layout)
+    if sealed.is_file() and _unchanged(sealed):
+        key = key_of(_EXPORT, *inputs, file_digest(sealed))
         stored = store.score(key)
         if stored is not None:
             report = _report(stored[0]["report"], path)
@@ -82,21 +92,36 @@ def exported(
             space=made.space,
             batch_norm=made.task.calibration if batch_norm else None,
             advance=advance,
+            task=made.task,
+            generation=generation,
+            against_float=against_float,
+            options=options,
         )
     seconds = time.perf_counter() - started
-    key = key_of(_EXPORT, *inputs, digest(path, "export"))
+    key = key_of(_EXPORT, *inputs, file_digest(sealed))
     store.save_score(key, f"export {target}", {"report": as_array(report.to_dict())}, seconds)
     ledger.add(Ran("export", target, key, 1, 0, seconds))
     return report
 
 
+def _unchanged(sealed: Path) -> bool:
+    """Whether the files that a certificate names are those that were checked; else they are written again."""
+    try:
+        check_files(sealed)
+    except (ExportMismatch, InvalidInput):
+        return False
+    return True
+
+
 def _report(array: np.ndarray, path: Path) -> ExportReport:
     """A stored report; the artifact may lie in another folder than when it was written."""
-    content = from_array(array)
-    files = (str(path), *(str(path.parent / Path(name).name) for name in content["files"][1:]))
-    return ExportReport(
-        **{**content, "path": str(path), "files": files, "float_kernels": tuple(content["float_kernels"])}
+    found = ExportReport.from_dict(from_array(array))
+    old, new = Path(found.path), path
+    files = tuple(
+        str(new / Path(name).relative_to(old)) if Path(name).is_relative_to(old) else str(new.parent / Path(name).name)
+        for name in found.files
     )
+    return replace(found, path=str(new), files=files)
 
 
 def _version(package: str) -> str:

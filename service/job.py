@@ -288,7 +288,17 @@ class Finetuning(_Part):
 class Export(_Part):
     """What the best configuration is exported to."""
 
-    target: str = Field("onnx", description="an export target")
+    target: str = Field(
+        "onnx",
+        description="an export target (docs/export.md); formats that it cannot load at a site are not offered there, "
+        "and sites that its runtime fuses share a format",
+    )
+    generation: Literal["turing", "ampere", "ada", "hopper", "blackwell", "cpu"] | None = Field(
+        None,
+        description="device generation that must have a kernel of the target's for every format; null: whatever the "
+        "runtime loads will do",
+    )
+    against_float: bool = Field(False, description="also time the float model in the target's runtime, in turn")
 
 
 class Budget(_Part):

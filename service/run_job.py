@@ -13,8 +13,8 @@ from pydantic import BaseModel
 
 from ..errors import InvalidInput
 from ..evaluators import Calibration, Finetuned, Recipe, calibrate, finetune, prepared
-from ..exporters import STEPS, ExportReport, export
-from ..exporters.registry import get as get_exporter
+from ..exporters import STEPS, ExportReport, check_packages, export
+from ..exporters import get as get_exporter
 from ..files import replacing, write_text
 from ..search import (
     Executor,
@@ -35,6 +35,7 @@ from ..space import Configuration
 from ..store import Store
 from . import record
 from .assemble import Assembled, assemble
+from .evidence import evidence_of, options_for
 from .export_stage import exported
 from .job import Job, Search, parse_job
 from .job_key import job_key
@@ -73,11 +74,13 @@ def run_job(
     if out.exists() and not out.is_dir():
         raise InvalidInput(f"--out {out} is a file; give a folder")
     if job.export is not None:
-        get_exporter(job.export.target)  # refuse an unknown target before the search, not after it
+        check_packages(get_exporter(job.export.target))  # refuse a target before the search, not after it
     steering = _steering(job)
     knowledge = store if isinstance(store, Store) else Store(store)
     ledger = Ledger()
     made = load(job, folder, watch, knowledge, ledger)
+    for note in made.notes:
+        watch.note(note)
     result = run(
         made.task if job.quantization.search is None else made.plain,
         made.space,
@@ -102,6 +105,7 @@ def run_job(
         ledger=ledger,
         **steering,
     )
+    result.notes.extend(made.notes)
     made, _ = with_recipe(job, made, result.recipe["chosen"])
     exports = _exports(job, made, result, out, knowledge, watch)
     document = result.document(exports)
@@ -177,6 +181,9 @@ def _exports(
             store=store,
             ledger=result.ledger,
             progress=watch,
+            generation=job.export.generation,
+            against_float=job.export.against_float,
+            options=_options(job, result),
         )
     ]
     if tuned is not None and tuned.gained:
@@ -191,10 +198,21 @@ def _exports(
                 calibration=tuned.calibration,
                 space=tuned.space,
                 advance=advance,
+                generation=job.export.generation,
+                against_float=job.export.against_float,
             )
         result.ledger.add(Ran("export", f"{target}, finetuned", "", 1, 0, found.seconds))
         reports.append(found)
     return [_summary(report, out) for report in reports]
+
+
+def _options(job: Job, result: Result) -> dict[str, Any]:
+    """What the export target is told of the search."""
+    assert job.export is not None
+    if "evidence" not in get_exporter(job.export.target).options:
+        return {}
+    document = result.document([])
+    return options_for(job.export.target, evidence_of(document, pick(document, "best")))
 
 
 def write_outputs(result: Result, document: Mapping[str, Any], out: Path) -> None:
@@ -282,6 +300,8 @@ def export_point(out: Path, point: str, target: str, progress: Progress | None =
             space=made.space,
             batch_norm=made.task.calibration if recipe.batch_norm else None,
             advance=advance,
+            task=made.task,
+            options=options_for(target, evidence_of(document, chosen)),
         )
     kept = [found for found in document["exports"] if found["path"] != _summary(report, out)["path"]]
     document["exports"] = [*kept, _summary(report, out)]

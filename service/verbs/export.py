@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ...errors import BitfrontError
 from ..options import Json, ServerUrl, is_job_id
 from .printing import print_json
+
+if TYPE_CHECKING:
+    from ...exporters import ExportReport
 
 
 def export_command(
@@ -42,9 +45,28 @@ def export_command(
     show(
         f"exported  {report.path}",
         f"size      {report.bytes_on_disk / 1e6:.3f} MB (float: {report.float_bytes / 1e6:.3f} MB)",
-        f"checked   {report.runtime} {report.version}: relative error {report.relative_error:.3g}, "
-        f"bound {report.bound:.3g}",
+        f"checked   {report.checked}",
+        *_measured(report),
+        *(f"note      {note}" for note in report.notes),
     )
+
+
+def _measured(report: ExportReport) -> list[str]:
+    """Quality and latency of the artifact, as far as they were measured."""
+    told = []
+    if report.quality is not None:
+        found = report.quality
+        told.append(
+            f"quality   {found.metric} {found.artifact:.4g}, fake-quantized {found.fake_quantized:.4g}, difference "
+            f"[{found.low:.2g}, {found.high:.2g}] on {found.samples} samples"
+        )
+    for name, timing in (("latency", report.latency), ("float", report.float_latency)):
+        if timing is not None:
+            told.append(
+                f"{name:<9} {timing.median_ms:.3f} ms [{timing.low_ms:.3f}, {timing.high_ms:.3f}] for {timing.batch} "
+                f"samples, {timing.threads} thread"
+            )
+    return told
 
 
 def _on_server(job_id: str, point: str, target: str, to: Path, server: str | None, as_json: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -48,11 +48,7 @@ def run_command(
         print(json.dumps(document, allow_nan=False))  # noqa: T201
         return
     shown = out.rstrip("/")
-    exported = [
-        f"exported  {shown}/{found['path']} ({found['target']}, {found['bytes_on_disk'] / 1e6:.2f} MB, "
-        f"relative error {found['relative_error']:.2g} against the fake-quantized model, bound {found['bound']:.2g})"
-        for found in document["exports"]
-    ]
+    exported = [f"exported  {shown}/{found['path']} ({_told(found)})" for found in document["exports"]]
     show(
         front_table(document),
         best_table(document),
@@ -62,4 +58,15 @@ def run_command(
         *(f"note      {note}" for note in document["notes"]),
         *exported,
         *([] if is_url(out) else [f"look      bitfront dashboard {Path(out).parent}"]),
+    )
+
+
+def _told(found: dict[str, Any]) -> str:
+    """Target, size and check back of an export."""
+    size = f"{found['target']}, {found['bytes_on_disk'] / 1e6:.2f} MB"
+    if found["relative_error"] is None:
+        return f"{size}, nothing in it to run"
+    return (
+        f"{size}, relative error {found['relative_error']:.2g} against the fake-quantized model, "
+        f"bound {found['bound']:.2g}"
     )

@@ -291,11 +291,11 @@ def test_sites_left_out_stay_in_float(tmp_path):
 
 def test_the_certificate_lies_beside_the_model(tmp_path):
     report, _, chosen = exported(tmp_path, "conv", ["w8a8"])
-    content = json.loads((tmp_path / "m.bitfront.json").read_text())
+    content = json.loads((tmp_path / "m.onnx.bitfront.json").read_text())
     assert content["configuration"] == chosen
     assert content["report"] == json.loads(json.dumps(report.to_dict()))
     assert report.bytes_on_disk == (tmp_path / "m.onnx").stat().st_size
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.bitfront.json", "m.onnx"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.onnx", "m.onnx.bitfront.json"]
 
 
 def test_no_trace_of_this_machine_is_in_the_file(tmp_path):
