@@ -105,9 +105,13 @@ class LocalExecutor:
 
 def attempt(evaluator: Evaluator, shard: Iterable[Work], worker: str = "local") -> Iterator[Outcome]:
     """Evaluate a shard; a candidate whose outputs are not finite is an outcome, not a crash."""
-    for (split, batches), group in groupby(shard, key=lambda work: (work.split, work.batches)):
+    for (split, batches, architecture), group in groupby(
+        shard, key=lambda work: (work.split, work.batches, work.architecture)
+    ):
         works = list(group)
         options: dict[str, Any] = {} if batches is None else {"batches": batches}
+        if architecture is not None:
+            options["architecture"] = architecture
         if any(work.race for work in works):
             options["races"] = [work.race for work in works]
         if any(work.known for work in works):

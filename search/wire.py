@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..architecture import Choices
 from ..evaluators import Race
 from ..measurement import Measurement
 from ..space import Configuration
@@ -31,6 +32,7 @@ def encode_works(works: Sequence[Work]) -> str:
                 "batches": work.batches,
                 "known": asdict(work.known) if work.known else None,
                 "race": numbers.get(id(work.race)),
+                "architecture": None if work.architecture is None else work.architecture.to_dict(),
             }
             for work in works
         ],
@@ -49,6 +51,7 @@ def decode_works(text: str) -> list[Work]:
             item["batches"],
             _measurement(item["known"]),
             None if item["race"] is None else races[item["race"]],
+            None if item["architecture"] is None else Choices.from_dict(item["architecture"]),
         )
         for item in plain["works"]
     ]

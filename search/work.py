@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..architecture import Choices
 from ..evaluators import Race
 from ..measurement import Measurement
 from ..space import Configuration
@@ -21,6 +22,7 @@ class Work:
         batches: only on the first so many of its batches (a fidelity); ``None``: on all.
         known: an earlier measurement of the first samples: only the others are run, and the outcome covers both.
         race: stops the evaluation once the candidate is worse than the rival; the outcome is then a partial one.
+        architecture: of which network of a family; ``None``: the model of the task.
     """
 
     configuration: Configuration
@@ -28,6 +30,7 @@ class Work:
     batches: int | None = None
     known: Measurement | None = None
     race: Race | None = None
+    architecture: Choices | None = None
 
 
 @dataclass(frozen=True)

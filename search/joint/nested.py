@@ -1,0 +1,297 @@
+"""Nested search: architectures are proposed, the formats of each solved exactly, the front of fronts is measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...architecture import Choices, Genome
+from ...errors import BitfrontError, InfeasibleBudget
+from ..pareto import non_dominated
+from ..problem import FLOAT, spread
+from ..work import Rounds
+from .assessed import Asked, Assessed, Predictor, assess
+from .correction import Correction, Seen
+from .genomes import Genomes
+from .merged import Merged, gaps, merge, picked, thinned
+from .proposer import Proposer, Told
+from .scale import Scale
+from .space import Subnets
+
+FloatArray = NDArray[np.float64]
+_ROUNDS = 10  # into which the evaluations after the baselines are cut
+_SMALLEST, _LARGEST = 4, 24  # evaluations of a round
+_FINALISTS = 8  # under constraints, beside the measured front
+_CANDIDATES = 400  # points of the merged front that are looked at for the next round
+
+
+@dataclass
+class Nested:
+    """Rounds of one joint search and what they found.
+
+    Round 1 measures the baselines: the largest float network and every uniform configuration on it, and under
+    constraints its exact allocation, which is what a search for formats alone would begin with. Then, round by round:
+    architectures are proposed, each is scored and priced and the exact fronts of its formats solved; their float
+    networks are measured, unless a predictor foretells them; all fronts, corrected by what was measured, are merged; of
+    the merged front the points are measured that promise most hypervolume (under constraints every second one is the
+    best in quality); and the proposer is told. The last round measures the survivors on held-out data. Float networks
+    count as evaluations, the baseline's excepted. What the store knows is not asked for again; the proposals depend on
+    the seed and the measurements alone, whoever makes them, unless the time is limited.
+
+    Args:
+        subnets: build the networks.
+        asked: objectives, constraints, device, proxy.
+        genomes: what is known, and how more is found out.
+        proposer: of architectures.
+        evaluations: genomes to measure, uniform ones included.
+        deadline: no further round of candidates starts after this ``time.perf_counter()``; ``None``: no limit.
+        workers: how many genomes are evaluated at a time, to foresee how many fit before the deadline.
+        predictor: foretells the quality of float networks; ``None``: they are measured.
+        finalists: most candidates measured on held-out data beside the baselines; ``None``: the measured front, under
+            constraints the 8 best too.
+
+    Attributes:
+        assessed: every architecture so far.
+        refused: architecture -> why it could not be built, scored or priced.
+        correction: from (architecture, score) to quality, fitted to everything measured.
+        log: one line for each round.
+        ended: why the search ended.
+    """
+
+    subnets: Subnets
+    asked: Asked
+    genomes: Genomes
+    proposer: Proposer
+    evaluations: int
+    deadline: float | None = None
+    workers: int = 1
+    predictor: Predictor | None = None
+    finalists: int | None = None
+    assessed: dict[Choices, Assessed] = field(default_factory=dict)
+    refused: dict[Choices, str] = field(default_factory=dict)
+    log: list[dict[str, Any]] = field(default_factory=list)
+    ended: str = ""
+    correction: Correction = field(default_factory=lambda: Correction({}, None, {}, {}))
+    scale: Scale | None = None
+    _floats: dict[Choices, float] = field(default_factory=dict)
+
+    @property
+    def largest(self) -> Choices:
+        """The architecture that the baselines are of."""
+        return self.subnets.joint.family.architecture.largest()
+
+    def rounds(self) -> Rounds:
+        """The search as a coroutine: yields work, is sent outcomes."""
+        base = self.assessed[self.largest] = assess(self.subnets, self.largest, self.asked)
+        uniforms = [Genome(self.largest, found) for found in dict.fromkeys(base.problem.space.uniforms().values())]
+        with self.genomes.bar("search", max(self.evaluations, len(uniforms)) + 1):
+            yield from self.genomes.measure("float network", [Genome(self.largest)], "float")
+            if self.genomes.of(Genome(self.largest)) is None:
+                raise BitfrontError(f"the largest float network: {self.genomes.failures[Genome(self.largest)]}")
+            yield from self.genomes.measure("uniform baselines", uniforms, "uniform")
+            self._floats[self.largest] = self._quality(Genome(self.largest))
+            self._fix_scale(base, uniforms)
+            self._fitted()
+            self._logged("baselines", 0)
+            yield from self._search(self.evaluations - len(uniforms))
+        finalists = self.survivors()
+        with self.genomes.bar("validate on held-out data", len(finalists)):
+            yield from self.genomes.measure("held-out data", finalists, "survivor", "holdout")
+
+    def _search(self, left: int) -> Rounds:
+        """All rounds between the baselines and the held-out data."""
+        exact = self.bits_only()[: max(0, left)]
+        yield from self.genomes.measure("formats of the largest alone", exact, "formats alone")
+        left -= len(exact)
+        size = int(np.clip(-(-left // _ROUNDS), _SMALLEST, _LARGEST))
+        number = 0
+        while left > 0 and not self.ended:
+            number += 1
+            count = self._limited(min(size, left))
+            if not count:
+                break
+            new = self._proposed(count if self.predictor else count // 2)
+            if self.predictor is None:
+                floats = [Genome(choices) for choices in new]
+                yield from self.genomes.measure(f"round {number}, float networks", floats, "float")
+                left -= len(floats)
+                count -= len(floats)
+            self._floats |= self._known_floats(new)
+            chosen = self._chosen(min(count, left))
+            yield from self.genomes.measure(f"round {number}", chosen, "nested")
+            left -= len(chosen)
+            self._fitted()
+            self._tell()
+            self._logged(f"round {number}", len(new))
+            if not new and not chosen:
+                self.ended = "no architecture and no point of the merged front is left to measure"
+        self.ended = self.ended or "all evaluations spent"
+
+    def bits_only(self) -> list[Genome]:
+        """Under constraints: the exact allocation of formats on the largest architecture, if it can meet them."""
+        if not self.asked.constraints:
+            return []
+        try:
+            found = self.assessed[self.largest].problem.solve(self.asked.proxy, self.asked.constraints)
+        except InfeasibleBudget:
+            return []
+        return [Genome(self.largest, found)]
+
+    def merged(self) -> tuple[list[Assessed], Merged]:
+        """The front of fronts as it is foretold now, and the architectures that its members count."""
+        usable = [each for each in self.assessed.values() if each.choices in self._floats]
+        return usable, merge([self._front(each) for each in usable])
+
+    def _front(self, each: Assessed) -> FloatArray:
+        """Objectives of an architecture's points: foretold quality, prices."""
+        return np.column_stack([self.correction.qualities(each.choices, each.scores), each.costs])
+
+    def _proposed(self, count: int) -> list[Choices]:
+        """New architectures, assessed; what cannot be built or priced is put down and not proposed again."""
+        found = []
+        for choices in self.proposer.ask(count):
+            if choices in self.assessed or choices in self.refused:
+                continue
+            if found and self.deadline is not None and time.perf_counter() > self.deadline:
+                break
+            try:
+                self.assessed[choices] = assess(self.subnets, choices, self.asked)
+            except BitfrontError as cause:
+                self.refused[choices] = str(cause)
+                self.genomes.progress.note(f"architecture {choices.digest} is left out: {cause}")
+                continue
+            if len(self.assessed[choices].front):
+                found.append(choices)
+        return found
+
+    def _known_floats(self, new: Sequence[Choices]) -> dict[Choices, float]:
+        """Quality of float networks: measured where it is known, else foretold; none where its output is not finite."""
+        found = {}
+        for choices in new:
+            measured = self.genomes.of(Genome(choices))
+            if measured is not None:
+                found[choices] = measured.value
+            elif self.predictor is not None:
+                found[choices] = float(self.predictor(choices))
+        return found
+
+    def _chosen(self, count: int) -> list[Genome]:
+        """The points of the merged front to measure next."""
+        self._fitted()
+        usable, front = self.merged()
+        genomes = [usable[member].genome(row) for member, row in zip(front.member, front.row, strict=True)]
+        free = np.array(
+            [self.genomes.of(each) is None and each not in self.genomes.failures for each in genomes], dtype=bool
+        )
+        indices = thinned(np.flatnonzero(free), _CANDIDATES)
+        if count <= 0 or not len(indices) or self.scale is None:
+            return []
+        best = list(indices[np.argsort(front.values[indices, 0], kind="stable")[: count // 2]])
+        found = [int(index) for index in best] if self.asked.constraints else []
+        rest = np.array([index for index in indices if index not in found], dtype=np.int64)
+        known = [self.scale(self.measured_objectives()), *(self.scale(front.values[[index]]) for index in found)]
+        taken = picked(self.scale(front.values[rest]), np.vstack(known), self.scale.reference, count - len(found))
+        found += [int(rest[index]) for index in taken]
+        if len(found) < count:  # nothing more is promised: points that are farthest in price from what is measured
+            covered = ~free
+            covered[found] = True
+            found += spread(front.values[:, 1], count - len(found), covered)
+        return [genomes[index] for index in found]
+
+    def foretold(self, genome: Genome) -> float | None:
+        """Quality of a genome as it is foretold now; ``None`` before its float network is known."""
+        if genome.choices not in self.correction.floats:
+            return None
+        return self.correction.predict(genome.choices, self.assessed[genome.choices].score(genome.configuration))
+
+    def measured_objectives(self) -> FloatArray:
+        """Objectives of everything measured that meets the constraints: [genomes, objectives]."""
+        rows = [
+            [self._quality(each), *self.assessed[each.choices].cost(each.configuration)]
+            for each in self.genomes.measured()
+            if self.assessed[each.choices].meets(each.configuration)
+        ]
+        return np.array(rows, dtype=np.float64).reshape(len(rows), 1 + len(self.asked.prices))
+
+    def survivors(self) -> list[Genome]:
+        """What is measured on held-out data: baselines, the measured front, under constraints the best within them."""
+        measured = self.genomes.measured()
+        rivals = [each for each in measured if self.genomes.origins[each] in ("uniform", "formats alone")]
+        table = [[self._quality(each), *self.assessed[each.choices].cost(each.configuration)] for each in measured]
+        keep = non_dominated(np.array(table)) if table else []
+        front = [each for each, kept in zip(measured, keep, strict=True) if kept]
+        if self.asked.constraints:
+            within = [each for each in measured if self.assessed[each.choices].meets(each.configuration)]
+            front = list(dict.fromkeys([*sorted(within, key=self._quality)[:_FINALISTS], *front]))
+        kept = front if self.finalists is None else sorted(front, key=self._quality)[: self.finalists]
+        return list(dict.fromkeys([Genome(self.largest), *rivals, *kept]))
+
+    def _fitted(self) -> None:
+        """The correction, fitted to everything measured."""
+        seen = [
+            Seen(each.choices, self.assessed[each.choices].score(each.configuration), self._quality(each))
+            for each in self.genomes.origins
+            if each.choices in self._floats and self.genomes.of(each) is not None
+        ]
+        self.correction = Correction.fit(self._floats, seen)
+
+    def _tell(self) -> None:
+        usable, front = self.merged()
+        fronts = [self._front(each) for each in usable]
+        shares = front.share(len(usable)) / max(1, len(front))
+        if self.asked.constraints and len(front):
+            extent = max(float(np.ptp(front.values[:, 0])), 1e-12)
+            best = float(front.values[:, 0].min())
+            far = np.array([(each[:, 0].min() - best) / extent if len(each) else np.inf for each in fronts])
+        else:
+            far = gaps(fronts, front.values)
+        told = [
+            Told(each.choices, self._floats[each.choices], points, float(gap), float(share))
+            for each, points, gap, share in zip(usable, fronts, far, shares, strict=True)
+        ]
+        lost = [each for each in [*self.assessed, *self.refused] if each not in self._floats]
+        empty = np.zeros((0, 1 + len(self.asked.prices)))
+        self.proposer.tell([*told, *(Told(each, np.inf, empty, np.inf, 0.0) for each in lost)])
+
+    def _fix_scale(self, base: Assessed, uniforms: Sequence[Genome]) -> None:
+        costs = np.vstack([base.costs, *(base.cost(each.configuration)[None] for each in uniforms)])
+        qualities = [self._quality(each) for each in uniforms if self.genomes.of(each) is not None]
+        self.scale = Scale.of(self._floats[self.largest], qualities, costs)
+
+    def _quality(self, genome: Genome) -> float:
+        found = self.genomes.of(genome)
+        return found.value if found is not None else float("inf")
+
+    def _limited(self, count: int) -> int:
+        """As many as fit before the deadline, judged by the evaluations seen so far; none: the time is up."""
+        each = self.genomes.seconds()
+        if self.deadline is None or each is None:
+            return count
+        left = self.deadline - time.perf_counter()
+        fitting = min(count, max(0, int(left * self.workers / max(each, 1e-9))))
+        if not fitting:
+            self.ended = "the time is up"
+        return fitting
+
+    def _logged(self, name: str, architectures: int) -> None:
+        assert self.scale is not None
+        objectives = self.measured_objectives()
+        line = {
+            "round": name,
+            "architectures": len(self.assessed),
+            "proposed": architectures,
+            "evaluations": len(self.genomes.measured()),
+            "float_networks": sum(1 for each in self.genomes.origins if each.configuration == FLOAT),
+            "hypervolume": self.scale.volume(objectives),
+            "best_quality": float(objectives[:, 0].min()) if len(objectives) else None,
+        }
+        self.log.append(line)
+        self.genomes.progress.status(
+            f"{name}: {line['architectures']} architectures, {line['evaluations']} genomes measured, "
+            f"hypervolume {line['hypervolume']:.4g}"
+        )

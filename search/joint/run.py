@@ -1,0 +1,279 @@
+"""``run_joint``: the whole chain from a task and a family of architectures to a measured front of genomes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from ...architecture import ArchitectureSpace, Family, Genome
+from ...errors import InvalidInput
+from ...evaluators import Recipe
+from ...hw_models import cost_models
+from ...proxies import get_proxy
+from ...space import Configuration
+from ...store import Store
+from ...task import SPLITS, Split, Task
+from ..executor import Executor, LocalExecutor
+from ..pareto import non_dominated
+from ..problem import check_names
+from ..progress import Progress, Silent
+from ..stage import Ledger, Ran
+from ..work import Outcome
+from .assessed import Asked, Predictor
+from .evaluation import JointRecipe, StoredGenome, context_of, failure_context, genome_of
+from .front_evolution import FrontEvolution
+from .genomes import Genomes
+from .nested import Nested
+from .proposer import Proposer
+from .result import JointPoint, JointResult
+from .space import JointSpace, Subnets
+
+ALWAYS_PRICED = ("size_mb", "avg_bits")
+MakeProposer = Callable[..., Proposer]
+"""Called as ``make(architecture, seed=seed)``."""
+
+
+def run_joint(
+    task: Task,
+    family: Family,
+    *,
+    formats: Sequence[str] = ("w2", "w4", "w8", "bf16"),
+    exclude: Sequence[str] = (),
+    ties: str | Sequence[Sequence[str]] = "auto",
+    device: str = "cpu",
+    batch: int = 1,
+    runtime: str | None = None,
+    objectives: Sequence[str] = ("quality", "latency_ms"),
+    constraints: Mapping[str, float] | None = None,
+    evaluations: int = 64,
+    seconds: float | None = None,
+    seed: int = 0,
+    executor: str | Executor = "ray",
+    workers: int | None = None,
+    proxy: str = "sqnr",
+    proposer: MakeProposer | Proposer = FrontEvolution,
+    predictor: Predictor | None = None,
+    finalists: int | None = None,
+    recipe: Recipe | None = None,
+    store: Store | str | None = None,
+    progress: Progress | None = None,
+    job: Mapping[str, Any] | None = None,
+    record: Mapping[str, Any] | None = None,
+    out: str = "",
+    ledger: Ledger | None = None,
+) -> JointResult:
+    """Search architectures and formats together: propose, solve formats exactly, merge the fronts, measure, judge.
+
+    Args:
+        task: data and metric. For a metric that needs labels its model plays no part; ``kl``, ``relative_error`` and
+            ``cosine`` compare every architecture with it.
+        family: builds the architectures.
+        formats: offered at every site.
+        exclude: globs of site names that stay in float, wherever they exist.
+        ties: how sites are tied, as for ``SearchSpace.from_model``.
+        device: ``"cpu"`` (kernels measured here) or a named device; latency is the sum of the sites' kernels.
+        batch: samples per forward pass that latency is priced for.
+        runtime: whose tables price a named GPU.
+        objectives: ``"quality"`` and at least one price.
+        constraints: price -> largest value allowed.
+        evaluations: genomes to measure, uniform ones included; a float network counts as one, the largest excepted.
+        seconds: start no further round of candidates after this wall time.
+        seed: of every random choice.
+        executor: ``"ray"``, ``"local"``, or an executor of your own.
+        workers: for Ray; default one per CPU.
+        proxy: predicts the loss of formats; a cheap one, as every architecture is scored.
+        proposer: of architectures: what is called with their space and a seed, or a proposer.
+        predictor: foretells the quality of float networks, which then are not measured.
+        finalists: most candidates measured on held-out data beside the baselines; default: the measured front, under
+            constraints the 8 best too.
+        recipe: how weights are rounded and ranges chosen.
+        store: a ``Store`` or its URL; what it knows is not measured again, so a killed search goes on where it was.
+        progress: who watches.
+        job: the job as written, for the record.
+        record: what else the store is to keep with the job.
+        out: output folder, for the record.
+        ledger: the stages that ran before; those of the search are added.
+
+    Returns:
+        The result: ``.front``, ``.best()``, ``.module(genome)``.
+
+    Raises:
+        InvalidInput: a name, number or input that cannot be used.
+        InfeasibleBudget: constraints that no architecture that was tried meets, however coarse its formats.
+        UnsupportedModel: the largest architecture fails on the data.
+    """
+    limits = dict(constraints or {})
+    check_names(objectives, limits, list(cost_models()))
+    if evaluations < 1:
+        raise InvalidInput(f"evaluations={evaluations}; it must be at least 1")
+    if finalists is not None and finalists < 1:
+        raise InvalidInput(f"finalists={finalists}; it must be at least 1, or None for the whole measured front")
+    get_proxy(proxy)
+    started = time.perf_counter()
+    knowledge = store if isinstance(store, Store) else Store(store)
+    stages, watch = ledger or Ledger(), progress or Silent()
+    groups = ties if isinstance(ties, str) else tuple(tuple(group) for group in ties)
+    joint = JointSpace(family, tuple(formats), tuple(exclude), groups)
+    subnets = Subnets(joint, task, recipe, knowledge, stages)
+    names = tuple(dict.fromkeys(objectives))
+    metrics = tuple(name for name in dict.fromkeys([*names, *limits, *ALWAYS_PRICED]) if name != "quality")
+    asked = Asked(names, limits, metrics, proxy, device, batch, runtime, seed)
+    contexts: dict[Split, str] = {split: context_of(subnets, split) for split in SPLITS[1:]}
+    about = {"joint": {"contexts": contexts, "family": family.name, "family_digest": family.digest, "seed": seed}}
+    told = {**(record or {}), **about}
+    driven = _executor(executor, workers)
+    with knowledge.running_job(task.name, dict(job or {}), out) as job_id:
+        knowledge.add_record(job_id, told)
+        known = {
+            (digest, split): found
+            for split, context in contexts.items()
+            for digest, found in knowledge.evaluations(context, split).items()
+        }
+        search = Nested(
+            subnets,
+            asked,
+            Genomes(known, watch),
+            _proposer(proposer, family.architecture, seed),
+            evaluations,
+            None if seconds is None else started + seconds,
+            getattr(driven, "workers", 1),
+            predictor,
+            finalists,
+        )
+        _drive(search, driven, knowledge, contexts, job_id)
+    measuring = time.perf_counter() - started
+    stages.add(Ran("measure", "genomes", "", search.genomes.ran, search.genomes.reused, measuring))
+    result = summarized(search, stages, dict(job or {}), told)
+    result.seconds["total"] = time.perf_counter() - started
+    return result
+
+
+def _drive(search: Nested, executor: Executor, store: Store, contexts: Mapping[Split, str], job_id: str) -> None:
+    """Run the rounds; every outcome is committed under the genome's digest before it counts."""
+
+    def commit(outcome: Outcome) -> None:
+        work, genome = outcome.work, genome_of(outcome.work)
+        context = contexts[work.split]
+        if outcome.measurement is not None:
+            store.save_evaluation(context, StoredGenome.of(genome), outcome.measurement, outcome.worker)
+        else:
+            store.save_failure(
+                failure_context(context, genome.choices),
+                genome.configuration,
+                work.split,
+                outcome.failure,
+                final=outcome.final,
+                worker=outcome.worker,
+            )
+        foretold = search.foretold(genome)
+        store.add_candidates(job_id, [(StoredGenome.of(genome), search.genomes.origins[genome], foretold)])
+        search.genomes.arrived(outcome)
+
+    def lost(genome: Genome) -> str | None:
+        failures = store.failures(failure_context(contexts["validation"], genome.choices), "validation")
+        return failures.get(genome.configuration)
+
+    search.genomes.lost = lost
+    executor.drive(search.rounds(), JointRecipe.of(search.subnets), commit)
+
+
+def summarized(search: Nested, ledger: Ledger, job: dict[str, Any], record: dict[str, Any]) -> JointResult:
+    """The result of what was measured.
+
+    Raises:
+        InvalidInput: no genome could be measured.
+    """
+    genomes, base = search.genomes, Genome(search.largest)
+    measured = genomes.measured()
+    if not measured or any(genomes.of(base, split) is None for split in SPLITS[1:]):
+        reason = next(iter(genomes.failures.values()), "nothing was measured")
+        raise InvalidInput(f"no genome could be evaluated: {reason}")
+    first = search.asked.prices[0]
+    prices = {each: search.assessed[each.choices].price(each.configuration) for each in measured}
+    measured.sort(key=lambda each: (prices[each][first].value, each.digest))
+    qualities = {each: found.value for each in measured if (found := genomes.of(each)) is not None}
+    table = np.array([[qualities[each], *(prices[each][n].value for n in search.asked.prices)] for each in measured])
+    uniforms = search.assessed[search.largest].problem.space.uniforms()
+    baseline = {configuration: name for name, configuration in reversed(uniforms.items())}
+    names = _named(measured, search, baseline)
+    points = []
+    for each, name, on_front in zip(measured, names, non_dominated(table), strict=True):
+        of, validation = search.assessed[each.choices], genomes.of(each)
+        assert validation is not None
+        score = of.score(each.configuration)
+        foretold = search.correction.predict(each.choices, score)
+        points.append(
+            JointPoint(
+                name,
+                each,
+                genomes.origins[each],
+                baseline.get(each.configuration) if each.choices == search.largest else None,
+                score,
+                search.correction.floats[each.choices],
+                (foretold, *search.correction.interval(each.choices, score)),
+                validation,
+                genomes.of(each, "holdout"),
+                prices[each],
+                bool(on_front),
+                of.meets(each.configuration),
+            )
+        )
+    usable, front = search.merged()
+    return JointResult(
+        points,
+        {split: found for split in SPLITS[1:] if (found := genomes.of(base, split)) is not None},
+        search.subnets,
+        search.assessed,
+        [
+            (usable[member].genome(row), float(values[0]), tuple(float(value) for value in values[1:]))
+            for member, row, values in zip(front.member, front.row, front.values, strict=True)
+        ],
+        search.refused,
+        genomes.failures,
+        search.asked.objectives,
+        search.asked.constraints,
+        points[0].validation.metric,
+        {"rounds": search.log, "ended": search.ended, "architectures": len(search.assessed), **asdict(search.asked)},
+        {},
+        [f"architecture {choices.digest} was left out: {reason}" for choices, reason in search.refused.items()],
+        job,
+        ledger,
+        record,
+    )
+
+
+def _named(measured: Sequence[Genome], search: Nested, baseline: Mapping[Configuration, str]) -> list[str]:
+    """Short ids: ``uniform-w4`` for the baselines, ``p01``, ``p02``, … for the others in their order."""
+    width, count, found = len(str(len(measured))), 0, []
+    for each in measured:
+        if each.choices == search.largest and each.configuration in baseline:
+            found.append(f"uniform-{baseline[each.configuration]}")
+        else:
+            count += 1
+            found.append(f"p{count:0{width}d}")
+    return found
+
+
+def _proposer(asked: MakeProposer | Proposer, architecture: ArchitectureSpace, seed: int) -> Proposer:
+    if isinstance(asked, type) or not isinstance(asked, Proposer):
+        made = asked(architecture, seed=seed)
+        if not isinstance(made, Proposer):
+            raise InvalidInput(f"proposer: {type(made).__name__} has no ask and tell (search.joint.Proposer)")
+        return made
+    return asked
+
+
+def _executor(asked: str | Executor, workers: int | None) -> Executor:
+    if not isinstance(asked, str):
+        return asked
+    if asked == "local":
+        return LocalExecutor()
+    if asked == "ray":
+        from ..ray_executor import RayExecutor
+
+        return RayExecutor(workers)
+    raise InvalidInput(f"executor={asked!r}; choose 'ray' or 'local'")
