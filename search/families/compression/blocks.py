@@ -2,8 +2,8 @@
 
 A block is offered if it is one of several modules of a class in an ``nn.Sequential`` or ``nn.ModuleList``, or if it is
 residual (a path from its input to its output passes an addition and nothing but normalization and activation); if in
-every call its output has the shape and type of its first input; and if the network runs without it. Blocks inside blocks
-are offered too (the attention of a transformer layer), where the outer one stays.
+every call its output has the shape and type of its first input; and if the network runs without it. Blocks inside
+blocks are offered too (the attention of a transformer layer), where the outer one stays.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from ....evaluators.float_run import run_float
 from ....task import Batch
-from .running import fault, replace
+from .running import fault, replaced
+from .scope import Scope
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList)
 #: Autograd nodes between a block's input and its output that keep the identity path of a residual block.
@@ -69,15 +70,24 @@ class Block:
     length: int
     alone: bool
 
-    def skip(self, model: nn.Module) -> None:
-        """Replace the block in a model."""
+    @property
+    def stand_in(self) -> nn.Module:
+        """What takes the place of the block: ``nn.Identity`` where that is enough."""
         simple = self.alone and self.keyword is None and not self.length
-        replace(model, self.path, nn.Identity() if simple else Skip(self.keyword, self.length))
+        return nn.Identity() if simple else Skip(self.keyword, self.length)
 
 
 @dataclass
-class _Call:
-    """What all calls of a module had in common."""
+class Call:
+    """What all calls of a module had in common.
+
+    Attributes:
+        same: the output has the shape and type of the first input.
+        residual: a path leads past the layers.
+        keyword: name of the first tensor argument; ``None`` for a positional one.
+        length: of the tuple that is returned, 0 for a tensor.
+        alone: one positional argument and no other.
+    """
 
     same: bool
     residual: bool
@@ -87,44 +97,42 @@ class _Call:
 
 
 def skippable_blocks(
-    model: nn.Module, example: Batch, expected: Sequence[Tensor]
-) -> tuple[list[Block], dict[str, str]]:
+    model: nn.Module, example: Batch, expected: Sequence[Tensor], scope: Scope, left_out: dict[str, str]
+) -> list[Block]:
     """Find the blocks that a network can do without.
 
     Args:
-        model: is not changed.
+        model: as before afterwards.
         example: inputs.
         expected: outputs of the model on them.
+        scope: which blocks may be skipped.
+        left_out: takes the reasons why modules that looked like blocks are none, by name of the dimension.
 
     Returns:
-        The blocks, outer ones before those inside them; and for modules that looked like blocks, why they are not.
+        The blocks, outer ones before those inside them.
     """
     repeated = _repeated(model)
-    calls = _calls(model, example)
-    left_out: dict[str, str] = {}
-    chosen: list[str] = []
-    for path, call in calls.items():
-        module = model.get_submodule(path)
-        holds = any(other != path and other.startswith(f"{path}.") for other in repeated)
-        wanted = path in repeated or (call.residual and not holds)
-        if not wanted or (isinstance(module, _CONTAINERS) and holds):
-            continue
-        if call.same:
-            chosen.append(path)
-        elif path in repeated:
-            left_out[path] = "its output has not the shape of its input"
+    seen = calls(model, example)
     found: list[Block] = []
-    for path in [name for name, _ in model.named_modules() if name in chosen]:
+    for path, module in list(model.named_modules()):
+        call = seen.get(path)
+        holds = any(other != path and other.startswith(f"{path}.") for other in repeated)
+        if call is None or not scope.block(path) or (holds and isinstance(module, _CONTAINERS)):
+            continue
+        if path not in repeated and (holds or not call.residual):
+            continue
         outer = max((each.path for each in found if path.startswith(f"{each.path}.")), key=len, default="")
-        block = Block(path, outer, calls[path].keyword, calls[path].length, calls[path].alone)
-        trial = copy.deepcopy(model)
-        block.skip(trial)
-        why = fault(trial, example, expected)
+        block = Block(path, outer, call.keyword, call.length, call.alone)
+        if not call.same:
+            left_out[f"{path}.skip"] = "its output has not the shape of its input"
+            continue
+        with replaced(model, path, block.stand_in):
+            why = fault(model, example, expected)
         if why:
-            left_out[path] = f"the model does not run without it: {why}"
+            left_out[f"{path}.skip"] = f"the model does not run without it: {why}"
         else:
             found.append(block)
-    return found, left_out
+    return found
 
 
 def _repeated(model: nn.Module) -> set[str]:
@@ -140,12 +148,12 @@ def _repeated(model: nn.Module) -> set[str]:
     return found
 
 
-def _calls(model: nn.Module, example: Batch) -> dict[str, _Call]:
+def calls(model: nn.Module, example: Batch) -> dict[str, Call]:
     """One forward pass with gradients: what each module with parts and weights was given and returned."""
     trial = copy.deepcopy(model).requires_grad_(False)
     for parameter in trial.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
-    found: dict[str, _Call] = {}
+    found: dict[str, Call] = {}
     with ExitStack() as stack, torch.enable_grad():
         for path, module in trial.named_modules():
             if path and next(module.children(), None) is not None and next(module.parameters(), None) is not None:
@@ -164,9 +172,9 @@ def _with_gradients(example: Batch) -> Batch:
     return Batch(tuple(own(tensor) for tensor in example.inputs))
 
 
-def _watch(path: str, found: dict[str, _Call]) -> Any:
+def _watch(path: str, found: dict[str, Call]) -> Any:
     def watch(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        named = [(None, value) for value in args[:1]] or list(kwargs.items())
+        named: list[tuple[str | None, Any]] = [(None, value) for value in args[:1]] or [*kwargs.items()]
         keyword, value = next(((key, each) for key, each in named if isinstance(each, Tensor)), (None, None))
         length = len(output) if isinstance(output, tuple) else 0
         first = output[0] if length else output
@@ -176,7 +184,7 @@ def _watch(path: str, found: dict[str, _Call]) -> Any:
             and (value.shape, value.dtype) == (first.shape, first.dtype)
         )
         residual = same and _residual(value, first)
-        call = _Call(same, residual, keyword, length, len(args) == 1 and not kwargs)
+        call = Call(same, residual, keyword, length, len(args) == 1 and not kwargs)
         before = found.setdefault(path, call)
         if (before.keyword, before.length) != (call.keyword, call.length):
             call.same = False

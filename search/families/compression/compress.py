@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from ....architecture import ArchitectureSpace, Dimension, Value
+from ....architecture import ArchitectureSpace
 from ....errors import InvalidInput, UnsupportedModel
 from ....evaluators import batch_norm_statistics
-from ....space import match_sites
 from ....task import Batch
-from .blocks import Block, skippable_blocks
+from .blocks import skippable_blocks
+from .dimensions import dimensions
 from .family import CompressionFamily, Knowledge
 from .groups import Candidate, candidates, verified
 from .importance import activation_scores, taylor_scores, weight_scores
-from .low_rank import factored, matrix, rank_of, saves
+from .layers import factorable_layers
 from .moments import Moments, input_moments, is_matrix
 from .pruning import ChannelGroup
-from .running import fault, outputs, replace
+from .running import outputs
+from .scope import Scope
 from .settings import Importance, Recovery, Settings
 from .statistics import joined, output_means
 
@@ -67,7 +67,7 @@ def compress(
             ``"statistics"`` (of batch normalizations, else mean outputs) again; ``()`` for neither.
 
     Returns:
-        The family; ``family.build(family.architecture.largest())`` is the original network.
+        The family; with 1.0 among the shares, ``family.build(family.architecture.largest())`` is the original network.
 
     Raises:
         InvalidInput: an argument out of range, data missing for what was asked, or a glob without a match.
@@ -84,31 +84,29 @@ def compress(
     if importance == "taylor" and loss is None:
         raise InvalidInput("importance='taylor' needs a loss(outputs, targets)")
     expected = outputs(own, example)
-    chosen = _Globs(own, settings)
+    scope = Scope(own, settings)
     left_out: dict[str, str] = {}
 
-    blocks: list[Block] = []
-    if settings.skip:
-        found_blocks, why = skippable_blocks(own, example, expected)
-        blocks = [block for block in found_blocks if chosen.block(block.path)]
-        left_out |= {f"{path}.skip": reason for path, reason in why.items()}
-    layers = _factorable(own, example, expected, chosen, settings, left_out)
+    blocks = skippable_blocks(own, example, expected, scope, left_out) if settings.skip else []
+    layers = factorable_layers(own, example, expected, scope, settings, left_out)
     traced = copy.deepcopy(own)
-    possible, why = candidates(traced, example) if any(share < 1 for share in settings.width) else ([], {})
-    left_out |= {f"{path}.width".lstrip("."): reason for path, reason in why.items()}
-    possible = [each for each in possible if chosen.group(each) and not _shared(own, each, left_out)]
-
+    narrow = any(share < 1 for share in settings.width)
+    possible = candidates(traced, example, scope, left_out) if narrow else []
     readers = [path for each in possible for path in each.readers if is_matrix(own.get_submodule(path))]
     moments = input_moments(own, data, {*readers, *layers}) if data else {}
-    scores = _scores(traced, possible, settings, data, loss, moments)
-    groups: list[ChannelGroup] = []
+    scores = _scores(own, traced, possible, settings, data, loss, moments)
+
+    def fewest(group: ChannelGroup) -> int:
+        return group.kept(min(settings.width), settings.round_to)
+
+    groups = []
     for each, score in zip(possible, scores, strict=True):
-        group, reason = verified(own, each, score, _fewest(settings), example, expected)
+        group, why = verified(own, each, score, fewest, example, expected)
         if group is None:
-            left_out[f"{each.path}.width"] = reason
+            left_out[f"{each.path}.width"] = why
         else:
             groups.append(group)
-    architecture = ArchitectureSpace(tuple(_dimensions(own, blocks, groups, layers, settings)))
+    architecture = ArchitectureSpace(tuple(dimensions(blocks, groups, layers, settings)))
     if not architecture.dimensions:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:3])
         raise UnsupportedModel(
@@ -119,81 +117,8 @@ def compress(
     return CompressionFamily(own, settings, architecture, blocks, groups, example, expected, knowledge, left_out)
 
 
-class _Globs:
-    """Which modules may change."""
-
-    def __init__(self, model: nn.Module, settings: Settings) -> None:
-        names = [path for path, _ in model.named_modules() if path]
-        self._included = match_sites(names, settings.include, "include")
-        self._excluded = match_sites(names, settings.exclude, "exclude")
-
-    def layer(self, path: str) -> bool:
-        return path in self._included and path not in self._excluded
-
-    def block(self, path: str) -> bool:
-        return self.layer(path) and not any(each.startswith(f"{path}.") for each in self._excluded)
-
-    def group(self, candidate: Candidate) -> bool:
-        return candidate.path in self._included and not self._excluded & {each.path for each in candidate.members}
-
-
-def _factorable(
-    model: nn.Module,
-    example: Batch,
-    expected: Sequence[Tensor],
-    chosen: _Globs,
-    settings: Settings,
-    left_out: dict[str, str],
-) -> dict[str, tuple[float, ...]]:
-    """Layers that two thin ones can stand for -> the shares that save weights, with 1.0."""
-    found: dict[str, tuple[float, ...]] = {}
-    shared = _shared_parameters(model)
-    for path, layer in model.named_modules():
-        if not is_matrix(layer) or not chosen.layer(path) or not settings.rank:
-            continue
-        shape = matrix(layer).shape
-        by_rank: dict[int, float] = {}
-        for share in sorted(settings.rank):
-            if saves(share, *shape, settings.round_to):
-                by_rank.setdefault(rank_of(share, *shape, settings.round_to), share)
-        if not by_rank:
-            continue
-        trial = copy.deepcopy(model)
-        replace(trial, path, factored(layer, 1))
-        why = "another module has the same weight" if id(layer.weight) in shared else fault(trial, example, expected)
-        if why:
-            left_out[f"{path}.rank"] = why
-        else:
-            found[path] = (*by_rank.values(), *((1.0,) if 1.0 in settings.rank else ()))
-    return found
-
-
-def _shared_parameters(model: nn.Module) -> set[int]:
-    """Identities of parameters that several modules hold."""
-    held = Counter(
-        id(parameter)
-        for module in model.modules()
-        for parameter in {id(each): each for each in module._parameters.values() if each is not None}.values()
-    )
-    return {identity for identity, count in held.items() if count > 1}
-
-
-def _shared(model: nn.Module, candidate: Candidate, left_out: dict[str, str]) -> bool:
-    shared = _shared_parameters(model)
-    for member in candidate.members:
-        parent, _, name = member.path.rpartition(".")
-        target = getattr(model.get_submodule(parent), name)
-        if any(id(each) in shared for each in ([target] if isinstance(target, nn.Parameter) else target.parameters())):
-            left_out[f"{candidate.path}.width"] = f"{member.path} shares its weight with another module"
-            return True
-    return False
-
-
-def _fewest(settings: Settings) -> Callable[[ChannelGroup], int]:
-    return lambda group: group.kept(min(settings.width), settings.round_to)
-
-
 def _scores(
+    model: nn.Module,
     traced: nn.Module,
     possible: Sequence[Candidate],
     settings: Settings,
@@ -201,40 +126,14 @@ def _scores(
     loss: Callable[[Any, Any], Tensor] | None,
     moments: dict[str, Moments],
 ) -> list[Tensor]:
+    """One score for each channel of each group."""
     if settings.importance == "activation":
-        return [activation_scores(traced, each.channels, each.members, moments) for each in possible]
+        return [activation_scores(model, each.channels, each.members, moments) for each in possible]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # of the library, about layers that it does not score
         if settings.importance == "taylor" and loss is not None:
-            return taylor_scores(traced, [each.traced for each in possible], data, loss)
+            return taylor_scores(model, traced, [each.traced for each in possible], data, loss)
         return weight_scores(settings.importance, [each.traced for each in possible])
-
-
-def _dimensions(
-    model: nn.Module,
-    blocks: Sequence[Block],
-    groups: Sequence[ChannelGroup],
-    layers: dict[str, tuple[float, ...]],
-    settings: Settings,
-) -> list[Dimension]:
-    """Skips first, outer before inner; widths and ranks in the order of the layers."""
-
-    def inside(paths: Sequence[str]) -> tuple[tuple[str, tuple[Value, ...]], ...]:
-        holding = [block.path for block in blocks if all(path.startswith(f"{block.path}.") for path in paths)]
-        return ((f"{max(holding, key=len)}.skip", (False,)),) if holding else ()
-
-    found = [
-        Dimension(f"{block.path}.skip", "skip", (True, False), inside([block.path])) for block in blocks
-    ]  # fmt: skip
-    for group in groups:
-        by_count: dict[int, float] = {}
-        for share in sorted(settings.width, reverse=True):
-            by_count.setdefault(group.kept(share, settings.round_to), share)
-        values = tuple(sorted(by_count.values()))
-        condition = inside([member.path for member in group.members])
-        found.append(Dimension(f"{group.path}.width", "width", values, condition))
-    found += [Dimension(f"{path}.rank", "rank", shares, inside([path])) for path, shares in layers.items()]
-    return found
 
 
 def _knowledge(model: nn.Module, data: Sequence[Batch], moments: dict[str, Moments], settings: Settings) -> Knowledge:

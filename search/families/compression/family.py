@@ -15,7 +15,7 @@ from ....architecture import ArchitectureSpace, Choices
 from ....errors import UnsupportedModel
 from ....task import Batch, Task
 from .blocks import Block
-from .low_rank import factorize, matrix, rank_of
+from .low_rank import factorize, matrix, rank_of, shape
 from .moments import Moments
 from .pruning import CONSUMERS, ChannelGroup, Removal, heads_kept, removals, take_out
 from .reconstruction import made_up, set_matrix
@@ -106,12 +106,12 @@ class CompressionFamily:
                 self._factorize(model, path, float(share), kept.get(path))
         for name, block in self._blocks.items():
             if values.get(name):
-                block.skip(model)
+                replace(model, block.path, block.stand_in)
         why = fault(model, self._example, self._expected)
+        chosen = {name: value for name, value in values.items() if value is True or (value is not False and value != 1)}
         if why:
-            chosen = {name: value for name, value in values.items() if value not in (False, 1)}
             raise UnsupportedModel(f"the network of {chosen} cannot be used: {why}; exclude one of these dimensions")
-        if "statistics" in self._settings.recover and any(value not in (False, 1) for value in values.values()):
+        if chosen and "statistics" in self._settings.recover:
             self._match(model, gone)
         return model.eval()
 
@@ -140,7 +140,7 @@ class CompressionFamily:
         layer = model.get_submodule(path)
         moments = self._knowledge.moments.get(path)
         second = None if moments is None else (moments.second if kept is None else moments.of(kept).second)
-        rank = rank_of(share, *matrix(layer).shape, self._settings.round_to)
+        rank = rank_of(share, *shape(layer), self._settings.round_to)
         replace(model, path, factorize(layer, rank, second))
 
     def _match(self, model: nn.Module, gone: Sequence[Removal]) -> None:

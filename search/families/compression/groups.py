@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,11 +13,16 @@ from torch import Tensor, nn
 from ....errors import InvalidInput
 from ....evaluators import run_float
 from ....task import Batch
+from .blocks import Skip, calls
 from .masking import misread
 from .pruning import CONSUMERS, ChannelGroup, Member
+from .running import replace
+from .scope import Scope
 
 #: Attributes under which attention modules keep their number of heads.
 _HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "heads")
+#: What torch-pruning raises on operations that it cannot follow.
+_TRACING = (TypeError, AttributeError, RuntimeError, IndexError, KeyError, AssertionError)
 
 
 @dataclass(frozen=True)
@@ -43,15 +47,17 @@ class Candidate:
         return [member.path for member in self.members if member.operation in CONSUMERS]
 
 
-def candidates(model: nn.Module, example: Batch) -> tuple[list[Candidate], dict[str, str]]:
+def candidates(model: nn.Module, example: Batch, scope: Scope, left_out: dict[str, str]) -> list[Candidate]:
     """Trace the dependencies between channels.
 
     Args:
         model: a copy for this purpose alone; the groups refer to its modules.
         example: inputs.
+        scope: which layers may change.
+        left_out: takes the reasons why groups cannot be cut, by name of the dimension.
 
     Returns:
-        Groups that might be cut, in the order of their first layers; and for the others, why not.
+        Groups that might be cut, in the order of their first layers.
 
     Raises:
         InvalidInput: torch-pruning is not installed.
@@ -62,27 +68,27 @@ def candidates(model: nn.Module, example: Batch) -> tuple[list[Candidate], dict[
         raise InvalidInput("widths need torch-pruning: pip install 'bitfront[compression]', or give width=()") from None
     for parameter in model.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
+    graph = _graph_around_attention(model, example, left_out)
+    if graph is None:
+        return []
     found: list[Candidate] = []
-    left_out: dict[str, str] = {}
-    try:
-        graph = _graph(model, example, ())
-    except (TypeError, AttributeError, RuntimeError, IndexError, KeyError) as cause:
-        # an operation of some attention defeats the tracing: trace around attention, whose inputs then stay whole
-        opaque = tuple({type(module) for module in model.modules() if _is_attention(module)})
-        if not opaque:
-            return [], {"": f"the dependencies between channels cannot be traced: {cause}"}
-        graph = _graph(model, example, opaque)
     order = {path: position for position, (path, _) in enumerate(model.named_modules())}
     for group in graph.get_all_groups():
         path = _maker(graph, group, order)
         members = list(_members(graph, group))
-        if None in members:
-            left_out[path] = "an operation between its layers cannot be cut"
-        elif _grouped(model, members):
-            left_out[path] = "a grouped convolution reads or makes its channels"
+        known = tuple(each for each in members if each is not None)
+        if not scope.group(path, [each.path for each in known]):
+            continue
+        tied = scope.tied([each.path for each in known])
+        if tied:
+            left_out[f"{path}.width"] = f"{tied} shares its weight with another module"
+        elif len(known) < len(members):
+            left_out[f"{path}.width"] = "an operation between its layers cannot be cut"
+        elif _grouped(model, known):
+            left_out[f"{path}.width"] = "a grouped convolution reads or makes its channels"
         else:
-            found.append(Candidate(path, len(group[0].idxs), tuple(each for each in members if each), group))
-    return sorted(found, key=lambda each: order[each.path]), left_out
+            found.append(Candidate(path, len(group[0].idxs), known, group))
+    return sorted(found, key=lambda each: order[each.path])
 
 
 def verified(
@@ -121,39 +127,44 @@ def verified(
     return None, why
 
 
-def _graph(model: nn.Module, example: Batch, opaque: tuple[type[nn.Module], ...]) -> Any:
+def _graph_around_attention(model: nn.Module, example: Batch, left_out: dict[str, str]) -> Any:
+    """The dependency graph; ``None`` if the model cannot be traced even without its attention."""
+    try:
+        return _graph(model, example)
+    except _TRACING as cause:
+        whole = _without_attention(model, example)
+        left_out |= {f"{path}.width": "torch-pruning cannot trace its operations; it stays whole" for path in whole}
+        why = cause
+    if whole:
+        try:
+            return _graph(model, example)
+        except _TRACING as cause:
+            why = cause
+    left_out["*.width"] = f"the dependencies between channels cannot be traced: {why}"
+    return None
+
+
+def _graph(model: nn.Module, example: Batch) -> Any:
     import torch_pruning
 
-    pruners: dict[type[nn.Module], Any] = {kind: _opaque() for kind in opaque}
     with warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore")  # about parameters of their own, which the verification judges
         return torch_pruning.DependencyGraph().build_dependency(
-            model,
-            example,
-            forward_fn=lambda module, batch: run_float(module, batch, "example"),
-            customized_pruners=pruners or None,
-            verbose=False,
+            model, example, forward_fn=lambda module, batch: run_float(module, batch, "example"), verbose=False
         )
 
 
-def _opaque() -> Any:
-    """A pruner for modules that stay as they are: it exists so that the tracing does not look inside."""
-    from torch_pruning.pruner.function import BasePruningFunc
+def _without_attention(model: nn.Module, example: Batch) -> list[str]:
+    """Replace attention modules by their input, in place, so that the rest can be traced; returns their paths.
 
-    class Opaque(BasePruningFunc):  # type: ignore[misc]  # untyped library
-        def prune_out_channels(self, layer: nn.Module, idxs: Sequence[int]) -> nn.Module:
-            raise InvalidInput(f"{type(layer).__name__} stays whole")
-
-        def prune_in_channels(self, layer: nn.Module, idxs: Sequence[int]) -> nn.Module:
-            raise InvalidInput(f"{type(layer).__name__} stays whole")
-
-        def get_out_channels(self, layer: nn.Module) -> None:
-            return None
-
-        def get_in_channels(self, layer: nn.Module) -> None:
-            return None
-
-    return Opaque()
+    Groups that ran through them are then misread, which the verification on the original network finds.
+    """
+    found = []
+    for path, call in calls(model, example).items():
+        if call.same and _is_attention(model.get_submodule(path)):
+            replace(model, path, Skip(call.keyword, call.length))
+            found.append(path)
+    return found
 
 
 def _members(graph: Any, group: Any) -> Iterator[Member | None]:
@@ -177,7 +188,7 @@ def _members(graph: Any, group: Any) -> Iterator[Member | None]:
 
 def _maker(graph: Any, group: Any, order: dict[str, int]) -> str:
     """The first layer with weights of its own that makes the channels, depthwise convolutions and norms after it."""
-    made = [
+    made: list[str] = [
         graph._module2name[item.dep.target.module]
         for item in (group[position] for position in range(len(group)))
         if isinstance(item.dep.target.module, (nn.modules.conv._ConvNd, nn.Linear))
@@ -187,10 +198,10 @@ def _maker(graph: Any, group: Any, order: dict[str, int]) -> str:
     return min([path for path in made if path not in depthwise] or made, key=lambda path: order[path])
 
 
-def _grouped(model: nn.Module, members: Sequence[Member | None]) -> bool:
+def _grouped(model: nn.Module, members: Sequence[Member]) -> bool:
     """Whether a convolution is in several groups, but not depthwise."""
     for member in members:
-        if member is not None and member.operation.startswith("prune_conv"):
+        if member.operation.startswith("prune_conv"):
             layer = model.get_submodule(member.path)
             if getattr(layer, "groups", 1) > 1:
                 return True

@@ -1,7 +1,7 @@
 r"""Two thin layers in the place of one: truncated singular value decomposition in float64.
 
-With the second moment :math:`S = E[x x^\top] = L L^\top` of the inputs (L its Cholesky factor), the best matrix of rank r
-for :math:`E\|W x - \widehat W x\|^2 = \|(W - \widehat W) L\|_F^2` is the truncation of :math:`W L = U \Sigma V^\top`,
+With the second moment :math:`S = E[x x^\top] = L L^\top` of the inputs (L its Cholesky factor), the best matrix of rank
+r for :math:`E\|W x - \widehat W x\|^2 = \|(W - \widehat W) L\|_F^2` is the truncation of :math:`W L = U \Sigma V^\top`,
 
 .. math:: \widehat W = (U_r \Sigma_r^{1/2}) (\Sigma_r^{1/2} V_r^\top L^{-1})
 
@@ -33,6 +33,12 @@ def saves(share: float, outputs: int, inputs: int, step: int) -> bool:
     """Whether a share, rounded, has fewer weights than the layer."""
     rank = rounded(share, min(outputs, inputs), step)
     return share < 1 and rank * (outputs + inputs) < outputs * inputs
+
+
+def shape(layer: nn.Module) -> tuple[int, int]:
+    """Rows and columns of the weight of a layer as a matrix."""
+    rows, columns = matrix(layer).shape
+    return rows, columns
 
 
 def matrix(layer: nn.Module) -> Tensor:
@@ -76,7 +82,6 @@ def factored(layer: nn.Module, rank: int) -> nn.Sequential:
         ``Sequential(in -> rank without bias, rank -> out with the bias of the layer)``.
     """
     weight = layer.get_parameter("weight")
-    kind = {"device": weight.device, "dtype": weight.dtype}
     biased = getattr(layer, "bias", None) is not None
     pair: tuple[nn.Module, nn.Module]
     if isinstance(layer, nn.Conv2d):
@@ -88,13 +93,12 @@ def factored(layer: nn.Module, rank: int) -> nn.Sequential:
             layer.padding,  # type: ignore[arg-type]
             layer.dilation,  # type: ignore[arg-type]
             bias=False,
-            **kind,
         )
-        pair = thin, nn.Conv2d(rank, layer.out_channels, 1, bias=biased, **kind)
+        pair = thin, nn.Conv2d(rank, layer.out_channels, 1, bias=biased)
     else:
         outputs, inputs = weight.shape
-        pair = nn.Linear(inputs, rank, bias=False, **kind), nn.Linear(rank, outputs, bias=biased, **kind)
-    made = nn.Sequential(*pair).train(layer.training)
+        pair = nn.Linear(inputs, rank, bias=False), nn.Linear(rank, outputs, bias=biased)
+    made = nn.Sequential(*pair).to(weight.device, weight.dtype).train(layer.training)
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.zero_()

@@ -5,9 +5,9 @@ A layer :math:`y = W x + b` loses the inputs R and keeps K. With the covariance 
 .. math::
     W' = W_K + W_R C_{RK} (C_{KK} + \lambda I)^{-1}, \qquad b' = b + W m - W' m_K
 
-minimise :math:`E\|W x + b - W' x_K - b'\|^2 + \lambda \|W' - W_K\|^2`; without a bias, C is the uncentred second moment
-and b' does not exist. This is the reconstruction of He et al. 2017 (arXiv:1707.06168, eq. 3) with the channels given, and
-needs no pass through the network: the moments of the original inputs are enough.
+minimise :math:`E\|W x + b - W' x_K - b'\|^2 + \lambda \|W' - W_K\|^2`; without a bias, C is the uncentred second
+moment and b' does not exist. This is the reconstruction of He et al. 2017 (arXiv:1707.06168, eq. 3) with the channels
+given, and needs no pass through the network: the moments of the original inputs are enough.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -54,3 +55,14 @@ def replace(model: nn.Module, path: str, module: nn.Module) -> None:
         for name, child in list(parent._modules.items()):
             if child is old:
                 parent._modules[name] = module
+
+
+@contextmanager
+def replaced(model: nn.Module, path: str, module: nn.Module) -> Iterator[None]:
+    """Another module in the place of the one at ``path``, for the length of a ``with`` block."""
+    old = model.get_submodule(path)
+    replace(model, path, module)
+    try:
+        yield
+    finally:
+        replace(model, path, old)

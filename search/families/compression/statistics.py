@@ -6,8 +6,8 @@ in the order of execution every layer's bias is shifted,
 
 .. math:: b' = b + E[y] - E[\hat y],
 
-with y the output of the layer in the original network and :math:`\hat y` in the compressed one, whose earlier layers are
-corrected already (Nagel et al. 2019, arXiv:1906.04721, section 4.2, applied to compression).
+with y the output of the layer in the original network and :math:`\hat y` in the compressed one, whose earlier layers
+are corrected already (Nagel et al. 2019, arXiv:1906.04721, section 4.2, applied to compression).
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _channel_mean(layer: nn.Module, output: Tensor) -> tuple[int, Tensor]:
     """Values a channel and their mean, float64 [out]."""
     axis = output.ndim - 1 if isinstance(layer, nn.Linear) else 1
     others = [each for each in range(output.ndim) if each != axis]
-    return output.numel() // output.shape[axis], output.double().mean(others)
+    return output.numel() // output.shape[axis], output.mean(others).double()
 
 
 def _gather(path: str, sums: dict[str, tuple[int, Tensor]]) -> Callable[[nn.Module, Any, Tensor], None]:
