@@ -119,7 +119,7 @@ def elastic_family(
         cached(net, recipe.cache_key(), lambda model: _train(model, recipe, folder, progress), folder)
     images = found.data()[0].inputs
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:calibration]
-    batches = images[order].split(64) if calibration else ()
+    batches = [images[order[start : start + 64]] for start in range(0, calibration, 64)]
     return ElasticFamily(net, batches, fold=fold, name=f"elastic/{name}")
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
-from torch import nn
 
 from .layers import ElasticBlock
 from .network import ElasticNet
@@ -40,9 +39,9 @@ def channel_order(block: ElasticBlock, opened: int = 1) -> torch.Tensor:
 
 
 def _permute(block: ElasticBlock, order: torch.Tensor) -> None:
-    norms: list[nn.BatchNorm2d] = [block.expand_norm, block.depthwise_norm]
     rows = [block.expand.weight, block.depthwise.weight]
-    rows += [tensor for norm in norms for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var)]
+    for norm in (block.expand_norm, block.depthwise_norm):
+        rows += [value for value in norm.state_dict(keep_vars=True).values() if value.ndim]
     with torch.no_grad():
         for tensor in rows:
             tensor.copy_(tensor[order])

@@ -9,7 +9,7 @@ from torch import nn
 
 from ....architecture import ArchitectureSpace, Choices, Value
 from .layers import ElasticBlock
-from .plain import Block, SubNetwork, block_choices, convolution, running
+from .plain import Block, Convolution, SubNetwork, activation, block_choices, running
 from .shape import BlockShape, ElasticShape
 
 
@@ -28,14 +28,16 @@ class ElasticNet(nn.Module):
         self.shape = shape
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.stem = convolution(shape.channels, shape.stem, 3, shape, stride=shape.stem_stride)
+            self.stem = Convolution(shape.channels, shape.stem, 3, shape, stride=shape.stem_stride)
             self.blocks = nn.ModuleDict({_key(block): ElasticBlock(block, shape) for block in shape.blocks()})
-            self.head = convolution(shape.stages[-1].width, shape.head, 1, shape)
+            self.act = activation(shape)
+            self.head = Convolution(shape.stages[-1].width, shape.head, 1, shape)
             self.classifier = nn.Linear(shape.head, shape.classes)
             for name, parameter in self.named_parameters():
                 if parameter.ndim == 4:
                     kaiming_fan_out(parameter, depthwise="depthwise" in name)
-        self.to(memory_format=torch.channels_last)  # 1.7x as fast in training on a CPU, measured on the fashion preset
+                    # 1.7 times as fast in training on a CPU
+                    parameter.data = parameter.data.to(memory_format=torch.channels_last)
         self.active = self.architecture.largest()
 
     @property
@@ -56,7 +58,7 @@ class ElasticNet(nn.Module):
         """[B, channels, H, W] -> logits [B, classes] of the active sub-network."""
         x = self.stem(x)
         for block in running(self.shape, self.active):
-            x = self.blocks[_key(block)](x, *block_choices(block, self.active), self.stem.act)
+            x = self.blocks[_key(block)](x, *block_choices(block, self.active), self.act)
         logits: torch.Tensor = self.classifier(self.head(x).mean((2, 3)))
         return logits
 

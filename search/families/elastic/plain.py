@@ -14,23 +14,44 @@ from .shape import Activation, BlockShape, ElasticShape
 _ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "relu6": nn.ReLU6, "hardswish": nn.Hardswish}
 
 
-def convolution(
-    inputs: int,
-    outputs: int,
-    kernel: int,
-    shape: ElasticShape,
-    *,
-    stride: int = 1,
-    groups: int = 1,
-    activated: bool = True,
-) -> nn.Sequential:
-    """Convolution (``conv``) that keeps the size at stride 1, batch normalization (``norm``), activation (``act``)."""
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    layers["conv"] = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
-    layers["norm"] = nn.BatchNorm2d(outputs, eps=shape.eps)
-    if activated:
-        layers["act"] = _ACTIVATIONS[shape.activation]()
-    return nn.Sequential(layers)
+class Convolution(nn.Sequential):
+    """Convolution (``conv``) that keeps the size at stride 1, batch normalization (``norm``), activation (``act``).
+
+    Args:
+        inputs: channels.
+        outputs: channels.
+        kernel: odd size.
+        shape: of the network.
+        stride: of the convolution.
+        groups: of the convolution.
+        activated: whether there is an activation.
+    """
+
+    conv: nn.Conv2d
+    norm: nn.BatchNorm2d
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        shape: ElasticShape,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        activated: bool = True,
+    ) -> None:
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        layers["conv"] = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
+        layers["norm"] = nn.BatchNorm2d(outputs, eps=shape.eps)
+        if activated:
+            layers["act"] = activation(shape)
+        super().__init__(layers)
+
+
+def activation(shape: ElasticShape) -> nn.Module:
+    """The activation of a shape."""
+    return _ACTIVATIONS[shape.activation]()
 
 
 class Block(nn.Module):
@@ -47,9 +68,9 @@ class Block(nn.Module):
         super().__init__()
         hidden, outputs = block.hidden(expansion), block.stage.width
         self.residual = block.residual
-        self.expand = convolution(block.inputs, hidden, 1, shape)
-        self.depthwise = convolution(hidden, hidden, kernel, shape, stride=block.stride, groups=hidden)
-        self.project = convolution(hidden, outputs, 1, shape, activated=False)
+        self.expand = Convolution(block.inputs, hidden, 1, shape)
+        self.depthwise = Convolution(hidden, hidden, kernel, shape, stride=block.stride, groups=hidden)
+        self.project = Convolution(hidden, outputs, 1, shape, activated=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[B, inputs, H, W] -> [B, width, ceil(H / stride), ceil(W / stride)]."""
@@ -69,7 +90,7 @@ class SubNetwork(nn.Module):
 
     def __init__(self, shape: ElasticShape, choices: Mapping[str, Value]) -> None:
         super().__init__()
-        self.stem = convolution(shape.channels, shape.stem, 3, shape, stride=shape.stem_stride)
+        self.stem = Convolution(shape.channels, shape.stem, 3, shape, stride=shape.stem_stride)
         self.body: list[str] = []
         for block in running(shape, choices):
             stage = f"stage{block.number}"
@@ -78,7 +99,7 @@ class SubNetwork(nn.Module):
                 self.body.append(stage)
             kernel, expansion = block_choices(block, choices)
             self.get_submodule(stage).add_module(f"block{block.position}", Block(block, shape, kernel, expansion))
-        self.head = convolution(shape.stages[-1].width, shape.head, 1, shape)
+        self.head = Convolution(shape.stages[-1].width, shape.head, 1, shape)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(shape.head, shape.classes)
 

@@ -50,7 +50,8 @@ def train(
         Conflict: the checkpoint is of another recipe.
         InvalidInput: the checkpoint cannot be read.
     """
-    step, state = 0, {}
+    step = 0
+    state: dict[int, dict[str, Any]] = {}
     if checkpoint is not None and checkpoint.is_file():
         step, state = load_checkpoint(checkpoint, net, recipe.digest)
     net.train()
@@ -98,7 +99,8 @@ def _optimizer(
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """AdamW and the schedule of a phase, after ``done`` steps of it."""
     phase = recipe.phases[number]
-    decayed, free = [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for name, parameter in net.named_parameters():
         # decay would pull the kernel matrices away from the identity
         (decayed if parameter.ndim >= 2 and ".matrices." not in name else free).append(parameter)
