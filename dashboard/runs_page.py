@@ -1,6 +1,7 @@
 """The runs under the given folders."""
 
 import streamlit as st
+from bitfront.dashboard.choosing import choose_source_key
 from bitfront.dashboard.loading import load_runs
 from bitfront.dashboard.models import runs_table
 from bitfront.dashboard.run_folders import roots
@@ -21,6 +22,5 @@ for state in states:
     if state.state == "broken":
         st.warning(plain(f"{state.run.key}: {state.reason}"))
 if event.selection.rows:
-    st.session_state["run"] = str(table["run"].iloc[event.selection.rows[0]])
-    st.session_state.pop("point", None)
+    choose_source_key(f"run:{table['run'].iloc[event.selection.rows[0]]}")
     st.switch_page("front_page.py")

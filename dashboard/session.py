@@ -54,7 +54,9 @@ def require_client() -> Client:
 def account() -> None:
     """Who is signed in, and the way out; for the sidebar."""
     if isinstance(st.session_state.get(_CLIENT), Client) and st.session_state.get(_NAME) is not None:
-        st.caption(plain(f"signed in at {server()}" + (f" as {name}" if (name := st.session_state[_NAME]) else "")))
+        name = st.session_state[_NAME]
+        st.caption(plain(f"signed in as {name} at" if name else "signed in at"))
+        st.code(server(), language=None)
         if st.button("Sign out", key="sign_out"):
             sign_out()
             st.rerun()

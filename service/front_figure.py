@@ -72,7 +72,7 @@ def front_figure(front: Front, price: str, split: str = "validation", selected: 
         mode="markers+text",
         cliponaxis=False,
         text=[f"uniform {escape(p.baseline or '')}" for p in uniform],
-        textposition=_text_positions([(p.price(price), p.quality(split)) for p in uniform], xs, axis),
+        textposition=text_positions([(p.price(price), p.quality(split)) for p in uniform], xs, axis),
         marker={
             "color": [format_colour(p.baseline or "") for p in uniform],
             "size": 13,
@@ -206,7 +206,7 @@ def _add_limits(figure: go.Figure, front: Front, price: str, axis: Axis) -> None
             break
 
 
-def _text_positions(points: Sequence[tuple[float, float]], xs: Sequence[float], axis: Axis) -> list[str]:
+def text_positions(points: Sequence[tuple[float, float]], xs: Sequence[float], axis: Axis) -> list[str]:
     """Where each label goes: the first corner at which it meets no earlier label and is not cut off.
 
     Args:

@@ -47,11 +47,6 @@ def _ids(spec, name):
     return [data[0] for data in trace["customdata"]]
 
 
-def _layers(spec):
-    rows = [data for t in spec["data"] if t.get("name") in ("w2", "w4", "w8", "bf16") for data in t["customdata"]]
-    return {row[1]: row[2] for row in rows}, {row[0] for row in rows}
-
-
 def test_the_app_opens_with_the_runs(out):
     test = _page("app.py")
     assert test.title[0].value == "Runs"
@@ -69,84 +64,85 @@ def test_the_app_opens_with_the_runs(out):
 def test_no_runs_says_how_to_start_one(tmp_path, monkeypatch):
     monkeypatch.setenv(PATHS_VARIABLE, str(tmp_path))
     assert "bitfront run" in _page("runs_page.py").info[0].value
-    assert _page("front_page.py").info[0].value == "No run yet."
+    assert "There is no job and no run yet" in _page("front_page.py").info[0].value
 
 
 def test_front_opens_the_best_point(out):
     test = _page("front_page.py")
-    assert test.selectbox(key="run").value == "out/demo"
-    assert test.selectbox(key="point").value == "p030"
+    assert test.selectbox(key="source_box").value == "run:out/demo"
+    assert test.session_state["point"] == "p030"
     assert _ids(_chart(test, 0), "best") == ["p030"]
-    layers, points = _layers(_chart(test, 1))
-    document = json.loads((out / "demo" / "front.json").read_text())
-    assert points == {"p030"}
-    assert layers == next(p["config"] for p in document["points"] if p["id"] == "p030")
-    assert [button.proto.label for button in test.get("download_button")] == [
-        "Configuration (JSON)",
-        "Front (CSV)",
-        "Front (Parquet)",
-    ]
+    assert _ids(_chart(test, 0), "selected") == ["p030"]
 
 
 def test_a_link_chooses_run_and_point(out):
-    test = _page("front_page.py", run="out/second", point="p005")
-    assert test.selectbox(key="run").value == "out/second"
-    assert test.selectbox(key="point").value == "p005"
-    assert _layers(_chart(test, 1))[1] == {"p005"}
+    test = _page("point_page.py", source="run:out/second", point="p005")
+    assert test.selectbox(key="source_box").value == "run:out/second"
+    assert test.selectbox(key="point_box").value == "p005"
+    assert _map_points(_chart(test, 0)) == {"p005"}
 
 
-@pytest.mark.parametrize("query", [{"run": "../../etc"}, {"run": "out/demo", "point": "<b>"}])
+@pytest.mark.parametrize("query", [{"source": "run:../../etc"}, {"source": "run:out/demo", "point": "<b>"}])
 def test_a_wrong_link_falls_back(out, query):
-    test = _page("front_page.py", **query)
-    assert (test.selectbox(key="run").value, test.selectbox(key="point").value) == ("out/demo", "p030")
+    test = _page("point_page.py", **query)
+    assert (test.selectbox(key="source_box").value, test.selectbox(key="point_box").value) == ("run:out/demo", "p030")
 
 
 def test_choosing_a_point_changes_map_and_table(out):
-    test = _page("front_page.py")
-    test.selectbox(key="point").set_value("p002").run()
+    test = _page("point_page.py")
+    test.selectbox(key="point_box").set_value("p002").run()
     assert not test.exception
-    layers, points = _layers(_chart(test, 1))
-    assert points == {"p002"}
-    assert set(layers.values()) == {"w8"}
-    assert _ids(_chart(test, 0), "selected") == ["p002"]
-    assert "uniform w8" in test.dataframe[0].value.columns
+    assert _map_points(_chart(test, 0)) == {"p002"}
+    assert "chosen: uniform w8" in test.dataframe[0].value.columns
     assert test.query_params["point"] in ("p002", ["p002"])
+    config = json.loads((out / "demo" / "front.json").read_text())["points"][2]["config"]
+    table = next(each.value for each in test.dataframe if "format" in each.value.columns)
+    assert dict(zip(table["layer"], table["format"], strict=True)) == config
 
 
 def test_changing_the_run_starts_with_its_best_point(out):
-    test = _page("front_page.py", run="out/demo", point="p002")
-    test.selectbox(key="run").set_value("out/second").run()
+    test = _page("point_page.py", source="run:out/demo", point="p002")
+    test.selectbox(key="source_box").set_value("run:out/second").run()
     assert not test.exception
     best = json.loads((out / "second" / "front.json").read_text())["best"]
-    assert test.selectbox(key="point").value == best
+    assert test.selectbox(key="point_box").value == best
 
 
 def test_broken_and_unfinished_runs_are_told(out):
-    test = _page("front_page.py", run="out/half")
+    test = _page("front_page.py", source="run:out/half")
     assert "half\\-written" in test.error[0].value
     assert not test.get("plotly_chart")
-    assert "no front yet" in _page("front_page.py", run="out/started").info[0].value
+    assert "stopped before the first front" in _page("front_page.py", source="run:out/started").info[0].value
 
 
 def test_a_run_without_points_is_told(out):
     document = MAKE() | {"points": [], "best": None}
     (out / "half" / "front.json").write_text(json.dumps(document))
-    assert "no measured point" in _page("front_page.py", run="out/half").info[0].value
+    for name in ("front_page.py", "point_page.py"):
+        assert "othing has been measured" in _page(name, source="run:out/half").info[0].value
 
 
 def test_a_front_that_is_written_again_is_read_again(out):
-    test = _page("front_page.py")
+    test = _page("point_page.py")
     (out / "demo" / "front.json").write_text(json.dumps(MAKE(points=16)))
     test.run()
     assert not test.exception
-    assert len(test.selectbox(key="point").options) == 16
+    assert len(test.selectbox(key="point_box").options) == 16
 
 
 def test_hostile_names_stay_text(out):
-    for page in (_page("runs_page.py"), _page("front_page.py", run="out/second")):
-        kinds = ("markdown", "caption", "warning", "subheader")
+    for page in (
+        _page("runs_page.py"),
+        *(_page(name, source="run:out/second") for name in ("front_page.py", "point_page.py")),
+    ):
+        kinds = ("markdown", "caption", "warning", "subheader", "info", "success")
         texts = [element.value for kind in kinds for element in page.get(kind)]
         assert not any("![x](" in text or "<script>" in text for text in texts)
+
+
+def _map_points(chart):
+    squares = [trace for trace in chart["data"] if trace["type"] == "scatter"]
+    return {cell[0] for trace in squares for cell in trace["customdata"]}
 
 
 def test_streamlit_finds_no_pages_of_its_own():

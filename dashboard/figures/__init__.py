@@ -1,0 +1,1 @@
+"""Figures of the dashboard: pure functions of a view; every marker of a point carries the point's id first."""
