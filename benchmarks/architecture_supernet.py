@@ -1,6 +1,6 @@
-"""The elastic supernet: accuracy of its sub-networks, with and without own batch-norm statistics, and against training alone.
+"""The elastic supernet: accuracy of its sub-networks, with shared and own statistics, and against training alone.
 
-    python benchmarks/architecture_supernet.py [--preset fashion] [--random 8] [--alone 2] [--json FILE] [--weights FILE]
+    python benchmarks/architecture_supernet.py [--preset fashion] [--random 8] [--alone 2] [--json FILE] [--weights F]
 
 Trains the supernet of the preset (the weights stay in the cache of the zoo's weights; a killed run goes on), then takes
 the largest, the smallest and some random sub-networks and counts the test images that each gets right: with the
@@ -117,17 +117,21 @@ def row(name: str, choices: Choices, family: ElasticFamily, shared: ElasticFamil
 
 def show(rows: list[dict[str, Any]]) -> None:
     """The table as markdown."""
-    print(
-        "| sub-network | resolution | kMACs | parameters | shared statistics | own statistics | 95 % | trained alone |"
-    )
+    print("| sub-network | pixels | kMACs | parameters | shared statistics | own statistics | 95 % | trained alone |")
     print("|---|---:|---:|---:|---:|---:|---|---:|")
     for each in rows:
         low, high = each["interval"]
-        by_itself = f"{each['accuracy_alone']:.1f}" if "accuracy_alone" in each else ""
-        print(
-            f"| {each['name']} | {each['choices']['resolution']} | {each['macs'] / 1e3:.0f} | {each['parameters']:,} | "
-            f"{each['accuracy_shared_statistics']:.1f} | {each['accuracy']:.1f} | {low:.1f} to {high:.1f} | {by_itself} |"
-        )
+        cells = [
+            each["name"],
+            str(each["choices"]["resolution"]),
+            f"{each['macs'] / 1e3:.0f}",
+            f"{each['parameters']:,}",
+            f"{each['accuracy_shared_statistics']:.1f}",
+            f"{each['accuracy']:.1f}",
+            f"{low:.1f} to {high:.1f}",
+            f"{each['accuracy_alone']:.1f}" if "accuracy_alone" in each else "",
+        ]
+        print(f"| {' | '.join(cells)} |")
 
 
 def main() -> None:

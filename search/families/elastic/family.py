@@ -87,6 +87,7 @@ def elastic_family(
     fold: bool = False,
     weights: str | Path | None = None,
     cache: str | Path | None = None,
+    device: str = "cpu",
     progress: Progress | None = None,
 ) -> ElasticFamily:
     """A supernet that ships, trained on the first call and read from the cache of the zoo's weights afterwards.
@@ -101,6 +102,7 @@ def elastic_family(
         fold: fold batch normalization into the convolutions.
         weights: safetensors file to read instead of training, such as ``save_weights`` wrote.
         cache: folder of weights; ``None`` is the zoo's.
+        device: that it is trained on; the family is on the CPU.
         progress: told (steps done, steps in all, loss) while it is trained.
 
     Raises:
@@ -116,7 +118,7 @@ def elastic_family(
         load_weights(net, weights)
     else:
         folder = default_folder() if cache is None else Path(cache)
-        cached(net, recipe.cache_key(), lambda model: _train(model, recipe, folder, progress), folder)
+        cached(net, recipe.cache_key(), lambda model: _train(model, recipe, folder, device, progress), folder)
     images = found.data()[0].inputs
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:calibration]
     batches = [images[order[start : start + 64]] for start in range(0, calibration, 64)]
@@ -153,9 +155,10 @@ def load_weights(net: ElasticNet, path: str | Path) -> None:
         ) from None
 
 
-def _train(net: ElasticNet, recipe: ElasticRecipe, folder: Path, progress: Progress | None) -> None:
+def _train(net: ElasticNet, recipe: ElasticRecipe, folder: Path, device: str, progress: Progress | None) -> None:
     data: tuple[Images, Images] = preset(recipe.name).data()
     key = recipe.cache_key()
     checkpoint = folder / f"{key.name}-{recipe_digest(key)[:20]}.checkpoint"
-    train(net, recipe, batches_of(data[0], recipe.batch), checkpoint=checkpoint, progress=progress)
-    checkpoint.unlink()
+    train(net.to(device), recipe, batches_of(data[0], recipe.batch), checkpoint=checkpoint, progress=progress)
+    net.cpu()
+    checkpoint.unlink(missing_ok=True)  # another process may have trained the same

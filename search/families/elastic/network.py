@@ -86,7 +86,7 @@ class ElasticNet(nn.Module):
 
 
 def kaiming_fan_out(weight: torch.Tensor, *, depthwise: bool) -> None:
-    """He et al., arXiv:1502.01852, eq. 10 and section 2.2: variance 2 / fan-out, of one group."""
+    """He et al., arXiv:1502.01852, section 2.2: variance 2 / fan-out, of one group."""
     fan_out = weight[0, 0].numel() * (1 if depthwise else weight.shape[0])
     with torch.no_grad():
         weight.normal_(0.0, (2.0 / fan_out) ** 0.5)

@@ -1,7 +1,7 @@
 r"""The sandwich rule with in-place distillation: gradients of one training step.
 
 Each step runs the largest open sub-network on the labels, and the smallest and some random ones on the largest one's
-outputs $p$ (Yu and Huang, arXiv:1903.05134, sections 3.2 and 3.3; Yu et al., arXiv:2003.11142, section 3.1):
+outputs $p$ (Yu and Huang, arXiv:1903.05134; Yu et al., arXiv:2003.11142):
 
 $$L = H(y, p) + \sum_{s \neq \text{largest}} H(\operatorname{stop}(p), p_s), \qquad H(a, b) = -\sum_c a_c \log b_c.$$
 """

@@ -26,8 +26,8 @@ def recalibrated(model: M, batches: Iterable[torch.Tensor], resolution: int | No
     """Give a sub-network batch-norm statistics of its own: means over batches of their mean and variance.
 
     A sub-network of shared weights has other activations than the mixture that the supernet's statistics describe
-    (Yu et al., arXiv:1903.11728, section 3.3; Cai et al., arXiv:1908.09791, appendix). Each batch is run with the
-    statistics of the batch itself.
+    (Yu and Huang, arXiv:1903.05134, "post-statistics"). Each batch is run with the statistics of the batch itself; the
+    variance is the unbiased one.
 
     Args:
         model: changed in place, left in evaluation mode.
