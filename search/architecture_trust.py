@@ -166,7 +166,8 @@ def _random(
         drawn.append((*(float(each[0]) for each in found), _missed(ranks, accuracy, picks)))
     expected = (0.0, 0.0, 0.0, 0.0, float(accuracy.max() + expected_minimum(-accuracy, picks)))
     columns = np.array([expected, *drawn]).T
-    return ArchitectureTrust(True, *(Estimate.of(each) if np.isfinite(each).all() else None for each in columns), 0.0)
+    told = [Estimate.of(each) if np.isfinite(each).all() else None for each in columns]
+    return ArchitectureTrust(True, told[0], told[1], told[2], told[3], told[4], seconds=0.0)
 
 
 def _missed(ranks: FloatArray, accuracy: FloatArray, picks: int) -> float:

@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _RECTIFIERS = ("relu", "hardtanh", "leaky_relu", "elu", "hardswish", "silu", "gelu", "mish")
+_EXACT = 2**24  # float32 holds whole numbers up to here
 
 
-class ActivationCodes(TorchDispatchMode):
+class ActivationCodes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Inside, every rectifier (ReLU, ReLU6, ELU, SiLU, GELU, …) hands over which of its outputs are positive.
 
     Modules and functional calls count alike.
@@ -22,7 +23,7 @@ class ActivationCodes(TorchDispatchMode):
     """
 
     def __init__(self, seen: Callable[[Tensor], None]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.seen = seen
         self.calls = 0
 
@@ -43,8 +44,8 @@ def no_rectifier(proxy: str) -> str:
 def agreements(code: Tensor) -> Tensor:
     """Units in which two samples agree: float64 [samples, samples], from bool [samples, units]."""
     signs = code.to(torch.float32).mul_(2).sub_(1)
-    # float32 holds whole numbers up to 2^24 exactly
-    blocks = signs.split(2**23, dim=1)
-    product = sum((block @ block.T).double() for block in blocks)
-    assert isinstance(product, Tensor)
-    return (product + code.shape[1]) / 2
+    total = torch.zeros(len(code), len(code), dtype=torch.float64, device=code.device)
+    for start in range(0, code.shape[1], _EXACT):
+        block = signs[:, start : start + _EXACT]
+        total += (block @ block.T).double()
+    return (total + code.shape[1]) / 2

@@ -71,7 +71,8 @@ class Reduction(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """[batch, c, h, w] to [batch, 2c, ceil(h/2), ceil(w/2)]."""
         branch: Tensor = self.second(self.first(inputs))
-        return self.shortcut(inputs) + branch
+        shortcut: Tensor = self.shortcut(inputs)
+        return shortcut + branch
 
 
 @dataclass(frozen=True)
