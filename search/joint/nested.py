@@ -27,6 +27,7 @@ FloatArray = NDArray[np.float64]
 _ROUNDS = 10  # into which the evaluations after the baselines are cut
 _SMALLEST, _LARGEST = 4, 24  # evaluations of a round
 _FINALISTS = 8  # under constraints, beside the measured front
+_TRIES = 8  # times that a round asks for architectures, as long as some meet no constraint
 _CANDIDATES = 400  # points of the merged front that are looked at for the next round
 
 
@@ -131,6 +132,11 @@ class Nested:
             if not new and not chosen:
                 self.ended = "no architecture and no point of the merged front is left to measure"
         self.ended = self.ended or "all evaluations spent"
+        if self.asked.constraints and not any(len(each.front) for each in self.assessed.values()):
+            raise InfeasibleBudget(
+                f"none of {len(self.assessed)} architectures meets the constraints: "
+                f"{self.assessed[self.largest].refused}; raise the budget or offer coarser formats"
+            )
 
     def bits_only(self) -> list[Genome]:
         """Under constraints: the exact allocation of formats on the largest architecture, if it can meet them."""
@@ -152,28 +158,38 @@ class Nested:
         return np.column_stack([self.correction.qualities(each.choices, each.scores), each.costs])
 
     def _proposed(self, count: int) -> list[Choices]:
-        """New architectures, assessed; what cannot be built or priced is put down and not proposed again."""
-        found = []
-        for choices in self.proposer.ask(count):
-            if choices in self.assessed or choices in self.refused:
-                continue
-            if found and self.deadline is not None and time.perf_counter() > self.deadline:
-                break
-            try:
-                self.assessed[choices] = assess(self.subnets, choices, self.asked)
-            except BitfrontError as cause:
-                self.refused[choices] = str(cause)
-                self.genomes.progress.note(f"architecture {choices.digest} is left out: {cause}")
-                continue
-            if len(self.assessed[choices].front):
-                found.append(choices)
+        """New architectures with a point that meets the constraints; others are asked for where some have none."""
+        found: list[Choices] = []
+        for _ in range(_TRIES):
+            asked = self.proposer.ask(count - len(found)) if len(found) < count else []
+            for choices in asked:
+                if self._assessable(choices) and len(self.assessed[choices].front):
+                    found.append(choices)
+                if self.deadline is not None and time.perf_counter() > self.deadline:
+                    return found
+            if not asked:
+                return found
+            self._tell()
         return found
+
+    def _assessable(self, choices: Choices) -> bool:
+        """Assess an architecture; one that cannot be built, scored or priced is put down and left out."""
+        if choices in self.assessed or choices in self.refused:
+            return False
+        try:
+            self.assessed[choices] = assess(self.subnets, choices, self.asked)
+        except BitfrontError as cause:
+            self.refused[choices] = str(cause)
+            self.genomes.progress.note(f"architecture {choices.digest} is left out: {cause}")
+            return False
+        return True
 
     def _known_floats(self, new: Sequence[Choices]) -> dict[Choices, float]:
         """Quality of float networks: measured where it is known, else foretold; none where its output is not finite."""
         found = {}
         for choices in new:
-            measured = self.genomes.of(Genome(choices))
+            net = Genome(choices)  # what only the store knows does not count: a search alone proposes the same
+            measured = self.genomes.of(net) if net in self.genomes.origins else None
             if measured is not None:
                 found[choices] = measured.value
             elif self.predictor is not None:
@@ -186,7 +202,7 @@ class Nested:
         usable, front = self.merged()
         genomes = [usable[member].genome(row) for member, row in zip(front.member, front.row, strict=True)]
         free = np.array(
-            [self.genomes.of(each) is None and each not in self.genomes.failures for each in genomes], dtype=bool
+            [each not in self.genomes.origins and each not in self.genomes.failures for each in genomes], dtype=bool
         )
         indices = thinned(np.flatnonzero(free), _CANDIDATES)
         if count <= 0 or not len(indices) or self.scale is None:

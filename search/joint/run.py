@@ -232,6 +232,7 @@ def summarized(search: Nested, ledger: Ledger, job: dict[str, Any], record: dict
             (usable[member].genome(row), float(values[0]), tuple(float(value) for value in values[1:]))
             for member, row, values in zip(front.member, front.row, front.values, strict=True)
         ],
+        search.correction,
         search.refused,
         genomes.failures,
         search.asked.objectives,
