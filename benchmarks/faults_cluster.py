@@ -125,8 +125,8 @@ class Cluster:
             process.terminate()
         return {name: process.wait(120) for name, process in self._processes.items()}
 
-    def left(self, seconds: float = 20.0) -> list[str]:
-        """What still runs of all processes that were seen below workers, after some patience."""
+    def left(self, seconds: float = 120.0) -> list[str]:
+        """What still runs of all processes that were seen below workers; agents of a killed Ray end after a while."""
         until = time.monotonic() + seconds
         while (alive := list(_alive(self._seen.values()))) and time.monotonic() < until:
             time.sleep(0.2)
