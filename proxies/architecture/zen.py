@@ -6,9 +6,10 @@ r"""Zen-score: how much a network with Gaussian weights magnifies a small change
 
 with x, epsilon standard normal, f the features before the global average pooling, and :math:`\sigma_{kj}^2` the
 variance (over the batch, plus the normalization's epsilon) of channel j that enters batch normalization k of m_k
-channels: the normalizations divide the magnitude away, the sum puts it back. Lin et al. 2021, Zen-NAS,
-arXiv:2102.01063, algorithm 1. All weights are drawn from N(0, 1), biases are 0, normalizations neutral. The paper also
-takes residual links out, which needs knowledge of the network; here, as in NAS-Bench-Suite-Zero, they stay.
+channels: the normalizations divide the magnitude away, the sum puts it back. One that nothing varying enters does not
+count. Lin et al. 2021, Zen-NAS, arXiv:2102.01063, algorithm 1. All weights are drawn from N(0, 1), biases are 0,
+normalizations neutral. The paper also takes residual links out, which needs knowledge of the network; here, as in
+NAS-Bench-Suite-Zero, they stay.
 
 f is what enters the last adaptive average pooling to one pixel, else what enters the last linear layer.
 """
@@ -102,7 +103,9 @@ def _features(
 
     def divide(norm: nn.Module, args: tuple[Any, ...]) -> None:
         value, epsilon = args[0].transpose(0, 1).flatten(1), float(norm.eps)  # type: ignore[arg-type]
-        logarithms.append(0.5 * math.log(float(value.double().var(dim=1, correction=0).mean()) + epsilon))
+        variance = float(value.double().var(dim=1, correction=0).mean())
+        if variance > 0:
+            logarithms.append(0.5 * math.log(variance + epsilon))
 
     handles = []
     for each in module.modules():

@@ -86,6 +86,22 @@ def test_the_zen_score_puts_back_what_normalizations_divide_away():
     assert one == pytest.approx(math.log(0.01 * math.sqrt(27 * 200 * 200 * 64)), abs=0.1)
 
 
+def test_a_normalization_of_zeros_does_not_count_for_the_zen_score():
+    class WithDeadBranch(nn.Module):
+        def __init__(self, dead):
+            super().__init__()
+            self.body, self.pool = nn.Conv2d(3, 50, 3), nn.AdaptiveAvgPool2d(1)
+            self.norm = nn.BatchNorm2d(50) if dead else nn.Identity()
+
+        def forward(self, value):
+            value = self.body(value)
+            return self.pool(value + self.norm(torch.zeros_like(value)))
+
+    data = Batch((images(4, 10, dtype=torch.float32),))
+    scores = [Zen().score(WithDeadBranch(dead), data, None, 0) for dead in (True, False)]
+    assert scores[0] == pytest.approx(scores[1])
+
+
 def test_the_zen_score_looks_before_the_pooling():
     pooled = nn.Sequential(nn.Conv2d(3, 50, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(50, 2))
     flat = nn.Sequential(nn.Conv2d(3, 50, 3), nn.Flatten(), nn.Linear(50 * 64, 2))
