@@ -37,7 +37,7 @@ from bitfront.proxies.architecture import (
     score_network,
 )
 from bitfront.proxies.architecture.ntk import NTKCondition
-from bitfront.search.architecture_trust import architecture_trust
+from bitfront.search.architecture_trust import architecture_trust_report
 from bitfront.search.families.nasbench201 import DATASETS, NasBench201, cell_choices, stored_scores
 from bitfront.search.rank_statistics import Estimate, resamples, spearman
 from bitfront.service.palette import DOMINATED, GRID, INK, MEASURED, PREDICTED
@@ -134,7 +134,7 @@ def agreement(ours: dict[str, np.ndarray], whole: pd.DataFrame, cells: Sequence[
 def trusted(scores: dict[str, np.ndarray], frame: pd.DataFrame, seconds: dict[str, float]) -> list[dict[str, Any]]:
     """The trust report as rows."""
     accuracy, params, flops = (frame[name].to_numpy(np.float64) for name in ("accuracy", "params", "flops"))
-    report = architecture_trust(scores, accuracy, params, flops, picks=PICKS, seconds=seconds, draws=500)
+    report = architecture_trust_report(scores, accuracy, params, flops, picks=PICKS, seconds=seconds, draws=500)
     return report.table.reset_index().replace({np.nan: None}).to_dict("records")
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         hypervolume,
         knee,
     )
+    from .architecture_trust import ArchitectureTrust, ArchitectureTrustReport, architecture_trust_report
     from .bench import Bench, run_bench
     from .bench_build import build_bench
     from .bench_draws import bench_configurations
@@ -49,6 +50,11 @@ _LAZY = {
         "hull_front",
         "hypervolume",
         "knee",
+    ),
+    "architecture_trust": (
+        "ArchitectureTrust",
+        "ArchitectureTrustReport",
+        "architecture_trust_report",
     ),
     "bench": (
         "Bench",
@@ -112,6 +118,8 @@ _FILE = {name: file for file, names in _LAZY.items() for name in names}
 
 __all__ = [
     "Allocation",
+    "ArchitectureTrust",
+    "ArchitectureTrustReport",
     "Bench",
     "Choice",
     "Executor",
@@ -136,6 +144,7 @@ __all__ = [
     "TrustReport",
     "Work",
     "allocate",
+    "architecture_trust_report",
     "bench_configurations",
     "build_bench",
     "calibrated",

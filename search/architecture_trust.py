@@ -86,7 +86,7 @@ class ArchitectureTrustReport:
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("proxy")
 
 
-def architecture_trust(
+def architecture_trust_report(
     scores: Mapping[str, FloatArray],
     accuracy: FloatArray,
     params: FloatArray,

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 from bitfront.errors import InvalidInput
-from bitfront.search.architecture_trust import architecture_trust
+from bitfront.search.architecture_trust import architecture_trust_report
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kendalltau, rankdata, spearmanr
@@ -27,7 +27,9 @@ def residual(values, given_):
 def test_the_statistics_are_those_of_scipy():
     accuracy, params, flops = networks()
     score = accuracy + np.random.default_rng(1).normal(size=60)
-    report = architecture_trust({"mine": score}, accuracy, params, flops, picks=5, share=0.2, seconds={"mine": 1.5})
+    report = architecture_trust_report(
+        {"mine": score}, accuracy, params, flops, picks=5, share=0.2, seconds={"mine": 1.5}
+    )
     row = report.rows["mine"]
     assert row.spearman.value == pytest.approx(spearmanr(score, accuracy)[0])
     assert row.kendall.value == pytest.approx(kendalltau(score, accuracy)[0])
@@ -45,7 +47,7 @@ def test_the_statistics_are_those_of_scipy():
 
 def test_the_baselines_stand_beside():
     accuracy, params, flops = networks()
-    report = architecture_trust({"params": params, "flops": flops}, accuracy, params, flops, picks=5)
+    report = architecture_trust_report({"params": params, "flops": flops}, accuracy, params, flops, picks=5)
     assert list(report.rows) == ["params", "flops", "random"]
     assert all(row.baseline for row in report.rows.values())
     assert report.rows["params"].spearman.value == pytest.approx(spearmanr(params, accuracy)[0])
@@ -60,7 +62,7 @@ def test_the_baselines_stand_beside():
 
 def test_a_perfect_proxy_and_its_opposite():
     accuracy, params, flops = networks()
-    report = architecture_trust({"best": accuracy, "worst": -accuracy}, accuracy, params, flops, picks=1)
+    report = architecture_trust_report({"best": accuracy, "worst": -accuracy}, accuracy, params, flops, picks=1)
     assert report.rows["best"].spearman.value == pytest.approx(1)
     assert report.rows["best"].regret.value == 0
     assert report.rows["worst"].spearman.value == pytest.approx(-1)
@@ -72,7 +74,7 @@ def test_a_perfect_proxy_and_its_opposite():
 def test_ties_and_minus_infinity_are_ranked(values, picks):
     accuracy, params, flops = networks(8)
     score = np.array(values)
-    report = architecture_trust({"mine": score}, accuracy, params, flops, picks=picks, draws=5)
+    report = architecture_trust_report({"mine": score}, accuracy, params, flops, picks=picks, draws=5)
     row = report.rows["mine"]
     if len(set(values)) > 1:
         assert row.spearman.value == pytest.approx(spearmanr(rankdata(score), accuracy)[0])
@@ -87,7 +89,7 @@ def test_ties_and_minus_infinity_are_ranked(values, picks):
 
 def test_the_table_has_a_row_a_proxy():
     accuracy, params, flops = networks()
-    report = architecture_trust({"mine": accuracy}, accuracy, params, flops)
+    report = architecture_trust_report({"mine": accuracy}, accuracy, params, flops)
     table = report.table
     assert list(table.index) == ["mine", "params", "flops", "random"]
     assert table.loc["mine", "spearman"] == report.to_dict()["rows"]["mine"]["spearman"]["value"]
@@ -98,10 +100,10 @@ def test_the_table_has_a_row_a_proxy():
 def test_what_does_not_fit_is_refused():
     accuracy, params, flops = networks()
     with pytest.raises(InvalidInput, match="called 'random'"):
-        architecture_trust({"random": accuracy}, accuracy, params, flops)
+        architecture_trust_report({"random": accuracy}, accuracy, params, flops)
     with pytest.raises(InvalidInput, match="mine must hold 60 numbers"):
-        architecture_trust({"mine": accuracy[:-1]}, accuracy, params, flops)
+        architecture_trust_report({"mine": accuracy[:-1]}, accuracy, params, flops)
     with pytest.raises(InvalidInput, match="none of them NaN"):
-        architecture_trust({"mine": accuracy * math.nan}, accuracy, params, flops)
+        architecture_trust_report({"mine": accuracy * math.nan}, accuracy, params, flops)
     with pytest.raises(InvalidInput, match="picks from 1 to 59"):
-        architecture_trust({"mine": accuracy}, accuracy, params, flops, picks=60)
+        architecture_trust_report({"mine": accuracy}, accuracy, params, flops, picks=60)
