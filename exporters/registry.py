@@ -13,12 +13,18 @@ from .protocol import Target
 GROUP = "bitfront.exporters"
 
 _BUILT_IN = {
+    "aimet": EntryPoint("aimet", f"{__package__}.recipes:AimetRecipe", GROUP),
+    "auto-round": EntryPoint("auto-round", f"{__package__}.recipes:AutoRoundRecipe", GROUP),
+    "llama-cpp": EntryPoint("llama-cpp", f"{__package__}.recipes:LlamaCppRecipe", GROUP),
+    "llm-compressor": EntryPoint("llm-compressor", f"{__package__}.recipes:LlmCompressorRecipe", GROUP),
+    "modelopt": EntryPoint("modelopt", f"{__package__}.recipes:ModelOptRecipe", GROUP),
     "bundle": EntryPoint("bundle", f"{__package__}.bundle:BundleTarget", GROUP),
     "compressed-tensors": EntryPoint(
         "compressed-tensors", f"{__package__}.compressed_target:CompressedTensorsTarget", GROUP
     ),
     "onnx": EntryPoint("onnx", f"{__package__}.onnx_exporter:OnnxExporter", GROUP),
     "openvino": EntryPoint("openvino", f"{__package__}.openvino_target:OpenVinoTarget", GROUP),
+    "torchao": EntryPoint("torchao", f"{__package__}.torchao_target:TorchaoTarget", GROUP),
 }
 
 

@@ -165,7 +165,7 @@ class ExportReport:
     def checked(self) -> str:
         """What the check back found, in one line."""
         if self.relative_error is None or self.bound is None:
-            return "a recipe: nothing to load; the tool that reads it quantizes itself"
+            return "written and read back; it is not quantized here, so nothing was run"
         return f"{self.runtime} {self.version}: relative error {self.relative_error:.3g}, bound {self.bound:.3g}"
 
     def to_dict(self) -> dict[str, Any]:
