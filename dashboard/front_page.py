@@ -5,6 +5,7 @@ from bitfront.dashboard.budgets import budget_sliders, show_answer
 from bitfront.dashboard.choosing import choose_source, point_of, take_click, view_or_stop
 from bitfront.dashboard.figures.front_plane import MOST_GREY, QUALITY, front_plane
 from bitfront.dashboard.front_summary import headline, point_metrics
+from bitfront.dashboard.session import ask_in
 from bitfront.dashboard.sources import Source
 from bitfront.dashboard.text import plain
 from bitfront.dashboard.view import View
@@ -67,6 +68,7 @@ def show(source: Source) -> None:
         st.switch_page("point_page.py")
 
 
+ask_in()
 st.title("Front")
 chosen = choose_source()
 following = chosen.key.startswith("job:") and chosen.state not in ENDED

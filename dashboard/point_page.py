@@ -8,6 +8,7 @@ from bitfront.dashboard.figures.waterfall import waterfall
 from bitfront.dashboard.front_summary import headline, interval_text, point_metrics
 from bitfront.dashboard.layers import changes, layer_table, reason
 from bitfront.dashboard.reproduction import command_lines, python_lines
+from bitfront.dashboard.session import ask_in
 from bitfront.dashboard.sources import Source
 from bitfront.dashboard.text import plain
 from bitfront.dashboard.view import View
@@ -117,6 +118,7 @@ def show(source: Source, view: View) -> None:
         st.code(python_lines(source.key, view, row), language="python")
 
 
+ask_in()
 st.title("Point")
 chosen = choose_source()
 found = view_or_stop(chosen)

@@ -26,6 +26,12 @@ def server() -> str | None:
     return os.environ.get(SERVER_VARIABLE) or None
 
 
+def ask_in() -> None:
+    """Before a page shows anything: where a server is connected, the login."""
+    if server() is not None:
+        require_client()
+
+
 def require_client() -> Client:
     """The person's client; without one the page shows the login and ends here."""
     url = server()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..service.front_document import Front, Site, Tie
 from ..service.job_columns import ALPHABET
+from ..space import Configuration
 
 FloatArray = NDArray[np.float64]
 SPLITS = ("validation", "holdout")
@@ -56,6 +57,8 @@ class View:
         formats: names, coarse to fine: the columns of all tables.
         ties: sites that share a format.
         ids: of the points: ``uniform-w4``, a digest, or the id in ``front.json`` [points].
+        digests: of their configurations [points].
+        labels: id -> what people see, where that is another text.
         origins: who proposed them [points].
         baselines: format of a uniform configuration, else ``None`` [points].
         choices: int16 [points, sites], columns of ``formats``.
@@ -85,6 +88,7 @@ class View:
     formats: tuple[str, ...]
     ties: tuple[Tie, ...]
     ids: tuple[str, ...]
+    digests: tuple[str, ...]
     origins: tuple[str, ...]
     baselines: tuple[str | None, ...]
     choices: NDArray[np.int16]
@@ -101,6 +105,7 @@ class View:
     proposed: int = 0
     failed: int = 0
     front: Front | None = None
+    labels: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Measured points."""
@@ -127,9 +132,9 @@ class View:
         return {site.name: self.formats[index] for site, index in zip(self.sites, self.choices[row], strict=True)}
 
     def label(self, row: int) -> str:
-        """``uniform w4`` for a baseline, else the id (a digest shortened to eight digits)."""
+        """``uniform w4`` for a baseline, else its name in ``front.json``, else its digest shortened to eight digits."""
         baseline = self.baselines[row]
-        key = self.ids[row]
+        key = self.labels.get(self.ids[row], self.ids[row])
         return f"uniform {baseline}" if baseline else key if len(key) < 12 else key[:8]
 
     @cached_property
@@ -167,7 +172,7 @@ def of_columns(columns: Mapping[str, Any], front: Front | None = None) -> View:
     choices = letters[joined].reshape(points, len(space["sites"]))
     ids = tuple(columns["ids"])
     best = None
-    predicted = np.full((points, 3), np.nan)
+    predicted, labels = np.full((points, 3), np.nan), {}
     if front is not None:
         rows = {tuple(choice): row for row, choice in enumerate(choices.tolist())}
         position = {name: index for index, name in enumerate(space["formats"])}
@@ -178,6 +183,7 @@ def of_columns(columns: Mapping[str, Any], front: Front | None = None) -> View:
                 continue
             interval = front.predicted(point)
             predicted[row] = interval.value, interval.low, interval.high
+            labels[ids[row]] = point.id
             if point.id == front.best:
                 best = ids[row]
     return View(
@@ -192,6 +198,8 @@ def of_columns(columns: Mapping[str, Any], front: Front | None = None) -> View:
         formats=tuple(space["formats"]),
         ties=tuple(Tie.model_validate(tie) for tie in space["ties"]),
         ids=ids,
+        digests=tuple(columns["digests"]),
+        labels=labels,
         origins=tuple(columns["origins"]),
         baselines=tuple(columns["baselines"]),
         choices=choices,
@@ -237,6 +245,7 @@ def of_front(key: str, front: Front) -> View:
         formats=front.model.formats,
         ties=front.model.ties,
         ids=tuple(point.id for point in points),
+        digests=tuple(Configuration.from_dict(point.config).digest for point in points),
         origins=tuple(point.origin for point in points),
         baselines=tuple(point.baseline for point in points),
         choices=np.array(

@@ -318,6 +318,11 @@ class Client:
         found: list[dict[str, Any]] = self._get("/v1/devices")
         return found
 
+    def device(self, name: str) -> dict[str, Any]:
+        """One device in full: its data sheet, and the table that answers for each kernel."""
+        found: dict[str, Any] = self._get(f"/v1/devices/{quote(name, safe='')}")
+        return found
+
     def workers(self) -> list[dict[str, Any]]:
         """Who runs jobs."""
         found: list[dict[str, Any]] = self._get("/v1/workers")
