@@ -34,7 +34,7 @@ from bitfront.search.families.compression import CompressionFamily, compress
 from bitfront.task import Batch
 
 MODELS = ("digits_resnet20", "minilm_l6", "efficientnet_lite0")
-SAMPLES = {"digits_resnet20": (256, 399), "minilm_l6": (64, 64), "efficientnet_lite0": (32, 32)}
+SAMPLES = {"digits_resnet20": (256, 399), "minilm_l6": (64, 64), "efficientnet_lite0": (16, 16)}
 RECOVERY: dict[str, dict[str, Any]] = {
     "no data": {"calibration": None},
     "data, recover=()": {"recover": ()},
@@ -123,7 +123,7 @@ def drawn(space: ArchitectureSpace, count: int) -> list[tuple[float, Choices]]:
 
 
 def measure(name: str, quick: bool) -> dict[str, Any]:
-    calibration, validation = (32, 32) if quick else SAMPLES[name]
+    calibration, validation = (16, 16) if quick else SAMPLES[name]
     entry = zoo.load(name, calibration=calibration, validation=validation, holdout=16)
     judge = Judge(entry)
     start = time.perf_counter()
@@ -193,7 +193,7 @@ def recoveries(entry: zoo.ZooEntry, judge: Judge, cases: list[tuple[float, Choic
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", default=list(MODELS))
-    parser.add_argument("--quick", action="store_true", help="32 samples, every eighth choice, four architectures")
+    parser.add_argument("--quick", action="store_true", help="16 samples, every eighth choice, four architectures")
     parser.add_argument("--json", type=Path, help="write all rows here")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

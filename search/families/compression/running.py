@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from ....errors import UnsupportedModel
 from ....evaluators import run_float
+from ....evaluators.float_run import in_eval, on_device
 from ....task import Batch
 
 
@@ -37,6 +38,8 @@ def fault(model: nn.Module, example: Batch, expected: Sequence[Tensor]) -> str:
     """
     try:
         found = outputs(model, example)
+        if any(isinstance(module, nn.TransformerEncoderLayer) for module in model.modules()):
+            _by_the_fast_path(model, example)
     except UnsupportedModel as cause:
         return str(cause)
     told = [(tuple(each.shape), each.dtype) for each in found]
@@ -46,6 +49,15 @@ def fault(model: nn.Module, example: Batch, expected: Sequence[Tensor]) -> str:
     if not all(bool(torch.isfinite(each).all()) for each in found if each.is_floating_point()):
         return "the outputs hold NaN or infinity"
     return ""
+
+
+def _by_the_fast_path(model: nn.Module, example: Batch) -> None:
+    """Run as callers do: the fused path of PyTorch's encoder reads the weights of its layers without calling them."""
+    try:
+        with torch.no_grad(), in_eval(model):
+            on_device(example, model)(model)
+    except (AttributeError, RuntimeError, TypeError) as cause:
+        raise UnsupportedModel(f"the fused path of nn.TransformerEncoderLayer fails: {cause}") from cause
 
 
 def replace(model: nn.Module, path: str, module: nn.Module) -> None:

@@ -24,7 +24,7 @@ class Scope:
 
     def __init__(self, model: nn.Module, settings: Settings) -> None:
         names = [path for path, _ in model.named_modules() if path]
-        self._included = match_sites(names, settings.include, "include")
+        self._included = match_sites(names, settings.include, "include") if names else set()
         self._excluded = match_sites(names, settings.exclude, "exclude")
         held = Counter(
             id(parameter)
