@@ -105,7 +105,7 @@ class Judge:
         parameter = next(self.original.model.parameters(), None)
         if parameter is not None:
             module = module.to(parameter.device)
-        data: dict[str, Any] = dict(self._data(resolution))
+        data: dict[str, Any] = {str(split): batches for split, batches in self._data(resolution).items()}
         quality, loss = self.original.quality, self.original.loss
         if isinstance(quality, str) and quality in _AGAINST_ORIGINAL:
             quality, loss = _AGAINST_ORIGINAL[quality]

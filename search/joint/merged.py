@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import moocore
 import numpy as np
@@ -23,6 +24,7 @@ from ..allocation import hypervolume
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+_T = TypeVar("_T", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def gaps(fronts: Sequence[FloatArray], merged: FloatArray) -> FloatArray:
     return found
 
 
-def thinned(points: FloatArray, most: int = 256) -> FloatArray:
+def thinned(points: NDArray[_T], most: int = 256) -> NDArray[_T]:
     """At most so many rows, spread evenly over their order."""
     if len(points) <= most:
         return points

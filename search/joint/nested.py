@@ -239,7 +239,7 @@ class Nested:
         measured = self.genomes.measured()
         rivals = [each for each in measured if self.genomes.origins[each] in ("uniform", "formats alone")]
         table = [[self._quality(each), *self.assessed[each.choices].cost(each.configuration)] for each in measured]
-        keep = non_dominated(np.array(table)) if table else []
+        keep = non_dominated(np.array(table)) if table else np.zeros(0, dtype=bool)
         front = [each for each, kept in zip(measured, keep, strict=True) if kept]
         if self.asked.constraints:
             within = [each for each in measured if self.assessed[each.choices].meets(each.configuration)]

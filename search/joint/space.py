@@ -178,7 +178,12 @@ class Subnets:
 
     def __getstate__(self) -> dict[str, Any]:
         """What travels to a worker: no store, and nothing that can be made again."""
-        empty = {"store": None, "ledger": Ledger(), "_made": OrderedDict(), "_calibrations": OrderedDict()}
+        empty: dict[str, Any] = {
+            "store": None,
+            "ledger": Ledger(),
+            "_made": OrderedDict(),
+            "_calibrations": OrderedDict(),
+        }
         return {**self.__dict__, **empty}
 
     @property
@@ -221,4 +226,8 @@ class Subnets:
         if self.store is None:
             return self.joint.of(task.model, choices, task.calibration[0].piece(0, 2))
         store = self.store
-        return self.joint.told(choices, lambda *asked: traced(task, *asked, store, ledger=self.ledger))
+
+        def trace(formats: tuple[str, ...], exclude: tuple[str, ...], ties: Any) -> SearchSpace:
+            return traced(task, formats, exclude, ties, store, ledger=self.ledger)
+
+        return self.joint.told(choices, trace)

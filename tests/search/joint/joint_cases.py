@@ -1,7 +1,6 @@
 """A small family on the digits of scikit-learn: residual blocks that can be left out and cut."""
 
 import hashlib
-from functools import cache
 
 import bitfront as bf
 import numpy as np
@@ -12,6 +11,7 @@ from torch import nn
 
 HIDDEN = (8, 16, 24)
 BLOCKS = 2
+MADE = {}
 
 
 class Block(nn.Module):
@@ -79,7 +79,6 @@ class Digits:
         return content.hexdigest()[:16]
 
 
-@cache
 def data():
     """Images [1797, 64] and labels, shuffled."""
     images, labels = load_digits(return_X_y=True)
@@ -87,8 +86,14 @@ def data():
     return torch.tensor(images[order] / 16, dtype=torch.float32), torch.tensor(labels[order])
 
 
-@cache
 def trained():
+    """The network that all are cut out of; made once (a cache of functools would not travel to workers)."""
+    if "net" not in MADE:
+        MADE["net"] = _trained()
+    return MADE["net"]
+
+
+def _trained():
     images, labels = data()
     torch.manual_seed(0)
     net, draw = Net([max(HIDDEN)] * BLOCKS), np.random.default_rng(0)

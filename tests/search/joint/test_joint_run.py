@@ -8,7 +8,7 @@ import torch
 from bitfront.architecture import ArchitectureSpace, Dimension, Genome
 from bitfront.errors import InfeasibleBudget, InvalidInput, UnsupportedModel
 from bitfront.hw_models import price
-from bitfront.search import LocalExecutor
+from bitfront.search import LocalExecutor, RayExecutor
 from bitfront.search.joint import FrontEvolution, Told, run_joint
 from bitfront.store import Store
 
@@ -243,3 +243,11 @@ def test_evolution_stays_near_the_front():
     late = [sum(int(value) for value in each.values()) for each in known[-20:]]
     early = [sum(int(value) for value in each.values()) for each in known[1:9]]
     assert np.mean(late) < 0.5 * np.mean(early)
+
+
+def test_ray_gives_what_one_process_gives(digits, digits_task, tmp_path):
+    asked = ASKED | {"evaluations": 8}
+    one = run_joint(digits_task, digits, store=f"sqlite:///{tmp_path}/a.db", **asked)
+    asked["executor"] = RayExecutor(workers=2)
+    other = run_joint(digits_task, digits, store=f"sqlite:///{tmp_path}/b.db", **asked)
+    assert one.front.equals(other.front)
