@@ -72,9 +72,9 @@ class TorchaoTarget:
         graph = trace(request)
         records = {name: how.content for name, how in _narrow(request).items()}
         metadata = {
-            "aliases": json.dumps(graph.aliases, sort_keys=True),
+            "aliases": json.dumps(graph.aliases, sort_keys=True, separators=(",", ":")),
             "format": "pt",
-            "weights": json.dumps(records, sort_keys=True),
+            "weights": json.dumps(records, sort_keys=True, separators=(",", ":")),
         }
         limit = request.options.get("shard_bytes", LIMIT)
         files = write_shards(folder, _layers(request, graph), metadata, limit)
