@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...architecture import ArchitectureSpace, Choices, Genome, Value
+from ...errors import InvalidInput
 from ...space import SearchSpace
 from ..groups import Groups
 
@@ -68,19 +70,22 @@ class ArchitectureDecisions:
 
     space: ArchitectureSpace
 
+    @cached_property
+    def _tied(self) -> dict[str, tuple[str, ...]]:
+        return {name: tie for tie in self.space.ties for name in tie}
+
     def decide(self, pick: Pick) -> Choices:
         """See ``Decisions.decide``."""
-        tied = {name: tie for tie in self.space.ties for name in tie}
         answered: dict[tuple[str, ...], Value] = {}
         found: dict[str, Value] = {}
         for each in self.space.dimensions:
             if not all(parent in found and found[parent] in values for parent, values in each.when):
                 continue
-            names = tied.get(each.name, (each.name,))
+            names = self._tied.get(each.name, (each.name,))
             if names not in answered:
-                answered[names] = pick(Decision(names, each.values, "architecture"))
+                answered[names] = _answer(pick, Decision(names, each.values, "architecture"))
             found[each.name] = answered[names]
-        return self.space.choices(found)
+        return Choices(tuple(found.items()))
 
     def answers(self, genome: Choices) -> dict[str, Value]:
         """See ``Decisions.answers``."""
@@ -108,10 +113,17 @@ class GenomeDecisions:
         for gene, (members, allowed) in enumerate(zip(groups.sites, groups.allowed, strict=True)):
             offered = [name for name, may in zip(space.formats, allowed, strict=True) if may]
             decision = Decision(tuple(space.sites[site].name for site in members), tuple(offered), "formats")
-            genes[gene] = space.formats.index(str(pick(decision)))
+            genes[gene] = space.formats.index(str(_answer(pick, decision)))
         return Genome(choices, space.configuration(groups.expand(genes)))
 
     def answers(self, genome: Genome) -> dict[str, Value]:
         """See ``Decisions.answers``."""
         formats = {f"formats:{site}": name for site, name in genome.configuration.items()}
         return {**ArchitectureDecisions(self.space).answers(genome.choices), **formats}
+
+
+def _answer(pick: Pick, decision: Decision) -> Value:
+    value = pick(decision)
+    if value not in decision.options:
+        raise InvalidInput(f"{decision.label!r} is one of {list(decision.options)}, got {value!r}")
+    return value

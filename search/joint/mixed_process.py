@@ -30,7 +30,13 @@ from .decisions import FloatArray
 IntArray = NDArray[np.int64]
 
 _SHARES = (0.1, 0.4, 1.6, 6.4)
-_PRIOR = {"weight": (-1.0, 1.0), "scale": (-2.0, 1.0), "overlap": (-1.0, 1.0), "smooth": (0.0, 1.0), "noise": (-3.5, 1.0)}
+_PRIOR = {
+    "weight": (-1.0, 1.0),
+    "scale": (-2.0, 1.0),
+    "overlap": (-1.0, 1.0),
+    "smooth": (0.0, 1.0),
+    "noise": (-3.5, 1.0),
+}
 """Mean and standard deviation of the log; the target is standardized, the features are."""
 _STEPS = 30
 _JITTER = 1e-6

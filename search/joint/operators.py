@@ -9,7 +9,7 @@ neighbour), and is drawn otherwise.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic
 
 import numpy as np
@@ -17,6 +17,8 @@ import numpy as np
 from ...architecture import Value
 from ...errors import InvalidInput
 from .decisions import Decision, Decisions, G
+
+_REMEMBERED = 10_000  # parents
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Operators(Generic[G]):
 
     decisions: Decisions[G]
     inherit: float = 0.5
+    _known: dict[G, list[Decision]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.inherit <= 1:
@@ -67,7 +70,9 @@ class Operators(Generic[G]):
         return self.decisions.decide(walk.pick)
 
     def _movable(self, parent: G) -> list[Decision]:
-        """The questions of a genome that have another answer."""
+        """The questions of a genome that have another answer; parents come again and again."""
+        if parent in self._known:
+            return self._known[parent]
         carried = self.decisions.answers(parent)
         found: list[Decision] = []
 
@@ -80,6 +85,9 @@ class Operators(Generic[G]):
             return answer
 
         self.decisions.decide(pick)
+        if len(self._known) >= _REMEMBERED:
+            self._known.clear()
+        self._known[parent] = found
         return found
 
 
@@ -102,7 +110,9 @@ class _Walk:
 
     def _new(self, decision: Decision) -> Value:
         like = self._last.get(decision.options)
-        return like if like is not None and self._draw.random() < self._inherit else _drawn(decision.options, self._draw)
+        return (
+            like if like is not None and self._draw.random() < self._inherit else _drawn(decision.options, self._draw)
+        )
 
 
 def _carried(decision: Decision, answers: Mapping[str, Value]) -> Value | None:

@@ -57,7 +57,7 @@ class BaseSampler(Generic[G]):
         self.operators = Operators(decisions)
         self.draw = np.random.default_rng(seed)
         self.told: dict[G, FloatArray] = {}
-        self._asked: set[G] = set()
+        self._asked: dict[G, None] = {}
         self._known: tuple[list[G], FloatArray] | None = None
 
     def ask(self, count: int) -> list[G]:
@@ -67,7 +67,7 @@ class BaseSampler(Generic[G]):
             genome = self._next()
             if genome is None:
                 break
-            self._asked.add(genome)
+            self._asked[genome] = None
             found.append(genome)
         return found
 
@@ -86,7 +86,7 @@ class BaseSampler(Generic[G]):
             )
         for genome, row in zip(genomes, values, strict=True):
             self.told[genome] = row
-        self._asked |= set(genomes)
+        self._asked |= dict.fromkeys(genomes)
         self._known = None
 
     def _next(self) -> G | None:

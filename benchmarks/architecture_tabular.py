@@ -1,0 +1,235 @@
+"""Accuracy against latency on NAS-Bench-201, all 15,625 networks in a table: hypervolume against number of queries.
+
+    python benchmarks/architecture_tabular.py --seeds 20 --plot docs/img/architecture_tabular.png
+
+A query is one validation accuracy (CIFAR-10, 12 epochs). Columns say who knows what besides:
+
+- ``random``, ``regularised evolution``, ``NSGA-II``, ``TPE`` learn the latency with the accuracy;
+- ``regularised evolution, latency known`` and ``model-based`` ask a table for the latency before they query.
+
+Every method asks for five networks at a time. The reference point is 1.1 times the extent of the true front beyond its
+best point (``front``; networks far from the front count nothing), or the worst of all networks (``worst``); no method
+is told it. A run ends where 99 % of the true hypervolume is reached with both, or at its cap. Runs that did not reach
+it count as later than the cap; a median beyond a cap is written ``>cap``. Results are kept as JSON in the folder ``--out``,
+a file per method, and a run that is there is not repeated: methods may run at the same time, each in its own process. Needs the reference data (``BITFRONT_REFERENCE_DATA``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import moocore
+import numpy as np
+from bitfront.architecture import Choices
+from bitfront.files import write_text
+from bitfront.hw_models.architecture import encode_cells
+from bitfront.search.families.nasbench201 import TabularNas201
+from bitfront.search.joint.decisions import ArchitectureDecisions
+from bitfront.search.joint.model_based import ModelBased
+from bitfront.search.joint.nsga2 import NondominatedSorting
+from bitfront.search.joint.regularized_evolution import RegularizedGenomeEvolution
+from bitfront.search.joint.sampler import RandomSampler
+from bitfront.search.joint.tpe import ParzenEstimator
+
+DEVICES = ("titan_rtx_32", "gold_6240", "fpga", "pixel3", "raspi4")  # GPU, server CPU, FPGA, phone, small board
+SHARE = 0.99
+BATCH = 5
+RIVAL = "regularised evolution"
+MARKS = (20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000)  # queries at which the curves are kept
+
+
+class Table:
+    """One device: objectives of all networks, the true front and its hypervolumes."""
+
+    def __init__(self, table: TabularNas201, device: str) -> None:
+        self.device = device
+        self.rows = {table.choices(index): index for index in range(len(table))}
+        self.values = np.column_stack([100 - table.accuracy["cifar10"], table.latency[device]])
+        self.described = encode_cells(table.cells)[:, 30:]  # counts of operations, on paths too, and depth
+        self.decisions = ArchitectureDecisions(table.architecture)
+        front = self.values[moocore.is_nondominated(self.values)]
+        low, high = front.min(axis=0), front.max(axis=0)
+        self.references = {"front": low + 1.1 * (high - low), "worst": self.values.max(axis=0)}
+        self.true = {name: moocore.hypervolume(front, ref=at) for name, at in self.references.items()}
+
+    def index(self, genomes: Sequence[Choices]) -> list[int]:
+        """Rows."""
+        return [self.rows[each] for each in genomes]
+
+    def latency(self, genomes: Sequence[Choices]) -> np.ndarray:
+        """What is known without a query: [n, 1]."""
+        return self.values[self.index(genomes), 1:]
+
+    def features(self, genomes: Sequence[Choices]) -> np.ndarray:
+        """Graph features: [n, 11]."""
+        return self.described[self.index(genomes)]
+
+    def shares(self, rows: Sequence[int]) -> dict[str, float]:
+        """Shares of the true hypervolumes."""
+        found = self.values[list(rows)]
+        return {name: moocore.hypervolume(found, ref=at) / self.true[name] for name, at in self.references.items()}
+
+
+METHODS: dict[str, tuple[int, Callable[[Table, int], Any]]] = {
+    "random": (1000, lambda table, seed: RandomSampler(table.decisions, seed)),
+    RIVAL: (1000, lambda table, seed: RegularizedGenomeEvolution(table.decisions, seed)),
+    f"{RIVAL}, latency known": (
+        1000,
+        lambda table, seed: RegularizedGenomeEvolution(table.decisions, seed, table.latency),
+    ),
+    "NSGA-II": (1000, lambda table, seed: NondominatedSorting(table.decisions, seed)),
+    "TPE": (300, lambda table, seed: ParzenEstimator(table.decisions, seed)),
+    "model-based": (
+        300,
+        lambda table, seed: ModelBased(table.decisions, seed, table.latency, table.features),
+    ),
+}
+
+
+def one(table: Table, method: str, seed: int) -> dict[str, Any]:
+    """One run: after how many queries each hypervolume was reached, and the curve."""
+    cap, make = METHODS[method]
+    sampler = make(table, seed)
+    front = np.zeros((0, 2))
+    asked = 0
+    reached: dict[str, int | None] = dict.fromkeys(table.references)
+    curve: dict[str, dict[str, float]] = {}
+    started = time.process_time()
+    while asked < cap and not all(reached.values()):
+        genomes = sampler.ask(BATCH)
+        values = table.values[table.index(genomes)]
+        sampler.tell(genomes, values)
+        for row in values:
+            asked += 1
+            front = np.concatenate([front, row[None]])
+            front = front[moocore.is_nondominated(front)]
+            found = table.shares(front)
+            for name, share in found.items():
+                if reached[name] is None and share >= SHARE:
+                    reached[name] = asked
+            if asked in MARKS:
+                curve[str(asked)] = found
+    run = {"device": table.device, "method": method, "seed": seed, "cap": cap, "reached": reached, "curve": curve}
+    return {**run, "end": table.shares(front), "queries": asked, "cpu_seconds": time.process_time() - started}
+
+
+def collect(folder: Path, methods: Sequence[str], devices: Sequence[str], seeds: int) -> None:
+    """Do the runs that the folder lacks, seed by seed, and write each method's file after every run."""
+    source = Path(os.environ.get("BITFRONT_REFERENCE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    read = TabularNas201.read(source)
+    tables = [Table(read, device) for device in devices]
+    for seed in range(seeds):
+        for table in tables:
+            for method in methods:
+                path = folder / f"{method.replace(', ', '_').replace(' ', '_')}.json"
+                runs = json.loads(path.read_text()) if path.exists() else []
+                done = {(run["device"], run["seed"]) for run in runs if run["cap"] == METHODS[method][0]}
+                if (table.device, seed) not in done:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    write_text(path, json.dumps([*runs, one(table, method, seed)]) + "\n")
+
+
+def needed(runs: Sequence[dict[str, Any]], reference: str) -> dict[str, Any]:
+    """Median queries to the share, its 95 % bootstrap interval, and how many runs got there."""
+    cap = runs[0]["cap"]
+    counts = np.array([run["reached"][reference] or 2 * cap for run in runs], dtype=float)
+    draws = np.random.default_rng(0).integers(len(counts), size=(4000, len(counts)))
+    low, high = np.percentile(np.median(counts[draws], axis=1), [2.5, 97.5])
+    reached = int((counts <= cap).sum())
+    return {"median": float(np.median(counts)), "low": low, "high": high, "cap": cap, "reached": reached}
+
+
+def shown(found: dict[str, Any], seeds: int) -> str:
+    """One cell of the table."""
+
+    def capped(value: float) -> str:
+        return f">{found['cap']}" if value > found["cap"] else f"{value:.0f}"
+
+    return f"{capped(found['median'])} [{capped(found['low'])}, {capped(found['high'])}] {found['reached']}/{seeds}"
+
+
+def told(runs: list[dict[str, Any]], reference: str) -> str:
+    """The table of one reference point, as markdown."""
+    devices = [each for each in DEVICES if any(run["device"] == each for run in runs)]
+    lines = ["| method | " + " | ".join(devices) + " |", "|---" * (len(devices) + 1) + "|"]
+    for method in METHODS:
+        cells = []
+        for device in devices:
+            mine = [run for run in runs if run["device"] == device and run["method"] == method]
+            cells.append(shown(needed(mine, reference), len(mine)) if mine else "")
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    ratios = []
+    for device in devices:
+        by = {
+            method: [run for run in runs if run["device"] == device and run["method"] == method]
+            for method in ("model-based", RIVAL, f"{RIVAL}, latency known")
+        }
+        ours, *rivals = (needed(mine, reference) if mine else None for mine in by.values())
+        ratios.append(", ".join(ratio(ours, rival) for rival in rivals))
+    lines.append("| " + f"{RIVAL} / model-based, without and with the latency" + " | " + " | ".join(ratios) + " |")
+    return "\n".join(lines)
+
+
+def ratio(ours: dict[str, Any] | None, rival: dict[str, Any] | None) -> str:
+    """How many times the queries; a median beyond the cap bounds it from one side."""
+    if ours is None or rival is None or ours["median"] > ours["cap"]:
+        return "-"
+    beyond = rival["median"] > rival["cap"]
+    return f"{'>' if beyond else ''}{min(rival['median'], rival['cap']) / ours['median']:.1f}"
+
+
+def plot(runs: list[dict[str, Any]], path: Path) -> None:
+    """Median share of the true hypervolume against queries, and the quartiles, a panel per device."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(DEVICES), figsize=(17, 3.8), sharey=True)
+    for axis, device in zip(axes, DEVICES, strict=True):
+        for method in METHODS:
+            mine = [run for run in runs if run["device"] == device and run["method"] == method]
+            marks = [mark for mark in MARKS if mine and mark <= METHODS[method][0]]
+            if not marks:
+                continue
+            rows = np.array(
+                [[run["curve"].get(str(mark), run["end"])["front"] for mark in marks] for run in mine]
+            )
+            middle, low, high = np.percentile(1 - rows, [50, 25, 75], axis=0)
+            (line,) = axis.plot(marks, middle, label=method, marker="o", markersize=3)
+            axis.fill_between(marks, low, high, alpha=0.12, color=line.get_color())
+        axis.axhline(1 - SHARE, color="black", linewidth=0.8, linestyle=":")
+        axis.set(xscale="log", yscale="log", title=device, xlabel="accuracies queried")
+    axes[0].set_ylabel("hypervolume still missing, share of the true one")
+    axes[0].legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=80)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--methods", nargs="*", choices=list(METHODS), default=list(METHODS))
+    parser.add_argument("--devices", nargs="*", default=list(DEVICES))
+    parser.add_argument("--out", type=Path, default=Path("out/architecture_tabular"))
+    parser.add_argument("--report", action="store_true", help="print what the folder holds, run nothing")
+    parser.add_argument("--plot", type=Path)
+    arguments = parser.parse_args()
+    if not arguments.report:
+        collect(arguments.out, arguments.methods, arguments.devices, arguments.seeds)
+    runs = [run for path in sorted(arguments.out.glob("*.json")) for run in json.loads(path.read_text())]
+    for reference in ("front", "worst"):
+        print(f"\nqueries to {SHARE:.0%} of the true hypervolume, reference point: {reference}\n")
+        print(told(runs, reference))
+    if arguments.plot:
+        plot(runs, arguments.plot)
+
+
+if __name__ == "__main__":
+    main()
