@@ -1,6 +1,6 @@
 """What structured compression finds in zoo models, and what each choice costs and saves, without training.
 
-    python benchmarks/architecture_compression.py [MODEL ...] [--quick] [--json FILE]
+    python benchmarks/architecture_compression.py [MODEL ...] [--every N] [--architectures N] [--few] [--json FILE]
 
 Part 1: the dimensions that ``compress`` finds, and what it leaves out.
 Part 2: every single choice (one dimension off its largest value, all others at it): quality, megabytes of float32
@@ -43,6 +43,7 @@ RECOVERY: dict[str, dict[str, Any]] = {
     "both (default)": {},
     "both, importance=activation": {"importance": "activation"},
 }
+FEW = ("no data", "both (default)")
 CHANCES = (0.05, 0.1, 0.2, 0.4)
 
 
@@ -122,8 +123,8 @@ def drawn(space: ArchitectureSpace, count: int) -> list[tuple[float, Choices]]:
     return found
 
 
-def measure(name: str, quick: bool) -> dict[str, Any]:
-    calibration, validation = (16, 16) if quick else SAMPLES[name]
+def measure(name: str, every: int, architectures: int, few: bool) -> dict[str, Any]:
+    calibration, validation = SAMPLES[name]
     entry = zoo.load(name, calibration=calibration, validation=validation, holdout=16)
     judge = Judge(entry)
     start = time.perf_counter()
@@ -138,8 +139,8 @@ def measure(name: str, quick: bool) -> dict[str, Any]:
           f"{judge.float_quality:.4f}, {judge.size:.2f} MB, {judge.macs / 1e6:.1f} M MACs")  # fmt: skip
     for dimension, why in family.left_out.items():
         print(f"  left out {dimension}: {why}")
-    report["singles"] = single_choices(family, judge, singles(family)[:: 8 if quick else 1])
-    report["random"] = recoveries(entry, judge, drawn(family.architecture, 4 if quick else 20))
+    report["singles"] = single_choices(family, judge, singles(family)[::every])
+    report["random"] = recoveries(entry, judge, drawn(family.architecture, architectures), few)
     return report
 
 
@@ -161,13 +162,17 @@ def single_choices(family: CompressionFamily, judge: Judge, cases: list[Any]) ->
     return rows
 
 
-def recoveries(entry: zoo.ZooEntry, judge: Judge, cases: list[tuple[float, Choices]]) -> list[dict[str, Any]]:
+def recoveries(
+    entry: zoo.ZooEntry, judge: Judge, cases: list[tuple[float, Choices]], few: bool
+) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    ways = dict(RECOVERY)
-    if entry.loss is not None:
+    ways = {name: way for name, way in RECOVERY.items() if not few or name in FEW}
+    if entry.loss is not None and not few:
         ways["both, importance=taylor"] = {"importance": "taylor", "loss": entry.loss}
+    print(f"{'random architectures: median':32}", *(f"{f'chance {chance}':>12}" for chance in CHANCES))
     for way, arguments in ways.items():
         family = compress(entry.model, entry.example_inputs, **{"calibration": entry.calibration, **arguments})
+        part = []
         for number, (chance, choices) in enumerate(cases):
             start = time.perf_counter()
             try:
@@ -176,30 +181,27 @@ def recoveries(entry: zoo.ZooEntry, judge: Judge, cases: list[tuple[float, Choic
                 print(f"  refused {number}: {refusal}")
                 continue
             seconds = time.perf_counter() - start
-            rows.append({"way": way, "number": number, "chance": chance, "seconds": seconds, **judge.row(built)})
-    size = {chance: median(row["size"] for row in rows if row["chance"] == chance) for chance in CHANCES}
-    macs = {chance: median(row["macs"] for row in rows if row["chance"] == chance) for chance in CHANCES}
-    print(f"{'random architectures: median':32}", *(f"{f'chance {chance}':>12}" for chance in CHANCES))
-    print(f"{'size x':32}", *(f"{size[chance]:12.3f}" for chance in CHANCES))
-    print(f"{'MACs x':32}", *(f"{macs[chance]:12.3f}" for chance in CHANCES))
-    for way in ways:
-        values = [median(row["quality"] for row in rows if (row["way"], row["chance"]) == (way, chance))
-                  for chance in CHANCES]  # fmt: skip
-        seconds = median(row["seconds"] for row in rows if row["way"] == way)
-        print(f"{way:32}", *(f"{value:12.4f}" for value in values), f"  {seconds:.2f} s a build")
+            part.append({"way": way, "number": number, "chance": chance, "seconds": seconds, **judge.row(built)})
+        for key in ("quality",) if rows else ("size", "macs", "quality"):
+            values = [median(row[key] for row in part if row["chance"] == chance) for chance in CHANCES]
+            print(f"{way if key == 'quality' else f'{key} x':32}", *(f"{value:12.4f}" for value in values), flush=True)
+        print(f"{'':32} {median(row['seconds'] for row in part):.2f} s a build")
+        rows += part
     return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", default=list(MODELS))
-    parser.add_argument("--quick", action="store_true", help="16 samples, every eighth choice, four architectures")
+    parser.add_argument("--every", type=int, default=1, help="of the single choices, every so many")
+    parser.add_argument("--architectures", type=int, default=20, help="random ones; a multiple of four")
+    parser.add_argument("--few", action="store_true", help=f"only these ways of recovery: {', '.join(FEW)}")
     parser.add_argument("--json", type=Path, help="write all rows here")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     date = datetime.now(UTC).date().isoformat()
     print(f"{platform.machine()}, one thread, torch {torch.__version__}, {date}")
-    reports = [measure(name, arguments.quick) for name in arguments.models]
+    reports = [measure(name, arguments.every, arguments.architectures, arguments.few) for name in arguments.models]
     if arguments.json:
         arguments.json.write_text(json.dumps({"date": date, "torch": torch.__version__, "models": reports}, indent=1))
 

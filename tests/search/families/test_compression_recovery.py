@@ -70,7 +70,8 @@ def test_mean_outputs_of_the_original_layer_by_layer():
     model = zoo.fold.fold_batch_norm(zoo.resnet.ResNet(blocks=2, width=8).eval())
     x = torch.randn(16, 1, 8, 8)
     batch = Batch.of(x)
-    family = compress(model, x[:2], calibration=[x[:10], x[10:]], recover=("statistics",), round_to=4)
+    included = ["conv1", "layer1.1", "layer3.0.conv2"]
+    family = compress(model, x[:2], calibration=[x[:10], x[10:]], recover=("statistics",), round_to=4, include=included)
     values = {**family.architecture.largest(), "layer1.1.skip": True, "conv1.width": 0.5, "layer3.0.conv2.rank": 0.25}
     built = family.build(family.architecture.choices(values))
     wanted, found = output_means(model, [batch]), output_means(built, [batch])
@@ -99,8 +100,9 @@ def test_batch_normalization_is_moved_towards_what_it_reads_now():
     x = torch.randn(64, 1, 8, 8)
     model(x)
     model.eval()
-    plain = compress(model, x[:2], calibration=[x], recover=(), rank=())
-    moved = compress(model, x[:2], calibration=[x], recover=("statistics",), rank=())
+    arguments = {"rank": (), "include": ["layer1.1", "layer3.0.conv1"]}
+    plain = compress(model, x[:2], calibration=[x], recover=(), **arguments)
+    moved = compress(model, x[:2], calibration=[x], recover=("statistics",), **arguments)
     values = {**plain.architecture.largest(), "layer1.1.skip": True, "layer3.0.conv1.width": 0.5}
     seen = {}
 
