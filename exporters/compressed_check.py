@@ -37,6 +37,8 @@ def check_weights(request: ExportRequest, hub: Hub, folder: Path) -> None:
             module = name.rpartition(".")[0]
             own = read(folder, places, [key for key in places if key.rpartition(".")[0] == module])
             state = {key.rpartition(".")[2]: tensor for key, tensor in own.items()}
+            if state["weight_scale"].dtype == torch.float16:
+                state["weight_scale"] = state["weight_scale"].float()  # as its parameter in a float32 model
             compressor = BaseCompressor.get_value_from_registry(storage(target))
             rule = QuantizationScheme.model_validate(scheme(target, [module]))
             given = compressor.decompress(state, rule)["weight"].float()

@@ -15,23 +15,20 @@ class Loaded:
 
     Args:
         path: the folder.
-        settings: ``architecture`` and ``arguments`` of its class; ``dequantize``: whether to decode while loading;
-            ``wrapper``: a file with the class ``Wrapper`` or null, and ``prefix``: where the model stands in it.
+        settings: ``architecture`` and ``arguments`` of its class; ``wrapper``: a file with the class ``Wrapper`` or
+            null, and ``prefix``: where the model stands in it.
     """
 
     def __init__(self, path: str, settings: dict[str, Any]) -> None:
         import transformers
 
-        options = dict(settings["arguments"])
-        if settings["dequantize"]:
-            options["quantization_config"] = transformers.CompressedTensorsConfig(dequantize=True)
         kind = getattr(transformers, settings["architecture"])
-        model, report = kind.from_pretrained(path, output_loading_info=True, **options)
+        model, report = kind.from_pretrained(path, output_loading_info=True, **settings["arguments"])
         problems = {name: sorted(map(str, found)) for name, found in report.items() if found}
         if problems:
             raise RuntimeError(f"the checkpoint does not fit its model: {problems}")
         quantizer = getattr(model, "hf_quantizer", None)
-        if quantizer is not None and not settings["dequantize"]:
+        if quantizer is not None:
             quantizer.compressor.decompress_model(model)
         for parameter in model.parameters():
             if parameter.is_floating_point() and parameter.dtype != model.config.dtype:

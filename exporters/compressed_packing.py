@@ -3,8 +3,8 @@
 ============================  =================================  ==================================================
 format                        ``weight_packed`` or ``weight``    beside it
 ============================  =================================  ==================================================
-``pack-quantized``            int32: codes, offset to unsigned,  ``weight_scale``, ``weight_shape``; asymmetric:
-                              the first in the lowest bits       ``weight_zero_point``, packed along the channels
+``pack-quantized``            int32: codes, offset to unsigned,  ``weight_scale``, ``weight_shape``
+                              the first in the lowest bits
 ``int-quantized``             int8                               ``weight_scale``
 ``naive-``, ``float-quantized``  float8_e4m3fn                   ``weight_scale``
 ``mxfp8-quantized``           float8_e4m3fn                      ``weight_scale``: uint8, the exponent plus 127
@@ -25,7 +25,6 @@ import torch
 from torch import Tensor
 
 from ..evaluators.quantizers import QuantizedWeight
-from ..formats import TensorFormat
 
 #: Bias of an E8M0 exponent.
 _E8M0_BIAS = 127
@@ -62,19 +61,14 @@ def pack_bytes(unsigned: Tensor, bits: int) -> Tensor:
 
 
 def packed_integers(weight: QuantizedWeight) -> dict[str, Tensor]:
-    """``pack-quantized``: the tensors of a matrix of integers with one scale per channel or group."""
-    target, bits = weight.target, weight.target.container_bits
-    offset = 1 << (bits - 1)
-    unsigned = _unsigned(weight.codes, offset, target)
-    found = {
+    """``pack-quantized``: the tensors of a matrix of symmetric integers with one scale per channel or group."""
+    bits = weight.target.container_bits
+    unsigned = (weight.codes.cpu().to(torch.int16) + (1 << (bits - 1))).to(torch.uint8)
+    return {
         "weight_packed": pack_words(unsigned, bits),
         "weight_scale": _scale(weight),
         "weight_shape": torch.tensor(unsigned.shape, dtype=torch.int64),
     }
-    if weight.scales.zero_point is not None:
-        zero_point = weight.scales.zero_point.cpu().to(torch.uint8).reshape(found["weight_scale"].shape)
-        found["weight_zero_point"] = pack_words(zero_point.T.contiguous(), bits).T.contiguous()
-    return found
 
 
 def plain_codes(weight: QuantizedWeight) -> dict[str, Tensor]:
@@ -98,10 +92,6 @@ def packed_floats(weight: QuantizedWeight) -> dict[str, Tensor]:
 def reciprocal_scale(scale: float) -> Tensor:
     """A global scale of nvfp4 as the format stores it: what the scales of blocks are divided by. float32 [1]."""
     return 1.0 / torch.tensor([scale], dtype=torch.float32)
-
-
-def _unsigned(codes: Tensor, offset: int, target: TensorFormat) -> Tensor:
-    return (codes.cpu().to(torch.int16) + offset).to(torch.uint8) if target.symmetric else codes.cpu()
 
 
 def _scale(weight: QuantizedWeight) -> Tensor:

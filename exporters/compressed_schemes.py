@@ -43,17 +43,14 @@ def shapes(target: Format, layout: Layout) -> dict[str, Shape]:
     how = storage(target)
     if how == "pack-quantized":
         bits = weight.container_bits
-        found: dict[str, Shape] = {
+        return {
             "weight_packed": (torch.int32, (rows, math.ceil(columns * bits / 32))),
             "weight_scale": (torch.float16 if weight.scale == "fp16" else torch.float32, scale),
             "weight_shape": (torch.int64, (2,)),
         }
-        if not weight.symmetric:
-            found["weight_zero_point"] = (torch.int32, (math.ceil(rows * bits / 32), scale[1]))
-        return found
     if how in ("mxfp4-pack-quantized", "nvfp4-pack-quantized"):
         kind = torch.float8_e4m3fn if weight.scale == "e4m3" else torch.uint8
-        found = {"weight_packed": (torch.uint8, (rows, columns // 2)), "weight_scale": (kind, scale)}
+        found: dict[str, Shape] = {"weight_packed": (torch.uint8, (rows, columns // 2)), "weight_scale": (kind, scale)}
         return {**found, "weight_global_scale": (torch.float32, (1,))} if weight.scale == "e4m3" else found
     return {
         "weight": (torch.int8 if weight.number == "int" else torch.float8_e4m3fn, (rows, columns)),
@@ -115,6 +112,8 @@ def _weight_refusal(weight: TensorFormat) -> str:
     if weight.number == "codebook":
         return "compressed-tensors has integers and floats, no tables of values"
     if weight.number == "int":
+        if not weight.symmetric:
+            return "transformers decodes packed zero-points by one scheme for all layers, so that mixed models go wrong"
         if weight.granularity in ("tensor", "block"):
             return "integer kernels of the servers have one scale per channel or group of weights"
         return ""
@@ -144,8 +143,8 @@ def _input_refusal(target: Format) -> str:
         return f"{name}: the servers have integer inputs of 8 bits"
     if value.granularity not in ("tensor", "token"):
         return f"{name}: inputs have one scale per tensor or token"
-    if weight.number != "int" or weight.granularity != "channel" or not weight.symmetric:
-        return "integer inputs go with symmetric integer weights that have one scale per channel"
+    if weight.number != "int" or weight.granularity != "channel":
+        return "integer inputs go with integer weights that have one scale per channel"
     if weight.container_bits not in (4, 8):
         return "integer inputs go with weights of 4 or 8 bits"
     if weight.container_bits == 4 and not (value.dynamic and value.symmetric):
@@ -195,13 +194,11 @@ def _input_arguments(target: TensorFormat) -> dict[str, Any]:
     return {**found, "dynamic": "local"} if target.scale == "e4m3" else found
 
 
-def library_changes(target: TensorFormat) -> bool:
-    """Whether the library decodes a weight in a narrower type than float32."""
-    return target.scale == "e4m3" or (not target.symmetric and target.scale == "fp16")
+def decodes_in_half(target: TensorFormat) -> bool:
+    """Whether the library decodes a weight in bfloat16, whatever the type of the model: nvfp4."""
+    return target.scale == "e4m3"
 
 
 def library_weight(target: TensorFormat, weight: Tensor) -> Tensor:
     """What the library makes of a fake-quantized weight."""
-    if not library_changes(target):
-        return weight
-    return weight.to(torch.bfloat16 if target.scale == "e4m3" else torch.float16).to(weight.dtype)
+    return weight.to(torch.bfloat16).to(weight.dtype) if decodes_in_half(target) else weight

@@ -14,7 +14,13 @@ from .compressed_check import check_weights
 from .compressed_difference import rule_distance
 from .compressed_layers import layers
 from .compressed_model import OUTPUT_LAYERS, Hub, fused_groups, is_tokenwise
-from .compressed_schemes import library_changes, library_weight, quantization_config, refusal, storage
+from .compressed_schemes import (
+    decodes_in_half,
+    library_weight,
+    quantization_config,
+    refusal,
+    storage,
+)
 from .compressed_shards import LIMIT, write_shards
 from .compressed_wrapper import write_wrapper
 from .protocol import Capability, ExportRequest, Layout, Runtime, Violation
@@ -29,8 +35,7 @@ class CompressedTensorsTarget:
     embeddings and the output layer wide, and some read a packed one without an error and answer garbage.
 
     Three rules of the library differ from what was measured and are bounded (``compressed_difference``): symmetric
-    dynamic scales, sites in 16 bits (their inputs stay in the type of the model), and weights that the library
-    decodes in 16 bits (nvfp4 in bf16, asymmetric groups in fp16).
+    dynamic scales, sites in 16 bits (their inputs stay in the type of the model), and nvfp4, which it decodes in bf16.
     """
 
     name = "compressed-tensors"
@@ -52,7 +57,7 @@ class CompressedTensorsTarget:
         return fused_groups(space)
 
     def validate(self, request: ExportRequest) -> list[Violation]:
-        """The kind of model, its types, its output layer, and what cannot stand beside asymmetric weights."""
+        """The kind of model, its types and its output layer."""
         try:
             hub = Hub.of(request.model)
         except UnsupportedModel as cause:
@@ -62,10 +67,6 @@ class CompressedTensorsTarget:
         narrow = {name: target for name, target in narrow.items() if not target.is_wide}
         output = [name for name in narrow if hub.name(name) == hub.output_layer]
         found += [Violation((name,), str(narrow[name]), _OUTPUT, "bf16") for name in output]
-        asymmetric = [name for name, target in narrow.items() if not target.weight.symmetric]
-        rounded = [name for name, target in narrow.items() if target.quantizes_activations]
-        if asymmetric and rounded:
-            found.append(Violation(tuple(asymmetric), str(narrow[asymmetric[0]]), _ASYMMETRIC, "w4g32"))
         limit = request.options.get("shard_bytes", LIMIT)
         if not isinstance(limit, int) or limit <= 0:
             found.append(Violation((), "shard_bytes", f"expected a positive number of bytes, got {limit!r}"))
@@ -110,11 +111,9 @@ class CompressedTensorsTarget:
             UnsupportedModel: what the searched model does around its transformers model cannot be written down.
         """
         hub = Hub.of(request.model)
-        formats = [request.format_of(site) for site in request.space.sites]
         settings = {
             "architecture": type(hub.model).__name__,
             "arguments": hub.arguments(),
-            "dequantize": any(not each.weight.symmetric for each in formats),
             "prefix": hub.prefix.rstrip("."),
             "wrapper": str(write_wrapper(request.model, hub, scratch)) if hub.prefix else None,
         }
@@ -125,17 +124,13 @@ class CompressedTensorsTarget:
 
         Without one of those rules the artifact was equal bit for bit in the formats that were tried.
         """
-        changed = any(library_changes(request.format_of(site).weight) for site in request.space.sites)
+        changed = any(decodes_in_half(request.format_of(site).weight) for site in request.space.sites)
         distance = rule_distance(request, weights=library_weight if changed else None)
         least = max(5e-3, 3 * noise) if request.rounded_modules else 1e-4
         return min(max(least, 2 * distance), 0.5)
 
 
 _OUTPUT = "the servers keep the output layer wide; older ones read a packed one without an error and answer garbage"
-_ASYMMETRIC = (
-    "transformers loads packed zero-points only by decoding the whole model, which drops the narrow inputs of other "
-    "sites; give these sites symmetric weights"
-)
 
 
 def _site_refusal(target: Format, site: Site) -> str:
@@ -168,8 +163,6 @@ def _notes(request: ExportRequest) -> Iterator[str]:
     yield "the tokenizer is not part of the model; copy its files into the folder"
     if any(each.weight.scale in ("e8m0", "e4m3") and each.weight.bits < 16 for each in formats):
         yield "transformers decodes mxfp and nvfp4 weights in bfloat16: load with dtype=torch.bfloat16 there"
-    if any(not each.weight.symmetric for each in formats):
-        yield "transformers loads packed zero-points only with CompressedTensorsConfig(dequantize=True)"
     if any(each.activation is not None and each.activation.is_wide for each in formats):
         yield "sites in 16 bits compute in the type that the model is loaded in; their inputs are not rounded before"
 
