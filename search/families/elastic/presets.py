@@ -21,7 +21,7 @@ class Preset:
     """A supernet that ships.
 
     Attributes:
-        recipe: of width 1 and seed 0.
+        recipe: of a width (multiplies all channels) and a seed.
         data: training and test images.
     """
 
