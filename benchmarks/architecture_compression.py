@@ -18,6 +18,7 @@ import json
 import platform
 import time
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -32,9 +33,17 @@ from bitfront.errors import UnsupportedModel
 from bitfront.evaluators import run_float
 from bitfront.search.families.compression import CompressionFamily, compress
 from bitfront.task import Batch
+from bitfront.zoo.digits_resnet20 import recipe
+from bitfront.zoo.resnet import ResNet
+from bitfront.zoo.weights_cache import cached
 
-MODELS = ("digits_resnet20", "minilm_l6", "efficientnet_lite0")
-SAMPLES = {"digits_resnet20": (256, 399), "minilm_l6": (64, 64), "efficientnet_lite0": (16, 16)}
+MODELS = ("digits_resnet20", "digits_resnet20_bn", "minilm_l6", "efficientnet_lite0")
+SAMPLES = {  # calibration, validation
+    "digits_resnet20": (256, 399),
+    "digits_resnet20_bn": (256, 399),
+    "minilm_l6": (64, 64),
+    "efficientnet_lite0": (16, 16),
+}
 RECOVERY: dict[str, dict[str, Any]] = {
     "no data": {"calibration": None},
     "data, recover=()": {"recover": ()},
@@ -123,9 +132,20 @@ def drawn(space: ArchitectureSpace, count: int) -> list[tuple[float, Choices]]:
     return found
 
 
+def with_batch_norm() -> torch.nn.Module:
+    """The weights of digits_resnet20 before batch normalization was folded into the convolutions."""
+
+    def missing(_: torch.nn.Module) -> None:
+        raise SystemExit("run with digits_resnet20 first: its weights are not in the cache")
+
+    return cached(ResNet(), recipe(), missing)
+
+
 def measure(name: str, every: int, architectures: int, few: bool) -> dict[str, Any]:
     calibration, validation = SAMPLES[name]
-    entry = zoo.load(name, calibration=calibration, validation=validation, holdout=16)
+    entry = zoo.load(name.removesuffix("_bn"), calibration=calibration, validation=validation, holdout=16)
+    if name.endswith("_bn"):
+        entry = replace(entry, model=with_batch_norm())
     judge = Judge(entry)
     start = time.perf_counter()
     family = compress(entry.model, entry.example_inputs, calibration=entry.calibration)
