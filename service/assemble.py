@@ -78,6 +78,24 @@ def assemble(
         UnsupportedModel: the model fails on the data, or has nothing to quantize.
         NotMeasured: the job requires measured tables of its device, and there are none.
     """
+    task, example = task_of(job, folder, progress, store=store)
+    asked = (job.space.formats, job.space.exclude, job.space.ties)
+    if store is None:
+        space = SearchSpace.from_model(task.model, task.calibration[0].piece(0, 2), *asked)
+    else:
+        space = traced(task, *asked, store, ledger=ledger)
+    space, notes = for_target(job, space)
+    return Assembled(prepared(task, space, job.quantization.recipe), space, example, task, notes)
+
+
+def task_of(
+    job: Job,
+    folder: Path,
+    progress: Callable[[int, int, float], None] | None = None,
+    *,
+    store: Store | None = None,
+) -> tuple[Task, Any]:
+    """Model, data and metric of a job, and example inputs; arguments and errors as for ``assemble``."""
     if store is not None:
         job = with_uploads(job, store)
         if job.device.name != "cpu":
@@ -100,17 +118,10 @@ def assemble(
         quality=quality,
         name=job.title,
     )
-    example = entry.example_inputs if entry is not None else task.calibration[0].piece(0, 2).inputs
-    asked = (job.space.formats, job.space.exclude, job.space.ties)
-    if store is None:
-        space = SearchSpace.from_model(model, task.calibration[0].piece(0, 2), *asked)
-    else:
-        space = traced(task, *asked, store, ledger=ledger)
-    space, notes = _for_target(job, space)
-    return Assembled(prepared(task, space, job.quantization.recipe), space, example, task, notes)
+    return task, entry.example_inputs if entry is not None else task.calibration[0].piece(0, 2).inputs
 
 
-def _for_target(job: Job, space: SearchSpace) -> tuple[SearchSpace, tuple[str, ...]]:
+def for_target(job: Job, space: SearchSpace) -> tuple[SearchSpace, tuple[str, ...]]:
     """The space without what the export target cannot load, and what was taken away."""
     if job.export is None:
         return space, ()
@@ -149,25 +160,33 @@ def _model(job: Job, folder: Path, entry: zoo.ZooEntry | None, splits: dict[str,
     return _from_factory(job, folder)
 
 
-def _from_factory(job: Job, folder: Path) -> nn.Module:
-    """Import the factory, call it, load weights."""
-    from torch import nn
+def imported(reference: str, folder: Path, what: str) -> Any:
+    """A function of the user's own, ``package.module:function``, also for the workers of this process.
 
-    assert job.model.factory is not None
-    module_name, function_name = job.model.factory.split(":")
+    Raises:
+        InvalidInput: no such module or function.
+    """
+    module_name, function_name = reference.split(":")
     for path in (str(folder), os.getcwd()):
         if path not in sys.path:
             sys.path.insert(0, path)
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([str(folder), os.getcwd(), *_python_path()]))
     try:
-        function = getattr(importlib.import_module(module_name), function_name)
+        return getattr(importlib.import_module(module_name), function_name)
     except ModuleNotFoundError as cause:
         raise InvalidInput(
-            f"model.factory: no module {cause.name!r} (looked in {folder}, the current folder and installed packages)"
+            f"{what}: no module {cause.name!r} (looked in {folder}, the current folder and installed packages)"
         ) from cause
     except AttributeError:
-        raise InvalidInput(f"model.factory: module {module_name!r} has no {function_name!r}") from None
-    model = function(**job.model.arguments)
+        raise InvalidInput(f"{what}: module {module_name!r} has no {function_name!r}") from None
+
+
+def _from_factory(job: Job, folder: Path) -> nn.Module:
+    """Import the factory, call it, load weights."""
+    from torch import nn
+
+    assert job.model.factory is not None
+    model = imported(job.model.factory, folder, "model.factory")(**job.model.arguments)
     if not isinstance(model, nn.Module):
         raise InvalidInput(f"model.factory {job.model.factory!r} returned {type(model).__name__}, not an nn.Module")
     if job.model.weights is not None:

@@ -81,6 +81,32 @@ class DataSource(_Part):
     batch: Annotated[int, Field(ge=1)] = Field(16, description="samples per forward pass (npz data)")
 
 
+class ArchitectureSource(_Part):
+    """A family of architectures to choose from, together with the formats (docs/architecture.md)."""
+
+    family: str = Field(
+        description="compression (of the model), elastic, nasbench201, a family that an installed package registers, "
+        'or "package.module:function" of your own, called with the task and the arguments (local runs only)'
+    )
+    arguments: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the family")
+    proxy: str = Field("sqnr", description="predicts the loss of formats; every architecture is scored, so a cheap one")
+
+    @field_validator("family")
+    @classmethod
+    def _known_family(cls, name: str) -> str:
+        if ":" in name:
+            if name.count(":") != 1:
+                raise ValueError(f"{name!r} must read 'package.module:function'")
+            return name
+        from ..search.families import families  # only where a job names one
+
+        known = families()
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+            raise ValueError(f"unknown family {name!r}; did you mean {near!r}? Known: {', '.join(sorted(known))}")
+        return name
+
+
 class Space(_Part):
     """What may be chosen."""
 
@@ -93,6 +119,7 @@ class Space(_Part):
     ties: Literal["auto", "residual", "none"] | list[list[str]] = Field(
         "auto", description="auto: q/k/v and gate/up share a format; residual: down-sampling too; or groups of names"
     )
+    architecture: ArchitectureSource | None = Field(None, description="null: the model as it is")
 
     @model_validator(mode="after")
     def _known_formats(self) -> Space:
@@ -342,6 +369,23 @@ class Job(_Part):
     finetune: Finetuning | None = Field(None, description="null: post-training quantization only")
     export: Export | None = Field(Export(), description="null: do not export")
 
+    @model_validator(mode="after")
+    def _of_architectures(self) -> Job:
+        if self.space.architecture is None:
+            return self
+        default = Search()
+        without = {
+            "search.proposers": self.search.proposers == default.proposers,
+            "search.stop": self.search.stop == default.stop,
+            "search.fidelity": self.search.fidelity is None,
+            "quantization.search": self.quantization.search is None,
+            "finetune": self.finetune is None,
+        }
+        for name, absent in without.items():
+            if not absent:
+                raise ValueError(f"a search over architectures (space.architecture) does not take {name}; leave it out")
+        return self
+
     @property
     def title(self) -> str:
         """The name to show."""
@@ -424,6 +468,16 @@ def parse_job(content: dict[str, Any], origin: str = "job") -> Job:
     except ValidationError as cause:
         told = [_tell(error) for error in cause.errors()]
         raise InvalidInput(f"{origin}: {'; '.join(dict.fromkeys(told))}") from None
+
+
+def violations(content: dict[str, Any]) -> list[tuple[list[str], str]]:
+    """Every violation of the schema: the path to it, and what to write instead; empty where there is none."""
+    try:
+        Job.model_validate(content)
+    except ValidationError as cause:
+        told = {_tell(error): [str(part) for part in error["loc"] if not _is_branch(part)] for error in cause.errors()}
+        return [(path, message) for message, path in told.items()]
+    return []
 
 
 def _tell(error: Any) -> str:

@@ -46,6 +46,8 @@ def job_key(job: Job, folder: Path, store: Store | None = None) -> str:
         given = getattr(job.data, split)
         data.append(digest(inside(folder, given), f"data.{split}", store) if isinstance(given, str) else given)
     parts = [getattr(job, name).model_dump(mode="json") for name in ("space", "quantization", "device")]
+    if parts[0]["architecture"] is None:  # as it was before there was such a key
+        del parts[0]["architecture"]
     if parts[1]["search"] is None:  # as it was before there was such a key
         del parts[1]["search"]
     del parts[2]["tables"]  # it says when to refuse, not what to answer

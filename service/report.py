@@ -80,13 +80,29 @@ def write_report(document: Mapping[str, Any], path: str | Path) -> None:
 
 def render_report(front: Front) -> str:
     """The report as one HTML page."""
+    parts = [
+        _header(front),
+        best_against_uniform(front),
+        exports_section(front),
+        *_figures(front),
+        facts_section(front),
+    ]
+    return page(f"{front.name} · bitfront", "\n".join(parts))
+
+
+def page(title: str, body: str) -> str:
+    """A page that opens from disk, with Plotly in it.
+
+    Args:
+        title: plain text.
+        body: HTML, with figures as ``embedded`` gives them.
+    """
     from plotly.offline import get_plotlyjs
 
-    body = "\n".join([_header(front), _table(front), _exports(front), *_figures(front), _how(front)])
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(front.name)} · bitfront</title><style>{_STYLE}</style>"
+        f"<title>{escape(title)}</title><style>{_STYLE}</style>"
         f"<script>{get_plotlyjs()}</script></head>\n<body>\n{body}\n<script>{_SCRIPT}</script>\n</body></html>\n"
     )
 
@@ -102,20 +118,22 @@ def _header(front: Front) -> str:
         tie = f"<p>A tie: on held-out data the interval of the difference to {rival} holds 0.</p>"
     else:
         tie = ""
-    if best is None:
-        ship = "<p class='ship'>No configuration can be recommended.</p>"
-    else:
-        ship = f"<p class='ship'>Ship {escape(best.label)}: {escape(_claims(front, best))}.</p>{_bits_bar(front, best)}"
+    ship = "<p class='ship'>No configuration can be recommended.</p>" if best is None else shipped(front, best)
     return (
         f"<header><h1>What should I ship for {escape(front.name)}?</h1>"
         f"<p class='soft'>{escape(' · '.join(fact for fact in facts if fact))}</p></header>"
-        f"<section class='answer'>{ship}<p>{escape(_sentence(front.best_reason))}</p>{tie}"
-        f"{''.join(f'<p>Note: {escape(_sentence(note))}</p>' for note in front.notes)}"
+        f"<section class='answer'>{ship}<p>{escape(sentence(front.best_reason))}</p>{tie}"
+        f"{''.join(f'<p>Note: {escape(sentence(note))}</p>' for note in front.notes)}"
         f"<p class='soft'>Constraints: {escape(limits or 'none')}.</p></section>"
     )
 
 
-def _sentence(text: str) -> str:
+def shipped(front: Front, point: Point) -> str:
+    """What to ship: a point with its quality and prices, and the share of its weights in each format."""
+    return f"<p class='ship'>Ship {escape(point.label)}: {escape(_claims(front, point))}.</p>{_bits_bar(front, point)}"
+
+
+def sentence(text: str) -> str:
     """With a capital and a full stop."""
     return "" if not text else text[0].upper() + text[1:].rstrip(".") + "."
 
@@ -156,7 +174,7 @@ def _fill(format_name: str) -> str:
     return stripes if quantizes_activations(format_name) else colour
 
 
-def _table(front: Front) -> str:
+def best_against_uniform(front: Front) -> str:
     """The best configuration against the uniform ones."""
     rows: list[tuple[str, bool, list[str]]] = []
     best = front.best_point
@@ -202,7 +220,8 @@ def _interval(found: Any) -> str:
     return f"{number(found.value)}<br><span class='interval'>[{number(found.low)}, {number(found.high)}]</span>"
 
 
-def _exports(front: Front) -> str:
+def exports_section(front: Front) -> str:
+    """What was exported."""
     if not front.exports:
         return "<h2>Export</h2><p>Nothing was exported.</p>"
     rows = [
@@ -244,34 +263,34 @@ def _figures(front: Front) -> Iterable[str]:
             "miss a constraint. The steps join the best in this plane; green points above win in another objective. "
             "Hover for the numbers."
         )
-        yield _embed(front_figure(front, metric), caption)
+        yield embedded(front_figure(front, metric), caption)
     if front.best_point is not None:
         yield f"<h2>The format of every layer in {escape(front.best_point.label)}</h2>"
-        yield _embed(
+        yield embedded(
             layer_map(front, front.best_point),
             "Layers in the order of the forward pass; a crossed square: activations too.",
         )
     if prices and front.model.sites:
         yield "<h2>The format of every layer along the front</h2>"
         caption = f"Pareto-optimal and uniform configurations by rising {label(prices[0])}; ★ is the best."
-        yield _embed(points_map(front, prices[0]), caption)
+        yield embedded(points_map(front, prices[0]), caption)
     for proxy, scores in front.sensitivity.items():
         yield f"<h2>How sensitive each layer is: {escape(proxy)}</h2>"
         took = f" Computed in {number(scores.seconds)} s." if math.isfinite(scores.seconds) else ""
-        yield _embed(sensitivity_figure(front, proxy), f"Predicted loss if only this layer is quantized.{took}")
+        yield embedded(sensitivity_figure(front, proxy), f"Predicted loss if only this layer is quantized.{took}")
     if any("quality" in point.predicted for point in front.points):
         yield "<h2>Was the prediction right?</h2>"
         caption = (
             "Every evaluated configuration; a perfect prediction lies on the line. The scale of the predictions was "
             "fitted to these measurements, their order was not."
         )
-        yield _embed(agreement_figure(front), caption)
+        yield embedded(agreement_figure(front), caption)
     if front.trust is not None:
         from .trust_figure import trust_figure
 
         yield trust_section(front.trust)
         caption = "Rank correlation with what was measured; beyond the size itself only what is at fixed size counts."
-        yield _embed(trust_figure(front.trust), caption)
+        yield embedded(trust_figure(front.trust), caption)
     if front.search is not None and front.search.rounds:
         from .search_figures import progress_figure, proposers_figure
 
@@ -280,16 +299,17 @@ def _figures(front: Front) -> Iterable[str]:
             "After every round: how much of the plane the measured front dominates (log quality against the prices, "
             "scaled by the uniform configurations), and what of the predicted front is not measured yet."
         )
-        yield _embed(progress_figure(front.search), caption)
+        yield embedded(progress_figure(front.search), caption)
         if any(arm.evaluations for arm in front.search.proposers):
             caption = (
                 "Who proposed what was measured after the first rounds. Credit is the mean rank of what a proposer's "
                 "candidates gained, recent rounds counting most; the next round is shared out by it."
             )
-            yield _embed(proposers_figure(front.search), caption)
+            yield embedded(proposers_figure(front.search), caption)
 
 
-def _embed(figure: go.Figure, caption: str) -> str:
+def embedded(figure: go.Figure, caption: str) -> str:
+    """A figure with its caption."""
     spec = figure.to_json().replace("<", "\\u003c")
     return (
         f"<figure><div class='plot' role='img' aria-label=\"{escape(caption)}\"></div>"
@@ -297,7 +317,8 @@ def _embed(figure: go.Figure, caption: str) -> str:
     )
 
 
-def _how(front: Front) -> str:
+def facts_section(front: Front) -> str:
+    """How the run was made: formats, stages, prices, environment, job."""
     prices = [[label(name), table.source, table.provenance] for name, table in front.price_tables.items()]
     formats = ", ".join(format_order(front))
     job = json.dumps(front.job, indent=2, default=str)

@@ -29,6 +29,7 @@ from ..search import (
     choose_finetuning,
     run,
 )
+from ..search.joint import JointResult
 from ..search.recipe_search import auto_recipes
 from ..search.stage import Ledger, Ran
 from ..space import Configuration
@@ -51,8 +52,8 @@ def run_job(
     executor: str | Executor = "ray",
     progress: Progress | None = None,
     shown_as: str | None = None,
-) -> tuple[Result, dict[str, Any]]:
-    """Run a job and write its outputs.
+) -> tuple[Result | JointResult, dict[str, Any]]:
+    """Run a job and write its outputs; with ``space.architecture`` a search for architectures and formats.
 
     Args:
         job: what is asked.
@@ -75,8 +76,13 @@ def run_job(
         raise InvalidInput(f"--out {out} is a file; give a folder")
     if job.export is not None:
         check_packages(get_exporter(job.export.target))  # refuse a target before the search, not after it
-    steering = _steering(job)
     knowledge = store if isinstance(store, Store) else Store(store)
+    if job.space.architecture is not None:
+        from .joint_job import run_joint_job
+
+        driven = executor_of(executor, job) if isinstance(executor, str) else executor
+        return run_joint_job(job, folder, out, store=knowledge, executor=driven, progress=watch, shown_as=shown_as)
+    steering = _steering(job)
     ledger = Ledger()
     made = load(job, folder, watch, knowledge, ledger)
     for note in made.notes:
@@ -286,11 +292,34 @@ def export_point(out: Path, point: str, target: str, progress: Progress | None =
     content = dict(document["job"])
     folder = Path(content.pop("folder", "."))
     job = parse_job(content, "front.json")
+    if job.space.architecture is not None:
+        from .joint_job import export_genome
+
+        path = _artifact(out, chosen["id"], target)
+        report = export_genome(document, chosen, job, folder, path, target, watch)
+    else:
+        report = _export_configuration(document, chosen, job, folder, out, target, watch)
+    kept = [found for found in document["exports"] if found["path"] != _summary(report, out)["path"]]
+    document["exports"] = [*kept, _summary(report, out)]
+    write_text(out / "front.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
+    return report
+
+
+def _export_configuration(
+    document: Mapping[str, Any],
+    chosen: Mapping[str, Any],
+    job: Job,
+    folder: Path,
+    out: Path,
+    target: str,
+    watch: Progress,
+) -> ExportReport:
+    """Export one point of a run that searched formats alone."""
     made, recipe = with_recipe(job, load(job, folder, watch), document.get("recipe", {}).get("chosen", {}))
     with watch.stage(f"export {chosen['id']} to {target} and check back", STEPS) as advance:
         configuration = Configuration.from_dict(chosen["config"])
         calibration = calibrate(made.task, made.space, recipe)
-        report = export(
+        return export(
             made.task.model,
             configuration,
             _artifact(out, chosen["id"], target),
@@ -303,10 +332,6 @@ def export_point(out: Path, point: str, target: str, progress: Progress | None =
             task=made.task,
             options=options_for(target, evidence_of(document, chosen)),
         )
-    kept = [found for found in document["exports"] if found["path"] != _summary(report, out)["path"]]
-    document["exports"] = [*kept, _summary(report, out)]
-    write_text(out / "front.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
-    return report
 
 
 def load(

@@ -7,6 +7,7 @@ from .front_evolution import FrontEvolution
 from .judged_task import Judge, resized
 from .merged import Merged, gaps, merge, picked
 from .nested import Nested
+from .network_file import read_network, write_network
 from .proposer import Proposer, Told
 from .result import JointChoice, JointPoint, JointResult
 from .run import run_joint
@@ -39,6 +40,8 @@ __all__ = [
     "gaps",
     "merge",
     "picked",
+    "read_network",
     "resized",
     "run_joint",
+    "write_network",
 ]

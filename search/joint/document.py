@@ -10,6 +10,7 @@ import numpy as np
 from ...architecture import ArchitectureSpace, Genome
 from ...measurement import Measurement
 from ..document import SCHEMA_VERSION, measurement, table
+from ..recipe_search import short
 
 if TYPE_CHECKING:
     from ...space import SearchSpace
@@ -86,6 +87,7 @@ def build(result: JointResult, exports: list[dict[str, Any]]) -> dict[str, Any]:
         "seconds": result.seconds,
         "stages": result.ledger.plain(),
         "joint_search": result.search,
+        "recipe": {"chosen": asdict(result.subnets.recipe), "name": short(result.subnets.recipe), "tried": []},
         "failed": {genome.digest: reason for genome, reason in result.failures.items()},
         "refused": {choices.digest: reason for choices, reason in result.refused.items()},
         "notes": result.notes,

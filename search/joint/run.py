@@ -14,7 +14,7 @@ from ...errors import InvalidInput
 from ...evaluators import Recipe
 from ...hw_models import cost_models
 from ...proxies import get_proxy
-from ...space import Configuration
+from ...space import Configuration, SearchSpace
 from ...store import Store
 from ...task import SPLITS, Split, Task
 from ..executor import Executor, LocalExecutor
@@ -65,6 +65,7 @@ def run_joint(
     record: Mapping[str, Any] | None = None,
     out: str = "",
     ledger: Ledger | None = None,
+    restrict: Callable[[SearchSpace], SearchSpace] | None = None,
 ) -> JointResult:
     """Search architectures and formats together: propose, solve formats exactly, merge the fronts, measure, judge.
 
@@ -97,6 +98,7 @@ def run_joint(
         record: what else the store is to keep with the job.
         out: output folder, for the record.
         ledger: the stages that ran before; those of the search are added.
+        restrict: takes away from a space what an export target cannot load.
 
     Returns:
         The result: ``.front``, ``.best()``, ``.module(genome)``.
@@ -117,7 +119,7 @@ def run_joint(
     knowledge = store if isinstance(store, Store) else Store(store)
     stages, watch = ledger or Ledger(), progress or Silent()
     groups = ties if isinstance(ties, str) else tuple(tuple(group) for group in ties)
-    joint = JointSpace(family, tuple(formats), tuple(exclude), groups)
+    joint = JointSpace(family, tuple(formats), tuple(exclude), groups, restrict=restrict)
     subnets = Subnets(joint, task, recipe, knowledge, stages)
     names = tuple(dict.fromkeys(objectives))
     metrics = tuple(name for name in dict.fromkeys([*names, *limits, *ALWAYS_PRICED]) if name != "quality")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ class JointSpace:
             may lack it.
         ties: as for ``SearchSpace.from_model``; of explicit groups what exists in an architecture counts.
         kept: how many networks ``at`` keeps.
+        restrict: takes away what an export target cannot load; ``None``: nothing is.
     """
 
     family: Family
@@ -43,6 +44,7 @@ class JointSpace:
     exclude: tuple[str, ...] = ()
     ties: str | tuple[tuple[str, ...], ...] = "auto"
     kept: int = _KEPT
+    restrict: Callable[[SearchSpace], SearchSpace] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.family, Family):
@@ -126,6 +128,7 @@ class JointSpace:
                 groups = (tuple(g for g in group if any(fnmatchcase(n, g) for n in names)) for group in ties)
                 ties = tuple(group for group in groups if len(match_sites(names, group, "ties")) > 1)
         found = trace(self.formats, exclude, ties)
+        found = found if self.restrict is None else self.restrict(found)
         return replace(found, architecture=self.family.architecture, choices=choices)
 
 
