@@ -63,7 +63,8 @@ def resolve(view: View, budgets: Mapping[str, float], split: str = "validation",
     row = best_measured(view, budgets, split)
     why = "" if row is not None else "nothing that was measured meets these budgets"
     limits = {name: limit for name, limit in budgets.items() if name in view.price_tables}
-    choice, score, proven, binding = None, np.nan, False, ()
+    choice: NDArray[np.int64] | None = None
+    score, proven, binding = np.nan, False, tuple[str, ...]()
     name = proxy or next(iter(view.sensitivities), None)
     if name is None or not limits:
         why = why or ("no scores are stored" if name is None else "")
@@ -121,7 +122,7 @@ def _optimum(
         for name in limits
         if solved(other for other in limits if other != name).objective < found.objective - least
     ]
-    return found.choice, float(found.objective), found.status == "optimal", tuple(binding)
+    return found.choice.astype(np.int64), float(found.objective), found.status == "optimal", tuple(binding)
 
 
 def _row(view: View, choice: NDArray[np.int64]) -> int | None:

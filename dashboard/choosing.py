@@ -11,6 +11,7 @@ import streamlit as st
 from ..errors import BitfrontError
 from .figures.front_plane import knee_row, lower_left
 from .models import clicked_point
+from .page_end import end_page
 from .sources import Source, load_view, sources
 from .text import plain
 from .view import View
@@ -35,7 +36,7 @@ def choose_source(where: Any = st) -> Source:
     found = sources()
     if not found:
         st.info("There is no job and no run yet. Submit one on the page Submit, or run `bitfront run JOB.yaml`.")
-        st.stop()
+        end_page()
     by_key = {source.key: source for source in found}
     keys = list(by_key)
     st.session_state["source_box"] = keep(SOURCE, keys)
@@ -67,12 +68,12 @@ def view_or_stop(source: Source) -> View:
         view, why = load_view(source.key)
     except BitfrontError as cause:
         st.error(plain(str(cause)))
-        st.stop()
+        end_page()
     if view is None:
         (st.error if source.state in ("failed", "broken") else st.info)(plain(why))
         if source.key.startswith("job:") and st.button("Open the job", key="open_job"):
             st.switch_page("jobs_page.py")
-        st.stop()
+        end_page()
     return view
 
 
@@ -87,7 +88,7 @@ def point_of(view: View) -> int:
     known = st.session_state.get(POINT) or st.query_params.get(POINT)
     if known not in view.rows:
         known = view.best if view.best in view.rows else _first(view)
-    choose_point(known or view.ids[0])
+    choose_point(str(known))
     return view.rows[st.session_state[POINT]]
 
 
@@ -112,6 +113,6 @@ def _first(view: View) -> str:
         steps = lower_left(view.prices[metric][:, 0], quality[:, 0])
         bend = knee_row(steps[np.isfinite(quality[steps, 0])], view.prices[metric], quality)
         if bend is not None:
-            return view.ids[bend]
-    front = [key for key, on in zip(view.ids, view.pareto.tolist(), strict=True) if on]
-    return (front or list(view.ids))[0]
+            return str(view.ids[bend])
+    front = np.flatnonzero(view.pareto)
+    return str(view.ids[int(front[0]) if len(front) else 0])

@@ -212,7 +212,7 @@ def contributions(view: View, row: int, metric: str, start: int | None = None) -
 def group_of(view: View) -> list[tuple[int, ...]]:
     """For every layer the layers that share its format, itself included."""
     position = {name: index for index, name in enumerate(view.names)}
-    found = [(index,) for index in range(len(view.sites))]
+    found: list[tuple[int, ...]] = [(index,) for index in range(len(view.sites))]
     for tie in view.ties:
         group = tuple(sorted(position[name] for name in tie.sites))
         for index in group:

@@ -15,6 +15,7 @@ from ..service.client import Client
 from ..service.http_connection import Unreachable
 from ..service.token_file import token_file
 from . import SERVER_VARIABLE
+from .page_end import end_page
 from .text import plain
 
 _CLIENT, _NAME, _ASKED = "bitfront_client", "bitfront_user", "bitfront_needs_token"
@@ -37,7 +38,7 @@ def require_client() -> Client:
     url = server()
     if url is None:
         st.info("No server is connected. Start one with `bitfront serve`, or `bitfront dashboard --server URL`.")
-        st.stop()
+        end_page()
     known = st.session_state.get(_CLIENT)
     if isinstance(known, Client):
         return known
@@ -49,10 +50,10 @@ def require_client() -> Client:
         st.error(plain(f"{cause}"))
         if st.button("Try again", key="reconnect"):
             st.rerun()
-        st.stop()
+        end_page()
     if opened is None:
         _login(url)
-        st.stop()
+        end_page()
     st.session_state[_CLIENT] = opened
     return opened
 

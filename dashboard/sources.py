@@ -6,6 +6,7 @@ A source is named ``job:ID`` or ``run:FOLDER``; links and session state carry th
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,18 +78,22 @@ def _stamp(job: JobView) -> str:
     return f"{job.state}/{job.attempt}/{job.progress.get('evaluated')}/{job.progress.get('done')}"
 
 
-@st.cache_resource(max_entries=16, show_spinner=False)
-def _run_view(key: str, modified_ns: int, _front: Front) -> View:
+def _read_run(key: str, modified_ns: int, _front: Front) -> View:
     del modified_ns  # only a key of the cache
     return of_front(key, _front)
 
 
-@st.cache_resource(max_entries=16, show_spinner="Reading what was measured …")
-def _job_view(_client: Client, url: str, job_id: str, stamp: str, ended: bool) -> View:
+def _read_job(_client: Client, url: str, job_id: str, stamp: str, ended: bool) -> View:
     """Shared by all sessions: who comes here was shown the job by the server, which lets viewers see all of it."""
     del url, stamp  # only keys of the cache
     columns = _client.columns(job_id, MOST_POINTS)
     return of_columns(columns, document(_client, job_id) if ended else None)
+
+
+_run_view: Callable[[str, int, Front], View] = st.cache_resource(max_entries=16, show_spinner=False)(_read_run)
+_job_view: Callable[[Client, str, str, str, bool], View] = st.cache_resource(
+    max_entries=16, show_spinner="Reading what was measured …"
+)(_read_job)
 
 
 def document(client: Client, job_id: str) -> Front | None:

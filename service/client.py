@@ -118,6 +118,17 @@ class Client:
         )
         return JobView.of(response.json())
 
+    def check(self, job: str) -> dict[str, Any]:
+        """What is wrong with a job (YAML text) and on which line, and how long it would work; nothing is queued.
+
+        Returns:
+            ``problems`` (message, line, column), ``name``, ``waits_for``, ``estimate`` (seconds, low, high, jobs).
+        """
+        headers = {"Content-Type": "application/yaml"}
+        answer = self._server.ask("POST", "/v1/jobs/check", again=True, content=job.encode(), headers=headers)
+        found: dict[str, Any] = answer.json()
+        return found
+
     def jobs(self, *, state: str | None = None, owner: str | None = None, name: str = "") -> Iterator[JobView]:
         """The jobs, the newest first, page by page as they are read.
 

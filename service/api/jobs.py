@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
@@ -83,6 +85,46 @@ async def submit(
         notes_of(request).target, notes_of(request).detail = job.id, job.name
         response.status_code = 201 if new else 200
         return JobView.of(job)
+
+    return await run_in_threadpool(act)
+
+
+class ProblemView(BaseModel):
+    """Something that keeps a job from being queued."""
+
+    message: str
+    line: int | None = Field(None, description="from 1")
+    column: int | None = Field(None, description="from 1")
+
+
+class EstimateView(BaseModel):
+    """How long a job will work, from finished ones of the same model, data and device."""
+
+    seconds: float | None = Field(None, description="null: there is none to go by")
+    low: float | None = None
+    high: float | None = None
+    jobs: int = 0
+
+
+class CheckedView(BaseModel):
+    """A job that was looked at and not queued."""
+
+    problems: list[ProblemView] = Field(description="empty: it would be queued")
+    name: str
+    waits_for: list[str] = Field(description="devices without measured tables that it would wait for")
+    estimate: EstimateView
+
+
+@router.post("/jobs/check", summary="Look at a job without submitting it", openapi_extra=_BODY, name="check_job")
+async def checked(request: Request, who: Submitter) -> CheckedView:
+    """What is wrong with it and on which line, and how long it would work."""
+    content = await read_text(request)
+
+    def act() -> CheckedView:
+        from ..job_check import check
+
+        state = state_of(request)
+        return CheckedView.model_validate(asdict(check(content, who, state.settings, state.store)))
 
     return await run_in_threadpool(act)
 

@@ -40,6 +40,7 @@ def view(seed=0, sites=4, points=12, tie=True, missing=False, **changes):
         "formats": FORMATS,
         "ties": (Tie(sites=("layer2", "layer3"), reason="one kernel"),) if tie else (),
         "ids": tuple(f"p{i}" for i in range(points)),
+        "digests": tuple(f"{i:016x}" for i in range(points)),
         "origins": ("test",) * points,
         "baselines": (None,) * points,
         "choices": choices,
