@@ -98,13 +98,17 @@ def restricted(space: SearchSpace, target: Target, generation: str | None = None
 
 
 def _notes(found: Capabilities, target: Target) -> list[str]:
-    """One sentence for each format and reason."""
-    grouped: dict[tuple[str, str], list[str]] = {}
+    """One sentence for the formats that the same sites lose for the same reason."""
+    sites: dict[tuple[str, str], list[str]] = {}
     for (site, format), reason in found.reasons.items():
-        grouped.setdefault((format, reason), []).append(site)
+        sites.setdefault((format, reason), []).append(site)
+    formats: dict[tuple[tuple[str, ...], str], list[str]] = {}
+    for (format, reason), names in sites.items():
+        formats.setdefault((tuple(names), reason), []).append(format)
     return [
-        f"export: {format} is not offered at {_listed(names)}, because {target.name} cannot load it: {reason}"
-        for (format, reason), names in grouped.items()
+        f"export: {', '.join(lost)} {'are' if len(lost) > 1 else 'is'} not offered at {_listed(names)}, because "
+        f"{target.name} cannot load {'them' if len(lost) > 1 else 'it'}: {reason}"
+        for (names, reason), lost in formats.items()
     ]
 
 
