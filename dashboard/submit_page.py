@@ -71,7 +71,11 @@ def fields(client: Client) -> str | None:
     batch = columns[2].number_input("Batch", 1, 65536, 1, key="form_batch")
     targets = [None, *registry.names()]
     target = columns[3].selectbox(
-        "Export", targets, index=1, format_func=lambda key: "none" if key is None else key, key="form_target"
+        "Export",
+        targets,
+        index=targets.index("onnx"),
+        format_func=lambda key: "none" if key is None else key,
+        key="form_target",
     )
     objectives = st.multiselect(
         "Minimise beside the quality", PRICES, default=["latency_ms", "size_mb"], format_func=label, key="form_prices"
