@@ -79,6 +79,16 @@ class InputRounding:
                 ir.convenience.replace_all_uses_with(node.outputs[0], node.inputs[0])
                 self._graph.remove(node, safe=True)
 
+    def leave_to(self, site: str) -> None:
+        """Drop the markers of a site whose products round their input themselves."""
+        import onnx_ir as ir
+
+        for node in [node for node in self._quantizers if node.attributes["site"].as_string() == site]:
+            assert node.inputs[0] is not None
+            ir.convenience.replace_all_uses_with(node.outputs[0], node.inputs[0])
+            self._graph.remove(node, safe=True)
+            del self._quantizers[node]
+
     def apply(self) -> None:
         """Replace the markers. Markers that round one tensor alike share one pair of nodes."""
         import onnx_ir as ir

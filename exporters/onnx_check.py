@@ -7,6 +7,7 @@ the scales of the calibration.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from ..errors import ExportMismatch
 from ..evaluators.quantizers import ActivationQuantizer, Layout
 from ..formats import Format
+from . import onnx_nbits
 from .onnx_rounding import unsigned
 from .onnx_storage import decoded
 from .protocol import ExportRequest
@@ -37,7 +39,7 @@ def check_weights(request: ExportRequest, path: Path) -> None:
             raise ExportMismatch(f"site {site.name}: its weight {site.parameter} is not in the file")
         try:
             layout = Layout(site.weight_shape, site.channel_axis, target)
-            given = stored[names[0]].astype(np.float32) if target.is_wide else decoded(stored, names[0], layout)
+            given = _decoded(stored, names[0], layout)
         except KeyError as missing:
             raise ExportMismatch(f"site {site.name}: {missing} is not in the file") from None
         if not np.array_equal(given, wanted):
@@ -45,6 +47,15 @@ def check_weights(request: ExportRequest, path: Path) -> None:
             raise ExportMismatch(
                 f"site {site.name}: the weight in the file differs from the fake-quantized one (by up to {worst:.3g})"
             )
+
+
+def _decoded(stored: Mapping[str, NDArray[Any]], name: str, layout: Layout) -> NDArray[Any]:
+    """The weight that the arrays of a file stand for; packed codes are known by their three axes."""
+    if layout.target.is_wide:
+        return stored[name].astype(np.float32)
+    if len(layout.shape) == 2 and stored[name].ndim == 3:
+        return onnx_nbits.decoded(stored, name, layout)
+    return decoded(stored, name, layout)
 
 
 def check_biases(request: ExportRequest, path: Path) -> None:
@@ -95,15 +106,39 @@ def corrected_biases(request: ExportRequest) -> dict[str, Tensor]:
     return {name: request.quantized.bias(name, shift) for name, shift in shifted.items()}
 
 
-def initializers(path: Path) -> dict[str, NDArray[Any]]:
-    """The initializers of a file by name, in its own types."""
-    import onnx_ir as ir
+class Initializers(Mapping[str, NDArray[Any]]):
+    """The initializers of a file by name, in its own types, each read when it is asked for.
 
-    found = {}
-    for name, value in ir.load(path).graph.initializers.items():
-        assert value.const_value is not None
-        found[name] = value.const_value.numpy()
-    return found
+    Args:
+        path: the ONNX file; what lies in other files is mapped and released again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import onnx_ir as ir
+
+        self._values = ir.load(path).graph.initializers
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        import onnx_ir as ir
+
+        tensor = self._values[name].const_value
+        assert tensor is not None
+        if not isinstance(tensor, ir.ExternalTensor):
+            return tensor.numpy()
+        array: NDArray[Any] = np.array(tensor.numpy())
+        tensor.release()
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+def initializers(path: Path) -> Initializers:
+    """The initializers of a file."""
+    return Initializers(path)
 
 
 def parameter_names(request: ExportRequest, parameter: str) -> list[str]:

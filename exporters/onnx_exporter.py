@@ -10,21 +10,23 @@ import torch
 from ..errors import UnsupportedModel
 from ..formats import Format, weight_name
 from ..space import SearchSpace, Site, Tie
-from . import onnx_rounding, onnx_storage
+from . import onnx_nbits, onnx_rounding, onnx_storage
 from .onnx_activations import InputRounding
-from .onnx_check import check_biases, check_rounding, check_weights, corrected_biases, parameter_names
-from .onnx_kernels import INTEGER_OPERATORS, products, site_node_name, write_products
-from .onnx_simplify import simplify
+from .onnx_check import check_biases, check_rounding, check_weights, parameter_names
+from .onnx_graph import marked_graph
+from .onnx_kernels import INTEGER_OPERATORS, Product, products, site_node_name, write_products
 from .onnx_storage import E8M0_OPSET, INT4_OPSET, needed_opset
-from .onnx_trace import DOMAIN, trace
-from .onnx_weights import StoredWeight, store_bias, store_half
+from .onnx_trace import DOMAIN
+from .onnx_weights import DeferredWeight, StoredWeight, deferred, store_half
 from .protocol import Capability, ExportRequest, Layout, Runtime, Violation
 from .report import Artifact
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_PROTOBUF_BYTES = 2**31
+#: Files with more initializers than this (bytes) keep them in ``NAME.data`` beside the graph: protobuf ends at 2 GB.
+EXTERNAL_BYTES = 1_000_000_000
+_WEIGHTS = ("folded", "packed")
 
 
 class OnnxExporter:
@@ -39,6 +41,7 @@ class OnnxExporter:
     other minifloats, nf4  UINT4 or UINT8 codes, ``Gather(table, codes) * scale``
     ``wmxfp8``, ``wmxfp4``  likewise with FLOAT8E8M0 scales (operator set 24), ``wnvfp4`` with FLOAT8E4M3FN scales
     ``bf16``, ``fp16``     BFLOAT16 or FLOAT16; the input is cast to it and back
+    ``w4g32a8g32``, …      UINT8, packed for ``MatMulNBits`` on int8 inputs (``onnx_nbits``)
     =====================  =======================================================================================
 
     Inputs are rounded before the product (``onnx_rounding``): static ones by ``QuantizeLinear, DequantizeLinear``, with
@@ -50,7 +53,7 @@ class OnnxExporter:
     packages = ("onnx", "onnxscript", "onnxruntime")
     extra = "onnx"
     libraries = ("onnxruntime", "TensorRT")
-    options: frozenset[str] = frozenset()
+    options: frozenset[str] = frozenset({"weights", "external_bytes"})
 
     def capability(self, format: Format, site: Site | None = None) -> Capability:
         """Which formats can be stored; the reason says how, or what is missing."""
@@ -59,6 +62,8 @@ class OnnxExporter:
             return Capability(True, f"stored in {weight.bits} bits")
         if missing := onnx_storage.refusal(weight):
             return Capability(False, missing)
+        if onnx_nbits.multiplies_integers(format):
+            return Capability(True, f"MatMulNBits on {weight.container_bits}-bit codes and int8 inputs")
         if activation is not None and (missing := onnx_rounding.refusal(activation)):
             return Capability(False, f"{missing}; {weight_name(weight)} leaves them alone")
         return Capability(True, f"codes stored in {weight.container_bits} bits")
@@ -68,7 +73,7 @@ class OnnxExporter:
         return []
 
     def validate(self, request: ExportRequest) -> list[Violation]:
-        """Types of the weights, the operator set, and what one file can hold."""
+        """Types of the weights, the operator set, the options."""
         found = []
         for site in request.space.sites:
             dtype = request.model.get_parameter(site.parameter).dtype
@@ -81,9 +86,11 @@ class OnnxExporter:
             if opset < E8M0_OPSET and Format.parse(name).weight.scale == "e8m0":
                 reason = f"has no powers of two as scales for {name}; give at least {E8M0_OPSET}"
                 found.append(Violation((), f"opset={opset}", reason))
-        size = sum(parameter.numel() * parameter.element_size() for parameter in request.model.parameters())
-        if size >= _PROTOBUF_BYTES:
-            found.append(Violation((), f"a model of {size / 1e9:.1f} GB", "one ONNX file holds less than 2 GB"))
+        weights, limit = request.options.get("weights", "folded"), request.options.get("external_bytes", 0)
+        if weights not in _WEIGHTS:
+            found.append(Violation((), f"weights={weights!r}", f"choose one of {', '.join(_WEIGHTS)}"))
+        if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:
+            found.append(Violation((), f"external_bytes={limit!r}", "give a number of bytes, 0 or more"))
         return found
 
     def export(self, request: ExportRequest, folder: Path) -> Artifact:
@@ -92,24 +99,18 @@ class OnnxExporter:
         Raises:
             UnsupportedModel: ``torch.onnx.export`` refuses the model, or drops a weight or a corrected bias of a site.
         """
-        import onnx_ir as ir
         import onnx_ir.passes.common as passes
 
         opset = self._opset(request)
-        traced = trace(request, opset)
+        traced, rounding = marked_graph(request, opset)
         graph = traced.model.graph
-        simplify(traced.model)
-        rounding = InputRounding(graph, request)
-        rounding.drop_implied_bounds()
-        for name, bias in corrected_biases(request).items():
-            store_bias(graph, name, bias)
         for site in request.space.sites:
             self._store(graph, request, site.name, rounding, opset)
         rounding.apply()
         passes.RemoveUnusedNodesPass()(traced.model)
         passes.RemoveUnusedOpsetsPass()(traced.model)
-        ir.save(traced.model, folder / request.name)
-        return Artifact((request.name,), traced.float_bytes, opset)
+        files = _save(traced.model, folder, request)
+        return Artifact(files, traced.float_bytes, opset)
 
     def check(self, request: ExportRequest, folder: Path) -> None:
         """Compare weights, corrected biases and rounding in the file with those of the fake-quantized model.
@@ -150,15 +151,27 @@ class OnnxExporter:
         found = list(products(initializer))
         for number, product in enumerate(found):
             product.node.name = site_node_name(site.name, number)
-        target = Format.parse(request.configuration.to_dict().get(site.name, "fp32")).weight
+        format = request.format_of(site)
+        target = format.weight
         if target.is_wide:
             if target.bits == 16:
-                store_half(graph, initializer, request.quantized.weight(site, target), target)
+                store_half(graph, initializer, lambda: request.quantized.weight(site, target), target)
             return
-        codes = request.quantized.calibration.quantize(site, request.model.get_parameter(site.parameter), target)
-        weight = StoredWeight(graph, initializer, codes, opset)
-        write_products(graph, found, weight, rounding)
-        weight.replace_float()
+        weight = deferred(request, site, target)
+        level = _nbits_level(request, format, weight, initializer, found)
+        if level is not None:
+            graph.opset_imports[onnx_nbits.DOMAIN] = 1
+            rounding.leave_to(site.name)
+            onnx_nbits.write_nbits(graph, initializer, found, weight, level)
+            return
+        if onnx_nbits.multiplies_integers(format):
+            raise UnsupportedModel(
+                f"site {site.name}: its weight is used outside of matrix products, so {format} has no kernel; take "
+                f"{weight_name(target)}"
+            )
+        stored = StoredWeight(graph, initializer, weight, opset)
+        write_products(graph, found, stored, rounding)
+        stored.replace_float()
 
     @staticmethod
     def _opset(request: ExportRequest) -> int:
@@ -167,3 +180,35 @@ class OnnxExporter:
         return max(
             (needed_opset(Format.parse(name).weight) for name in request.configuration.values()), default=INT4_OPSET
         )
+
+
+def _nbits_level(
+    request: ExportRequest, format: Format, weight: DeferredWeight, initializer: ir.Value, found: list[Product]
+) -> int | None:
+    """The ``accuracy_level`` of MatMulNBits for a site, or ``None`` where it is not to be used."""
+    readers = {node for node, _ in initializer.uses()}
+    behind = {reader for node in readers if node.op_type == "Transpose" for reader, _ in node.outputs[0].uses()}
+    products_only = bool(found) and {product.node for product in found} == behind | {
+        node for node in readers if node.op_type != "Transpose"
+    }
+    matrices = all(product.node.op_type in ("MatMul", "Gemm") for product in found)
+    if not (products_only and matrices) or initializer.is_graph_output():
+        return None
+    if onnx_nbits.multiplies_integers(format):
+        return onnx_nbits.INT8
+    packed = request.options.get("weights") == "packed" and onnx_nbits.stays_packed(format, weight.layout)
+    return onnx_nbits.FLOAT32 if packed else None
+
+
+def _save(model: ir.Model, folder: Path, request: ExportRequest) -> tuple[str, ...]:
+    """Write the file, tensor after tensor; large initializers into ``NAME.data`` beside it. The names of the files."""
+    import onnx_ir as ir
+
+    tensors = [value.const_value for value in model.graph.initializers.values() if value.const_value is not None]
+    limit = int(request.options.get("external_bytes", EXTERNAL_BYTES))
+    if sum(tensor.nbytes for tensor in tensors) <= limit:
+        ir.save(model, folder / request.name)
+        return (request.name,)
+    data = f"{request.name}.data"
+    ir.save(model, folder / request.name, external_data=data)
+    return (request.name, data)

@@ -112,7 +112,7 @@ def write_products(graph: ir.Graph, found: list[Product], weight: StoredWeight, 
 def _gemm_as_matmul(graph: ir.Graph, gemm: ir.Node, weight: ir.Value) -> None:
     nodes = _matmul(gemm, gemm.inputs[0], weight)
     nodes[-1].outputs[0].shape = gemm.outputs[0].shape
-    _replace(graph, gemm, nodes)
+    replace_node(graph, gemm, nodes)
 
 
 def _pointwise_as_matmul(graph: ir.Graph, conv: ir.Node, weight: ir.Value) -> None:
@@ -126,7 +126,7 @@ def _pointwise_as_matmul(graph: ir.Graph, conv: ir.Node, weight: ir.Value) -> No
     product = _matmul(conv, before.outputs[0], weight)
     after = ir.node("Transpose", [product[-1].outputs[0]], {"perm": [0, axes[-1], *axes[1:-1]]})
     after.outputs[0].shape = conv.outputs[0].shape
-    _replace(graph, conv, [before, *product, after])
+    replace_node(graph, conv, [before, *product, after])
 
 
 def _matmul(node: ir.Node, value: ir.Value | None, weight: ir.Value) -> list[ir.Node]:
@@ -149,10 +149,11 @@ def _negate_twice(graph: ir.Graph, product: ir.Node) -> None:
     turned = ir.node(product.op_type, [product.inputs[0], *parameters], product.attributes, name=product.name)
     result = ir.node("Neg", [turned.outputs[0]])
     result.outputs[0].shape = product.outputs[0].shape
-    _replace(graph, product, [*negated, turned, result])
+    replace_node(graph, product, [*negated, turned, result])
 
 
-def _replace(graph: ir.Graph, node: ir.Node, nodes: list[ir.Node]) -> None:
+def replace_node(graph: ir.Graph, node: ir.Node, nodes: list[ir.Node]) -> None:
+    """Put nodes in the place of one; the last of them gives its (float) output."""
     import onnx_ir as ir
 
     for new in nodes:

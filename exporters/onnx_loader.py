@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 _ERRORS_ONLY = 3
+_INT8 = 4  # accuracy_level of MatMulNBits
 
 
 class Loaded:
@@ -27,9 +28,11 @@ class Loaded:
         with tempfile.TemporaryDirectory() as folder:
             optimized = Path(folder) / "optimized.onnx"
             options.optimized_model_filepath = str(optimized)
+            options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
+            options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             graph = onnx.load(optimized, load_external_data=False).graph
-        self._nodes = [(node.op_type, node.name) for node in graph.node]
+        self._nodes = [(node.op_type, node.name, _level(node)) for node in graph.node]
         self._settings = settings
         self._version = str(onnxruntime.__version__)
 
@@ -48,17 +51,22 @@ class Loaded:
         """Nodes after onnxruntime's own optimization, and the operator of every site that multiplies integers."""
         operators, domain = set(self._settings["integer_operators"]), self._settings["domain"]
         integer = {}
-        for operator, name in self._nodes:
+        for operator, name, level in self._nodes:
             own, _, rest = name.partition("/")
-            if own == domain and operator in operators:
+            if own == domain and (operator in operators or level == _INT8):
                 integer[rest.rpartition("/")[0]] = operator
-        counts = dict(Counter(operator for operator, _ in self._nodes).most_common())
+        counts = dict(Counter(operator for operator, *_ in self._nodes).most_common())
         return {
             "runtime": "onnxruntime",
             "version": self._version,
             "node_counts": counts,
             "integer_kernels": integer,
         }
+
+
+def _level(node: Any) -> int:
+    """``accuracy_level`` of a MatMulNBits, 0 for any other node."""
+    return next((attribute.i for attribute in node.attribute if attribute.name == "accuracy_level"), 0)
 
 
 def load(path: str, settings: dict[str, Any]) -> Loaded:

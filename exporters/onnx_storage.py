@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from ..evaluators.quantizers import QuantizedWeight
+    from .onnx_weights import DeferredWeight
 
 #: First operator sets with 4-bit integers, with powers of two as scales, and with 2-bit integers.
 INT4_OPSET, E8M0_OPSET, INT2_OPSET = 21, 24, 25
@@ -95,22 +96,32 @@ def table_name(target: TensorFormat) -> str:
     return f"bitfront.{text}"
 
 
-def tensors(name: str, weight: QuantizedWeight, opset: int) -> dict[str, NDArray[Any]]:
-    """The arrays that stand for a weight in the file, by name, in the types of the file.
+def code_array(weight: DeferredWeight | QuantizedWeight, opset: int) -> NDArray[Any]:
+    """The codes of a weight in the type of the file.
+
+    Args:
+        weight: codes and scales.
+        opset: ONNX operator set.
+    """
+    kind = code_type(weight.target, opset)
+    codes = weight.codes.cpu().numpy()
+    found: NDArray[Any] = codes.view(kind.numpy()) if "FLOAT8" in kind.name else codes.astype(kind.numpy())
+    return found
+
+
+def scale_arrays(name: str, weight: DeferredWeight | QuantizedWeight) -> dict[str, NDArray[Any]]:
+    """What stands for a weight in the file beside its codes, by name, in the types of the file.
 
     Args:
         name: of the parameter.
         weight: codes and scales.
-        opset: ONNX operator set.
     """
     import onnx_ir as ir
 
     target, scales = weight.target, weight.scales
     shape = () if target.granularity == "tensor" else weight.layout.scale_shape
-    kind = code_type(target, opset)
-    codes = weight.codes.cpu().numpy()
-    found = {name: codes.view(kind.numpy()) if "FLOAT8" in kind.name else codes.astype(kind.numpy())}
-    found[f"{name}.scale"] = scales.scale.float().cpu().numpy().reshape(shape).astype(scale_type(target).numpy())
+    scale = scales.scale.float().cpu().numpy().reshape(shape).astype(scale_type(target).numpy())
+    found = {f"{name}.scale": scale}
     if scales.zero_point is not None:
         narrow = ir.DataType.UINT4 if target.bits <= 4 else ir.DataType.UINT8
         found[f"{name}.zero_point"] = scales.zero_point.cpu().numpy().reshape(shape).astype(narrow.numpy())

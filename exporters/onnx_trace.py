@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -120,10 +121,20 @@ def _is_dynamic(model: ir.Model) -> bool:
 
 
 def _float_bytes(model: ir.Model) -> int:
+    """Size of the float file, found without a copy of its weights: those are counted, and the rest is serialized."""
     import onnx_ir as ir
 
-    proto = ir.to_proto(model)
-    return int(proto.ByteSize() - sum(node.ByteSize() for node in proto.graph.node if node.domain == DOMAIN))
+    held = {value: value.const_value for value in model.graph.initializers.values()}
+    for value, tensor in held.items():
+        if tensor is not None:
+            value.const_value = ir.Tensor(np.zeros(0, np.float32), name=value.name)
+    try:
+        proto = ir.to_proto(model)
+    finally:
+        for value, tensor in held.items():
+            value.const_value = tensor
+    weights = sum(tensor.nbytes for tensor in held.values() if tensor is not None)
+    return int(proto.ByteSize() + weights - sum(node.ByteSize() for node in proto.graph.node if node.domain == DOMAIN))
 
 
 def _first_cause(error: BaseException) -> str:

@@ -15,6 +15,8 @@ A float weight initializer is replaced by codes and scales (``onnx_storage``). T
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,13 +24,63 @@ import torch
 from torch import Tensor
 
 from ..errors import UnsupportedModel
-from .onnx_storage import scale_type, table_name, tensors, uses_table
+from .onnx_storage import code_array, code_type, scale_arrays, scale_type, table_name, uses_table
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from ..evaluators.quantizers import QuantizedWeight
+    from ..evaluators.quantizers import Layout, QuantizedWeight
+    from ..evaluators.quantizers.weight import WeightScale
     from ..formats import TensorFormat
+    from ..space import Site
+    from .protocol import ExportRequest
+
+
+@dataclass(frozen=True)
+class DeferredWeight:
+    """A quantized weight whose codes are computed whenever they are asked for.
+
+    A file is written tensor after tensor, so the codes of one weight are in memory at a time.
+
+    Attributes:
+        layout: which elements share a scale.
+        scales: the scales.
+        compute: gives the codes.
+    """
+
+    layout: Layout
+    scales: WeightScale
+    compute: Callable[[], Tensor]
+
+    @property
+    def codes(self) -> Tensor:
+        """The codes, computed now."""
+        return self.compute()
+
+    @property
+    def target(self) -> TensorFormat:
+        """The format."""
+        return self.layout.target
+
+    @property
+    def channel_axis(self) -> int:
+        """The axis of the output channels."""
+        return self.layout.channel_axis
+
+
+def deferred(request: ExportRequest, site: Site, target: TensorFormat) -> DeferredWeight:
+    """The weight of a site in a narrow format.
+
+    Raises:
+        InvalidInput: the format was not calibrated at this site.
+    """
+    from ..evaluators.quantizers import Layout
+
+    calibration, parameter = request.quantized.calibration, request.model.get_parameter(site.parameter)
+    layout = Layout.of(parameter, target, site.channel_axis)
+    return DeferredWeight(
+        layout, calibration.scales(site, target), lambda: calibration.quantize(site, parameter, target).codes
+    )
 
 
 class StoredWeight:
@@ -41,18 +93,25 @@ class StoredWeight:
         opset: ONNX operator set.
     """
 
-    def __init__(self, graph: ir.Graph, initializer: ir.Value, weight: QuantizedWeight, opset: int) -> None:
+    def __init__(
+        self, graph: ir.Graph, initializer: ir.Value, weight: QuantizedWeight | DeferredWeight, opset: int
+    ) -> None:
         import onnx_ir as ir
 
         self._graph = graph
         self._initializer = initializer
         self._layout, self._target = weight.layout, weight.target
-        self._axis, self._rank = weight.channel_axis, weight.codes.ndim
+        self._axis, self._rank = weight.channel_axis, len(weight.layout.shape)
         self._name = str(initializer.name)
         del graph.initializers[self._name]
-        arrays = tensors(self._name, weight, opset)
+        arrays = scale_arrays(self._name, weight)
         self._stored = {name: register(graph, ir.Tensor(array, name=name)) for name, array in arrays.items()}
-        self._codes, self._scale = self._stored[self._name], self._stored[f"{self._name}.scale"]
+        self._scale, kind, own = self._stored[f"{self._name}.scale"], code_type(weight.target, opset), self._name
+
+        def codes() -> ir.TensorProtocol:
+            return ir.Tensor(code_array(weight, opset), kind, name=own)
+
+        self._codes = register(graph, ir.LazyTensor(codes, kind, ir.Shape(weight.layout.shape), name=own))
         self._float: ir.Value | None = None
         self._dequantized: dict[bool, ir.Value] = {}
 
@@ -161,22 +220,27 @@ class StoredWeight:
         return prepend(self._graph, operator, inputs, dtype or ir.DataType.FLOAT, **attributes)
 
 
-def store_half(graph: ir.Graph, initializer: ir.Value, rounded: Tensor, target: TensorFormat) -> None:
+def store_half(graph: ir.Graph, initializer: ir.Value, rounded: Callable[[], Tensor], target: TensorFormat) -> None:
     """Store a weight as a float of 16 bits and cast it back to float32 where it is used.
 
     Args:
         graph: the graph that holds it.
         initializer: the float initializer.
-        rounded: the weight, rounded to values that the format holds exactly.
+        rounded: gives the weight, rounded to values that the format holds exactly.
         target: bf16 or fp16.
     """
     import onnx_ir as ir
 
     name, kind = str(initializer.name), half_type(target)
     narrow = torch.bfloat16 if kind == ir.DataType.BFLOAT16 else torch.float16
-    values = rounded.detach().to(narrow).cpu().view(torch.int16).numpy().view(kind.numpy())
+    assert initializer.shape is not None
+
+    def values() -> ir.TensorProtocol:
+        halved = rounded().detach().to(narrow).cpu().contiguous().view(torch.int16).numpy()
+        return ir.Tensor(halved.view(kind.numpy()), kind, name=name)
+
     del graph.initializers[name]
-    stored = register(graph, ir.Tensor(values, name=name))
+    stored = register(graph, ir.LazyTensor(values, kind, ir.Shape(initializer.shape.numpy()), name=name))
     cast = prepend(graph, "Cast", [stored], ir.DataType.FLOAT, to=int(ir.DataType.FLOAT))
     cast.shape = stored.shape
     ir.convenience.replace_all_uses_with(initializer, cast, replace_graph_outputs=True)

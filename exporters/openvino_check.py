@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from ..errors import ExportMismatch
 from ..evaluators.quantizers import Layout, codebook
+from .bit_packing import unpacked
 from .onnx_check import parameter_names
 from .openvino_ir import Constant, constants
-from .openvino_weights import TWO_BIT_ZERO, bits_of, code_type, unpacked
+from .openvino_weights import TWO_BIT_ZERO, bits_of, code_type
 from .protocol import ExportRequest
 
 _NUMPY = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "f8e8m0": "float8_e8m0fnu", "f8e4m3": "float8_e4m3fn"}

@@ -20,7 +20,7 @@ from bitfront.exporters import export
 from bitfront.exporters.onnx_check import initializers
 from bitfront.exporters.onnx_exporter import OnnxExporter
 from bitfront.exporters.onnx_rounding import Rounding, unsigned
-from bitfront.exporters.onnx_storage import decoded, needed_opset, tensors
+from bitfront.exporters.onnx_storage import decoded, needed_opset, scale_arrays
 from bitfront.exporters.onnx_weights import StoredWeight
 from bitfront.formats import Format
 from bitfront.hw_models import price
@@ -72,7 +72,7 @@ def test_onnxruntime_reads_the_fake_quantized_weight_bit_for_bit_in_as_many_byte
     assert np.array_equal(decoded(stored, "w", Layout(shape, channel_axis, target)), wanted)
     own = [value.const_value.nbytes for key, value in graph.initializers.items() if key.split(".")[0] == "w"]
     assert sum(own) == -(-Format.parse(name).stored_bits(shape, channel_axis) // 8)
-    assert stored.keys() >= tensors("w", weight, opset).keys()
+    assert stored.keys() >= {"w", *scale_arrays("w", weight)}
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,11 @@ from bitfront.errors import ExportMismatch, InvalidInput
 from bitfront.evaluators import calibrate
 from bitfront.evaluators.quantizers import Layout, choose_scales, quantize_weight
 from bitfront.exporters import export, get
+from bitfront.exporters.bit_packing import packed, unpacked
 from bitfront.exporters.openvino_check import decoded
 from bitfront.exporters.openvino_ir import BIN, XML, Constant, compact, constants
 from bitfront.exporters.openvino_target import OpenVinoTarget
-from bitfront.exporters.openvino_weights import decompression, packed, unpacked
+from bitfront.exporters.openvino_weights import decompression
 from bitfront.formats import Format
 from bitfront.space import SearchSpace
 from bitfront.task import Task
