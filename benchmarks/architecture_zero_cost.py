@@ -263,8 +263,8 @@ def figure(document: dict[str, Any]) -> go.Figure:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--networks", type=int, default=160, help="sampled from the 725")
-    parser.add_argument("--few", type=int, default=60, help="of them, for other images and the tangent kernel")
+    parser.add_argument("--networks", type=int, default=110, help="sampled from the 725")
+    parser.add_argument("--few", type=int, default=24, help="of them, for other images and the tangent kernel")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("out/architecture_zero_cost"))
     arguments = parser.parse_args()

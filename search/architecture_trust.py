@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 BASELINES = ("params", "flops", "random")
 _REGRET_DRAWS = 200
 _ORDERS = 200  # random ones
+_LEAST_BEST = 5  # networks among the best for a rho
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class ArchitectureTrust:
         spearman: Spearman's rho of score and accuracy.
         kendall: Kendall's tau-b.
         spearman_fixed: partial Spearman's rho at a fixed number of parameters.
-        spearman_best: Spearman's rho among the best networks.
+        spearman_best: Spearman's rho among the best networks, of which there must be five.
         regret: accuracy points missed by training only the ``picks`` networks that are ranked best.
         seconds: of scoring a network, mean.
     """
@@ -122,7 +123,7 @@ def architecture_trust_report(
     _check(scores, accuracy, params, flops, picks, share)
     counts = resamples(count, draws, seed)
     best = accuracy >= np.sort(accuracy)[-max(1, round(share * count))]
-    within = resamples(int(best.sum()), draws, seed)
+    within, enough = resamples(int(best.sum()), draws, seed), best.sum() >= _LEAST_BEST
     order = np.random.default_rng(seed)
     pools = [np.unique(order.integers(count, size=count)) for _ in range(_REGRET_DRAWS)]
     sizes = rankdata(params)
@@ -137,7 +138,7 @@ def architecture_trust_report(
             spearman=Estimate.of(rho),
             kendall=Estimate.of(kendall(ranks, accuracy, counts)),
             spearman_fixed=Estimate.of(partial(rho, spearman(ranks, sizes, counts), with_size)),
-            spearman_best=Estimate.of(spearman(ranks[best], accuracy[best], within)),
+            spearman_best=Estimate.of(spearman(ranks[best], accuracy[best], within)) if enough else None,
             regret=Estimate.of(np.array(missed)),
             seconds=float(took.get(name, 0.0)),
         )
@@ -161,7 +162,7 @@ def _random(
         ranks = order.permutation(count).astype(np.float64)
         rho = spearman(ranks, accuracy, once)
         fixed = partial(rho, spearman(ranks, sizes, once), size)
-        inside = spearman(ranks[best], accuracy[best], few)
+        inside = spearman(ranks[best], accuracy[best], few) if len(few[0]) >= _LEAST_BEST else np.array([np.nan])
         found = (rho, kendall(ranks, accuracy, once), fixed, inside)
         drawn.append((*(float(each[0]) for each in found), _missed(ranks, accuracy, picks)))
     expected = (0.0, 0.0, 0.0, 0.0, float(accuracy.max() + expected_minimum(-accuracy, picks)))
@@ -176,7 +177,7 @@ def _missed(ranks: FloatArray, accuracy: FloatArray, picks: int) -> float:
     threshold = np.sort(ranks)[-picks]
     sure, tied = accuracy[ranks > threshold], accuracy[ranks == threshold]
     bound = float(sure.max()) if len(sure) else -np.inf
-    return float(accuracy.max() + expected_minimum(-np.maximum(tied, bound), picks - len(sure)))
+    return max(0.0, float(accuracy.max() + expected_minimum(-np.maximum(tied, bound), picks - len(sure))))
 
 
 def _check(

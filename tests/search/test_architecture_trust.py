@@ -87,6 +87,13 @@ def test_ties_and_minus_infinity_are_ranked(values, picks):
     assert row.regret.value == pytest.approx(np.mean(missed), abs=6 * np.std(missed) / math.sqrt(2000) + 1e-9)
 
 
+def test_too_few_of_the_best_are_not_ranked():
+    accuracy, params, flops = networks()
+    report = architecture_trust_report({"mine": accuracy}, accuracy, params, flops, share=0.05)
+    assert report.best == 3
+    assert all(row.spearman_best is None for row in report.rows.values())
+
+
 def test_the_table_has_a_row_a_proxy():
     accuracy, params, flops = networks()
     report = architecture_trust_report({"mine": accuracy}, accuracy, params, flops)
