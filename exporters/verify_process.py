@@ -59,7 +59,7 @@ def _carry_out(request: dict[str, Any], answers: Path, result: dict[str, Any]) -
     for number, inputs in enumerate(batches):
         found = loaded[0].run(inputs)
         arrays = {str(position): value for position, (_, value) in enumerate(found)}
-        np.savez(answers / f"{number}.npz", **arrays)  # type: ignore[arg-type]
+        np.savez(answers / f"{number}.npz", **arrays)
         result["outputs"] = [name for name, _ in found]
     result["probe"] = _runs(loaded[0], request["probe"])
     result["stage"] = "details"

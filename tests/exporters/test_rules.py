@@ -217,3 +217,21 @@ def test_capabilities_have_a_reason_for_everything_that_is_taken_away():
              if space.allowed[r, c] and not found.allowed[r, c]}  # fmt: skip
     assert taken == set(found.reasons)
     assert not (found.allowed & ~space.allowed).any()
+
+
+def test_a_job_searches_only_what_its_export_target_takes():
+    from bitfront.service.assemble import for_target
+    from bitfront.service.job import parse_job
+
+    space = request({}, formats=["w4", "w4z", "w8a8d", "bf16"]).space
+    job = parse_job({"model": {"zoo": "digits_resnet20"}, "export": {"target": "modelopt"}})
+    smaller, notes = for_target(job, space)
+    assert smaller.formats == ("w4", "w8a8d", "bf16")
+    assert notes == (
+        "export: w4z is not offered at 4 sites (q, k, …), because modelopt cannot load it: ModelOpt has no zero-points",
+    )
+    named = parse_job(
+        {"model": {"zoo": "digits_resnet20"}, "export": {"target": "modelopt", "generation": "blackwell"}}
+    )
+    assert "w8a8d" not in for_target(named, space)[0].formats
+    assert for_target(parse_job({"model": {"zoo": "digits_resnet20"}, "export": None}), space) == (space, ())
