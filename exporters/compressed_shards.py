@@ -96,7 +96,7 @@ def write_shards(
         write_file(folder / f"{stem}.safetensors", shards[0], metadata)
         return [f"{stem}.safetensors"]
     names = [f"{stem}-{number:05}-of-{len(shards):05}.safetensors" for number in range(1, len(shards) + 1)]
-    places = {}
+    places: dict[str, str] = {}
     for name, shard in zip(names, shards, strict=True):
         write_file(folder / name, shard, metadata)
         places |= {tensor: name for layer in shard for tensor in layer.shapes}

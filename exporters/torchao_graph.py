@@ -29,6 +29,7 @@ import torch
 from torch import device, inf, nan
 from torch.nn import functional
 
+aten = torch.ops.aten
 NoneType = type(None)
 
 
@@ -161,7 +162,8 @@ def _source(module: fx.GraphModule, model: nn.Module) -> str:
     other = sorted(name for name in set(code.globals) - _KNOWN if not name.startswith("torch"))
     if other:
         raise UnsupportedModel(f"the graph of {type(model).__name__} needs {other[0]}, which torch does not bring")
-    return _HEAD + textwrap.indent(code.src.strip(), "    ") + "\n"
+    text = code.src.strip().replace("torch.ops.aten.", "aten.").replace("torch.nn.functional.", "functional.")
+    return _HEAD + textwrap.indent(text, "    ") + "\n"
 
 
 def _tensors(module: fx.GraphModule, model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -170,7 +172,8 @@ def _tensors(module: fx.GraphModule, model: nn.Module) -> tuple[dict[str, Tensor
     names = dict.fromkeys([name for name, _ in model.named_parameters()])
     names |= dict.fromkeys([*model.state_dict(), *read])
     found: dict[str, Tensor] = {}
-    aliases, owners = {}, {}
+    aliases: dict[str, str] = {}
+    owners: dict[int, str] = {}
     for name in names:
         tensor = _attribute(model, name)
         if tensor is None:

@@ -54,9 +54,9 @@ def state_dict(folder: str | Path = FOLDER, decode: bool = False) -> dict[str, t
     for file in sorted(Path(folder).glob("*.safetensors")):
         with safe_open(file, framework="pt") as stream:
             metadata, names = stream.metadata(), set(stream.keys())
-            aliases, records = json.loads(metadata["aliases"]), json.loads(metadata["weights"])
-            for name, record in records.items():
-                prefix = _prefix(name)
+            aliases, classes = json.loads(metadata["aliases"]), json.loads(metadata["classes"])
+            for name, (number, shapes) in json.loads(metadata["weights"]).items():
+                prefix, record = _prefix(name), classes[number] | shapes
                 if prefix + "qdata" in names:
                     state[name] = _weight(record, stream, prefix, decode)
                     names -= {prefix + part for part in record["data"]}
@@ -77,15 +77,17 @@ def _weight(record: dict[str, Any], stream: Any, prefix: str, decode: bool) -> t
     for name, shape in record["zeros"].items():
         data[name] = torch.zeros(shape, dtype=torch.int8)
     data["scale"] = _wide(data["scale"])
-    tensor: torch.Tensor = object_from_dict({"_type": record["kind"], "_data": record["attributes"] | data})
+    attributes = {**record["attributes"], "block_size": record["block_size"], **data}
+    tensor: torch.Tensor = object_from_dict({"_type": record["kind"], "_data": attributes})
     return tensor if record["kernel"] or not decode else tensor.dequantize()
 
 
 def _unpacked(packed: torch.Tensor, bits: int, offset: int) -> Iterator[torch.Tensor]:
     """Signed codes, a part at a time; the first of a byte lies in its lowest bits."""
     shifts = torch.arange(0, 8, bits, dtype=torch.uint8)
-    for part in packed.split(1 << 20):
-        codes = (part[:, None] >> shifts) & (2**bits - 1)
+    step = 1 << 20
+    for start in range(0, len(packed), step):
+        codes = (packed[start : start + step, None] >> shifts) & (2**bits - 1)
         yield (codes.reshape(-1).to(torch.int16) - offset).to(torch.int8)
 
 

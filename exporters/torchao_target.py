@@ -70,11 +70,13 @@ class TorchaoTarget:
             UnsupportedModel: ``torch.export`` cannot express the model.
         """
         graph = trace(request)
-        records = {name: how.content for name, how in _narrow(request).items()}
+        narrow = _narrow(request)
+        classes = sorted({_compact(how.common) for how in narrow.values()})
         metadata = {
-            "aliases": json.dumps(graph.aliases, sort_keys=True, separators=(",", ":")),
+            "aliases": _compact(graph.aliases),
+            "classes": f"[{','.join(classes)}]",
             "format": "pt",
-            "weights": json.dumps(records, sort_keys=True, separators=(",", ":")),
+            "weights": _compact({name: [classes.index(_compact(how.common)), how.own] for name, how in narrow.items()}),
         }
         limit = request.options.get("shard_bytes", LIMIT)
         files = write_shards(folder, _layers(request, graph), metadata, limit)
@@ -113,6 +115,10 @@ class TorchaoTarget:
             return 1e-4
         distance = rule_distance(request, inputs=_as_torchao)
         return min(max(5e-3, 3 * noise, 2 * distance), 0.5)
+
+
+def _compact(content: object) -> str:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
 
 def _as_torchao(target: TensorFormat, quantizer: Quantizer) -> Quantizer:

@@ -81,13 +81,20 @@ class Stored:
     kernel: bool
 
     @property
-    def content(self) -> dict[str, Any]:
-        """What the loader must know, in plain JSON types."""
+    def common(self) -> dict[str, Any]:
+        """What the loader must know and many weights share, in plain JSON types."""
         return {
-            "attributes": self.attributes,
+            "attributes": {name: value for name, value in self.attributes.items() if name != "block_size"},
             "data": sorted(self.shapes),
             "kernel": self.kernel,
             "kind": self.kind,
+        }
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """What it must know of this weight besides, likewise."""
+        return {
+            "block_size": self.attributes["block_size"],
             "packed": {name: [each.bits, each.offset, list(each.shape)] for name, each in self.packed.items()},
             "zeros": {name: list(shape) for name, shape in self.zeros.items()},
         }
