@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import errors
+from .architecture import Choices, Genome
 from .errors import BitfrontError
 from .formats import Format
 from .measurement import Measurement
@@ -22,7 +23,19 @@ if TYPE_CHECKING:
     from .exporters import export
     from .hw_models import price
     from .proxies import Sensitivity, sensitivity
-    from .search import Result, allocate, cheapest, diverse, exact_front, hull_front, hypervolume, knee, run
+    from .search import (
+        JointResult,
+        Result,
+        allocate,
+        cheapest,
+        diverse,
+        exact_front,
+        hull_front,
+        hypervolume,
+        knee,
+        run,
+        run_joint,
+    )
     from .service.client import Client
 
 #: Loaded on first use, so that ``import bitfront`` stays fast: name -> room.
@@ -46,7 +59,9 @@ _LAZY = {
     "hull_front": "search",
     "hypervolume": "search",
     "knee": "search",
+    "JointResult": "search",
     "run": "search",
+    "run_joint": "search",
     "Client": "service.client",
 }
 
@@ -54,10 +69,13 @@ __all__ = [
     "Batch",
     "BitfrontError",
     "Calibration",
+    "Choices",
     "Client",
     "Configuration",
     "Finetuned",
     "Format",
+    "Genome",
+    "JointResult",
     "Measurement",
     "Recipe",
     "Result",
@@ -81,6 +99,7 @@ __all__ = [
     "prepared",
     "price",
     "run",
+    "run_joint",
     "sensitivity",
 ]
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from .executor import Executor, LocalExecutor, Outcome, Work
     from .fidelity import Standing, hyperband, successive_halving
     from .finetune_trials import FinetuneChoice, FinetuneSettings, choose_finetuning
+    from .joint.result import JointResult
+    from .joint.run import run_joint
     from .pareto import non_dominated
     from .part_estimates import whole_from_part
     from .pipeline import run
@@ -86,6 +88,8 @@ _LAZY = {
         "FinetuneSettings",
         "choose_finetuning",
     ),
+    "joint.result": ("JointResult",),
+    "joint.run": ("run_joint",),
     "pareto": ("non_dominated",),
     "part_estimates": ("whole_from_part",),
     "pipeline": ("run",),
@@ -125,6 +129,7 @@ __all__ = [
     "Executor",
     "FinetuneChoice",
     "FinetuneSettings",
+    "JointResult",
     "Ladder",
     "Limits",
     "LocalExecutor",
@@ -162,6 +167,7 @@ __all__ = [
     "ray_cluster",
     "run",
     "run_bench",
+    "run_joint",
     "successive_halving",
     "trust_report",
     "whole_from_part",
