@@ -10,8 +10,9 @@ A query is one validation accuracy (CIFAR-10, 12 epochs). Columns say who knows 
 Every method asks for five networks at a time. The reference point is 1.1 times the extent of the true front beyond its
 best point (``front``; networks far from the front count nothing), or the worst of all networks (``worst``); no method
 is told it. A run ends where 99 % of the true hypervolume is reached with both, or at its cap. Runs that did not reach
-it count as later than the cap; a median beyond a cap is written ``>cap``. Results are kept as JSON in the folder ``--out``,
-a file per method, and a run that is there is not repeated: methods may run at the same time, each in its own process. Needs the reference data (``BITFRONT_REFERENCE_DATA``).
+it count as later than the cap; a median beyond a cap is written ``>cap``. Results are kept as JSON in the folder
+``--out``, a file per method, and a run that is there is not repeated: methods may run at the same time, each in its own
+process. Needs the reference data (``BITFRONT_REFERENCE_DATA``).
 """
 
 from __future__ import annotations
@@ -70,9 +71,8 @@ class Table:
         """Graph features: [n, 11]."""
         return self.described[self.index(genomes)]
 
-    def shares(self, rows: Sequence[int]) -> dict[str, float]:
-        """Shares of the true hypervolumes."""
-        found = self.values[list(rows)]
+    def shares(self, found: np.ndarray) -> dict[str, float]:
+        """Shares of the true hypervolumes that some points [n, 2] reach."""
         return {name: moocore.hypervolume(found, ref=at) / self.true[name] for name, at in self.references.items()}
 
 
@@ -198,9 +198,7 @@ def plot(runs: list[dict[str, Any]], path: Path) -> None:
             marks = [mark for mark in MARKS if mine and mark <= METHODS[method][0]]
             if not marks:
                 continue
-            rows = np.array(
-                [[run["curve"].get(str(mark), run["end"])["front"] for mark in marks] for run in mine]
-            )
+            rows = np.array([[run["curve"].get(str(mark), run["end"])["front"] for mark in marks] for run in mine])
             middle, low, high = np.percentile(1 - rows, [50, 25, 75], axis=0)
             (line,) = axis.plot(marks, middle, label=method, marker="o", markersize=3)
             axis.fill_between(marks, low, high, alpha=0.12, color=line.get_color())
