@@ -123,4 +123,5 @@ def _share(document: Mapping[str, Any], point: Mapping[str, Any], name: str) -> 
     sites = document["architectures"][point["architecture_digest"]]["sites"]
     elements = {site["name"]: site["elements"] for site in sites}
     total = sum(elements.values())
-    return sum(elements[site] for site, chosen in point["config"].items() if chosen == name) / total
+    held = sum(elements[site] for site, chosen in point["config"].items() if chosen == name)
+    return float(held / total)
