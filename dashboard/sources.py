@@ -8,6 +8,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import streamlit as st
@@ -43,9 +44,8 @@ def sources(limit: int = 500) -> list[Source]:
     """Jobs that the person may see, the newest first, then the runs in folders."""
     found = []
     if server() is not None:
-        for index, job in enumerate(require_client().jobs()):
-            if index == limit:
-                break
+        searches = (job for job in require_client().jobs() if job.kind == "search")
+        for job in islice(searches, limit):
             found.append(Source(f"job:{job.id}", f"{job.name} ({job.id}, {job.state})", job.state))
     return [*found, *(Source(f"run:{run.run.key}", run.run.key, run.state) for run in load_runs())]
 

@@ -17,6 +17,7 @@ class JobView:
     Attributes:
         id: of the job.
         name: shown to people.
+        kind: ``search``, which has a front, or ``export``.
         state: ``queued``, ``running``, ``paused``, ``succeeded``, ``failed`` or ``cancelled``.
         reason: message of the newest condition.
         owner: who submitted it.
@@ -39,6 +40,7 @@ class JobView:
     id: str
     name: str
     state: str
+    kind: str = "search"
     reason: str = ""
     owner: str = ""
     priority: int = 0

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...store import JOB_STATES, Condition, Job, StoredFile
+from ..export_order import KEY as EXPORT_OF
 from .plain import plain
 
 State = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
@@ -64,6 +65,7 @@ class JobView(BaseModel):
 
     id: str = Field(examples=["3f2a9c51d0e7"])
     name: str = Field(examples=["digits"])
+    kind: Literal["search", "export"] = Field(description="a search has a front, an export one artifact")
     state: State
     reason: str = Field(description="the newest condition's message")
     owner: str = Field(examples=["ann"])
@@ -131,4 +133,5 @@ def _fields(found: Job) -> dict[str, Any]:
     more = ("started_at", "finished_at", "seconds_used", "most_seconds")
     fields = {name: getattr(found, name) for name in (*names, *more)}
     created = found.queued_at if found.queued_at is not None else found.created_at.timestamp()
-    return {**fields, "created_at": created, "progress": plain(found.progress or {})}
+    kind = "export" if EXPORT_OF in found.specification else "search"
+    return {**fields, "kind": kind, "created_at": created, "progress": plain(found.progress or {})}

@@ -58,3 +58,22 @@ def test_without_a_server_there_is_no_login(monkeypatch, tmp_path):
     page = AppTest.from_function(script, default_timeout=60).run()
     assert not page.exception
     assert page.session_state["found"] == []
+
+
+def test_exports_have_no_front_and_are_no_sources(connected):
+    from bitfront.service.client import Client
+    from bitfront.service.export_order import submission
+    from bitfront.store import Queue
+
+    queue = Queue(connected.store)
+    asked = submission(connected.store, queue.job(connected.jobs["finished"]), "best", "onnx", owner="sam", key=None)
+    made, _ = queue.submit(asked)
+    with Client(connected.url, connected.tokens["sam"]) as client:
+        kinds = {job.id: job.kind for job in client.jobs()}
+        assert kinds[made.id] == "export"
+        assert kinds[connected.jobs["finished"]] == "search"
+        page = AppTest.from_function(script, default_timeout=60)
+        page.session_state["bitfront_client"] = client
+        page.run()
+        assert f"job:{made.id}" not in {source.key for source in page.session_state["found"]}
+        client.cancel(made.id)
