@@ -1,0 +1,321 @@
+"""Joint against separate on the elastic supernet: architecture and bits in one search, one after the other, one alone.
+
+    nice python benchmarks/architecture_joint.py --seeds 5 --plot docs/img/architecture_joint.png [--weights FILE]
+
+Fashion-MNIST with its labels; quality is the share of images that are wrong. Every arm spends the same number of
+evaluations (a float network that a search measures counts as one, the largest excepted) and offers w2a8, w4a4, w4a8 and
+w8a8 where it offers formats at all:
+
+- ``joint``: ``run_joint`` on all architectures; ``joint, REINFORCE``: the same with a controller as the proposer;
+- ``architecture, then bits``: half of the evaluations for architectures in w8a8, then the formats of four of their
+  front, evenly spread, with the other half;
+- ``bits only``: the formats of the largest architecture;
+- ``architecture only``: architectures in w8a8.
+
+The price is bit operations (MACs x weight bits x activation bits), which stand for the latency of a bit-serial device:
+they are counted, not measured. A seed has its own 1,000 validation images and its own draws; all are judged on the
+same held-out images, which no search sees. The hypervolume is that of the held-out error against the logarithm of the
+bit operations, of the points that are on the measured validation front, in percent of a box that is the same for all;
+the accuracy at a budget is that of the point within it that was best on the validation data. Intervals are Student's at
+95 % over the seeds. Everything measured lies in the folder ``--out``: a run that is killed goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import bitfront as bf
+import moocore
+import numpy as np
+import torch
+from bitfront.architecture import ArchitectureSpace, Choices, Dimension, Family, Genome
+from bitfront.files import write_text
+from bitfront.search.families.elastic import elastic_family
+from bitfront.search.joint import FrontEvolution, JointSpace, Subnets, Told, gaps, merge, run_joint
+from bitfront.search.joint.evaluation import JointEvaluator
+from bitfront.store import Store
+from bitfront.zoo.fashion_resnet import data
+from bitfront.zoo.labelled import Images
+from scipy import stats
+
+FORMATS = ("w2a8", "w4a4", "w4a8", "w8a8")
+WIDE = "w8a8"
+PRICE = "bops"
+BUDGETS = (25e6, 60e6, 130e6)  # bit operations; the largest network in w8a8 takes 258e6
+BOX = ((0.05, 0.25), (4e6, 260e6))  # error, bit operations
+VALIDATION, HOLDOUT = 1000, 2500  # images
+PICKED = 4  # architectures whose formats are searched after the architecture
+BATCH = 4  # architectures proposed at a time by the search for architectures alone
+
+Point = dict[str, Any]
+
+
+class Fixed:
+    """A family of a few architectures of another one, the largest last.
+
+    Args:
+        family: the other one.
+        kept: its architectures.
+    """
+
+    def __init__(self, family: Family, kept: Sequence[Choices]) -> None:
+        self.family, self.kept = family, tuple(kept)
+        self.name = f"{family.name} fixed"
+        self.architecture = ArchitectureSpace((Dimension("network", "operator", tuple(range(len(kept)))),))
+
+    def build(self, choices: Choices) -> torch.nn.Module:
+        """See ``Family.build``."""
+        return self.family.build(self.of(choices))
+
+    def resolution(self, choices: Choices) -> int | None:
+        """See ``Family.resolution``."""
+        return self.family.resolution(self.of(choices))
+
+    def of(self, choices: Choices) -> Choices:
+        """The architecture that a choice stands for."""
+        return self.kept[int(choices["network"])]
+
+    @property
+    def digest(self) -> str:
+        """See ``Family.digest``."""
+        text = " ".join([self.family.digest, *(each.digest for each in self.kept)])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def pieces(images: Images, start: int, stop: int, size: int = 250) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Batches of a range of images."""
+    return [(images.inputs[at : at + size], images.targets[at : at + size]) for at in range(start, stop, size)]
+
+
+def task_of(family: Family, seed: int) -> bf.Task:
+    """The task of a seed: its own validation images, the held-out images of all."""
+    train, test = data()
+    begin = seed % 5 * VALIDATION
+    return bf.Task(
+        family.build(family.architecture.largest()),
+        calibration=pieces(train, 1000, 1128, 64),
+        validation=pieces(test, begin, begin + VALIDATION),
+        holdout=pieces(test, 5000, 5000 + HOLDOUT),
+        quality="accuracy",
+        name=f"fashion-{seed}",
+    )
+
+
+class Bench:
+    """One seed: every arm on one task.
+
+    Args:
+        family: the elastic supernet.
+        seed: of data and draws.
+        evaluations: of every arm.
+        out: folder of what was measured.
+    """
+
+    def __init__(self, family: Family, seed: int, evaluations: int, out: Path) -> None:
+        self.family, self.seed, self.evaluations = family, seed, evaluations
+        self.task, self.url = task_of(family, seed), f"sqlite:///{out}/store-{seed}.db"
+
+    def joint(self, family: Family, evaluations: int, **options: Any) -> list[Point]:
+        """A joint search; the points that were judged on held-out images."""
+        found = run_joint(
+            self.task,
+            family,
+            formats=FORMATS,
+            objectives=["quality", PRICE],
+            evaluations=evaluations,
+            seed=self.seed,
+            executor="local",
+            store=self.url,
+            **options,
+        )
+        points = []
+        for each in found.points:
+            choices = each.genome.choices
+            if each.holdout is not None:
+                points.append(
+                    {
+                        "architecture": (family.of(choices) if isinstance(family, Fixed) else choices).to_dict(),
+                        "formats": each.genome.configuration.to_dict(),
+                        "validation": each.validation.value,
+                        "holdout": each.holdout.value,
+                        "price": each.prices[PRICE].value,
+                    }
+                )
+        return points
+
+    def architectures(self, evaluations: int) -> list[Point]:
+        """Architectures in one format, proposed by the same evolution as in the joint search; the front judged."""
+        space = self.family.architecture
+        subnets = Subnets(JointSpace(self.family, (WIDE,)), self.task, store=Store(self.url))
+        evaluator, proposer = JointEvaluator(subnets), FrontEvolution(space, seed=self.seed)
+        points: dict[Choices, Point] = {}
+        new = [space.largest()]
+        while new:
+            for choices in new:
+                points[choices] = self._measured(evaluator, subnets, choices)
+            fronts = [np.array([[each["validation"], each["price"]]]) for each in points.values()]
+            merged = merge(fronts)
+            share = merged.share(len(fronts)) / len(merged)
+            told = zip(points, fronts, gaps(fronts, merged.values), share, strict=True)
+            proposer.tell([Told(one, float(at[0, 0]), at, float(gap), float(part)) for one, at, gap, part in told])
+            new = proposer.ask(min(BATCH, evaluations - len(points)))
+        table = np.array([[each["validation"], each["price"]] for each in points.values()])
+        front = [one for one, kept in zip(points, moocore.is_nondominated(table), strict=True) if kept]
+        for choices in front:
+            genome = Genome.from_dict({key: points[choices][key] for key in ("architecture", "formats")})
+            measured = evaluator.evaluate(genome.configuration, "holdout", architecture=choices)
+            points[choices]["holdout"] = measured.value
+        return [points[choices] for choices in front]
+
+    def _measured(self, evaluator: JointEvaluator, subnets: Subnets, choices: Choices) -> Point:
+        space = subnets.at(choices).space
+        wide = space.uniforms()[WIDE]
+        return {
+            "architecture": choices.to_dict(),
+            "formats": wide.to_dict(),
+            "validation": evaluator.evaluate(wide, architecture=choices).value,
+            "price": bf.price(space, metrics=[PRICE]).of(wide)[PRICE].value,
+        }
+
+    def separate(self) -> list[Point]:
+        """Architectures first, then the formats of some of their front."""
+        half = self.evaluations // 2
+        first = sorted(self.architectures(half), key=lambda each: float(each["price"]))
+        at = np.unique(np.linspace(0, len(first) - 1, PICKED).round().astype(int))
+        kept = [self.family.architecture.choices(first[int(index)]["architecture"]) for index in at]
+        return [*first, *self.joint(Fixed(self.family, kept), self.evaluations - half)]
+
+    def arms(self) -> dict[str, Callable[[], list[Point]]]:
+        """What is compared."""
+        largest = self.family.architecture.largest()
+        return {
+            "joint": lambda: self.joint(self.family, self.evaluations),
+            "architecture, then bits": self.separate,
+            "bits only": lambda: self.joint(Fixed(self.family, [largest]), self.evaluations),
+            "architecture only": lambda: self.architectures(self.evaluations),
+        }
+
+
+def front_of(points: Sequence[Point]) -> list[Point]:
+    """The points that none dominates on the validation data."""
+    table = np.array([[each["validation"], each["price"]] for each in points])
+    return [each for each, kept in zip(points, moocore.is_nondominated(table), strict=True) if kept]
+
+
+def volume(points: Sequence[Point]) -> float:
+    """Hypervolume of the held-out errors of the validation front, in percent of the box."""
+    (low, high), (cheap, dear) = BOX
+    table = np.array([[each["holdout"], math.log(each["price"])] for each in front_of(points)])
+    table = np.maximum(table, [low, math.log(cheap)])
+    box = (high - low) * math.log(dear / cheap)
+    return 100 * float(moocore.hypervolume(table, ref=[high, math.log(dear)])) / box
+
+
+def accuracy(points: Sequence[Point], budget: float) -> float:
+    """Held-out accuracy in percent of the best validation point within a budget; NaN where there is none."""
+    within = [each for each in points if each["price"] <= budget]
+    return 100 - 100 * float(min(within, key=lambda each: each["validation"])["holdout"]) if within else math.nan
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and half the 95 % interval (Student) over seeds."""
+    if len(values) < 2:
+        return float(np.mean(values)), math.nan
+    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values))
+    return float(np.mean(values)), float(half)
+
+
+def figures(points: Sequence[Point]) -> list[float]:
+    """Hypervolume, and accuracy at every budget."""
+    return [volume(points), *(accuracy(points, budget) for budget in BUDGETS)]
+
+
+def show(runs: dict[str, dict[str, Any]]) -> None:
+    """Markdown tables: the arms, and paired by seed what the joint search is ahead."""
+    names = list(dict.fromkeys(run["arm"] for run in runs.values()))
+    table = {
+        name: {run["seed"]: figures(run["points"]) for run in runs.values() if run["arm"] == name} for name in names
+    }
+    heads = ["hypervolume, %", *(f"accuracy at {budget / 1e6:.0f} M" for budget in BUDGETS)]
+    print(f"| arm | seeds | {' | '.join(heads)} |\n|---|---:|{'---:|' * len(heads)}")
+    for name, rows in table.items():
+        cells = [f"{mean:.1f} ± {half:.1f}" for mean, half in map(interval, zip(*rows.values(), strict=True))]
+        print(f"| {name} | {len(rows)} | {' | '.join(cells)} |")
+    print(f"\n| joint is ahead of | {' | '.join(heads)} |\n|---|{'---:|' * len(heads)}")
+    for name, rows in table.items():
+        both = sorted(set(rows) & set(table.get("joint", {})))
+        if name != "joint" and both:
+            ahead = np.array([np.subtract(table["joint"][seed], rows[seed]) for seed in both])
+            cells = [f"{mean:+.1f} ± {half:.1f}" for mean, half in map(interval, ahead.T)]
+            print(f"| {name} | {' | '.join(cells)} |")
+
+
+def plot(runs: dict[str, dict[str, Any]], path: Path) -> None:
+    """The held-out fronts of every arm and seed, and the median over seeds of the accuracy within each budget."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    grid = np.geomspace(*BOX[1], 160)
+    figure, axes = pyplot.subplots(figsize=(7.5, 4.4))
+    for number, name in enumerate(dict.fromkeys(run["arm"] for run in runs.values())):
+        color = f"C{number}"
+        own = [run["points"] for run in runs.values() if run["arm"] == name]
+        points = [each for points in own for each in front_of(points)]
+        axes.plot(
+            [each["price"] for each in points], [100 - 100 * each["holdout"] for each in points], ".", ms=3, c=color
+        )
+        curves = np.array([[accuracy(points, budget) for budget in grid] for points in own])
+        shown = np.isfinite(curves).all(axis=0)
+        axes.plot(grid[shown], np.median(curves[:, shown], axis=0), c=color, label=name, lw=1.8)
+    for budget in BUDGETS:
+        axes.axvline(budget, c="0.8", lw=0.8, zorder=0)
+    axes.set(xscale="log", ylim=(100 - 100 * BOX[0][1], 92), xlabel="bit operations", ylabel="held-out accuracy, %")
+    axes.legend(frameon=False)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--evaluations", type=int, default=32)
+    parser.add_argument("--arms", nargs="*", help="default: all")
+    parser.add_argument("--out", type=Path, default=Path("out/architecture_joint"))
+    parser.add_argument("--weights", type=Path, help="of the supernet; default: trained, or from the cache")
+    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--report", action="store_true", help="only show what was measured")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    path = arguments.out / "runs.json"
+    runs: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else {}
+    family = None if arguments.report else elastic_family("fashion", weights=arguments.weights, fold=True)
+    for seed in range(arguments.seeds if family is not None else 0):
+        bench = Bench(family, seed, arguments.evaluations, arguments.out)
+        for name, arm in bench.arms().items():
+            key = f"{name} / {seed} / {arguments.evaluations}"
+            if key in runs or (arguments.arms and name not in arguments.arms):
+                continue
+            started = time.perf_counter()
+            points = arm()
+            seconds = time.perf_counter() - started
+            runs[key] = {"arm": name, "seed": seed, "seconds": seconds, "points": points}
+            write_text(path, json.dumps(runs))
+            print(f"{key}: {seconds:.0f} s, {[round(value, 2) for value in figures(points)]}", flush=True)
+    show(runs)
+    if arguments.plot:
+        plot(runs, arguments.plot)
+
+
+if __name__ == "__main__":
+    main()

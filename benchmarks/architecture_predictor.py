@@ -1,0 +1,241 @@
+"""The accuracy predictor of pairs (architecture, formats): how many quantized measurements does it need?
+
+    nice python benchmarks/architecture_predictor.py --plot docs/img/architecture_predictor.png [--weights FILE]
+
+Sub-networks of the elastic supernet on Fashion-MNIST; quality is the share of 2,000 test images that are wrong. Float
+labels are of 300 random architectures, quantized ones of 150 others with two random format assignments each (w2a8,
+w4a4, w4a8, w8a8; the share of every format is drawn first, so that mild and coarse pairs both occur): pairs of 50
+architectures are held out. From the others, n pairs are drawn, and compared are
+
+- ``pretrained``: the predictor that learned the float labels, adapted to the n pairs (APQ, arXiv:2006.08509);
+- ``scratch``: the same network and number of steps, on the n pairs alone;
+- ``ridge``: ridge regression on the same columns, on the n pairs alone, its penalty by leave-one-out.
+
+Shown are Spearman's and Kendall's correlation and the mean absolute error (percentage points) on the held-out pairs,
+means over seeds with Student's interval at 95 %. Labels are kept as JSON in ``--out``; a run that is killed goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from bitfront import Task
+from bitfront.architecture import ArchitectureSpace, Family, Genome
+from bitfront.files import write_text
+from bitfront.search.families.elastic import elastic_family
+from bitfront.search.joint import JointSpace, Subnets
+from bitfront.search.joint.accuracy_encoding import GenomeEncoding
+from bitfront.search.joint.accuracy_predictor import AccuracyPredictor
+from bitfront.search.joint.evaluation import JointEvaluator
+from bitfront.space import SearchSpace
+from bitfront.store import Store
+from bitfront.zoo.fashion_resnet import data
+from numpy.typing import NDArray
+from scipy import stats
+
+FORMATS = ("w2a8", "w4a4", "w4a8", "w8a8")
+IMAGES = 2000
+FLOATS, ARCHITECTURES, HELD_OUT, EACH = 300, 150, 50, 2
+COUNTS = (20, 50, 100, 200)
+
+METHODS = ("pretrained", "scratch", "ridge")
+METRICS = {
+    "spearman": "Spearman's correlation",
+    "kendall": "Kendall's tau",
+    "error": "mean absolute error, points",
+}
+
+Labels = list[tuple[Genome, float]]
+Lines = list[dict[str, Any]]
+FloatArray = NDArray[np.float64]
+
+
+def random_formats(space: SearchSpace, draw: np.random.Generator) -> Any:
+    """A configuration: the share of every format from a flat Dirichlet distribution, then each site by these."""
+    share = draw.dirichlet(np.ones(len(space.formats)))
+    choice = np.array([draw.choice(len(space.formats), p=share) for _ in space.sites], dtype=np.int64)
+    return space.configuration(choice)
+
+
+def measured(family: Family, out: Path) -> tuple[Labels, Labels]:
+    """Float labels and pairs, in a fixed order; what the file knows is not measured again."""
+    path = out / "labels.json"
+    known: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    train, test = data()
+    batches = [(test.inputs[at : at + 250], test.targets[at : at + 250]) for at in range(0, IMAGES, 250)]
+    task = Task(
+        family.build(family.architecture.largest()),
+        calibration=[(train.inputs[1000:1064], train.targets[1000:1064])],
+        validation=batches,
+        quality="accuracy",
+    )
+    subnets = Subnets(JointSpace(family, FORMATS), task, store=Store(f"sqlite:///{out}/store.db"))
+    evaluator, draw = JointEvaluator(subnets), np.random.default_rng(0)
+    chosen = list(dict.fromkeys(family.architecture.sample(draw) for _ in range(FLOATS + ARCHITECTURES + 50)))
+    floats: Labels = []
+    for choices in chosen[:FLOATS]:
+        genome = Genome(choices)
+        if genome.digest not in known:
+            judged = subnets.judge.task(family.build(choices), family.resolution(choices))
+            known[genome.digest] = _wrong(judged)
+        floats.append((genome, known[genome.digest]))
+    write_text(path, json.dumps(known))
+    print(f"{len(floats)} float labels", flush=True)
+    pairs: Labels = []
+    for number, choices in enumerate(chosen[FLOATS : FLOATS + ARCHITECTURES]):
+        own = np.random.default_rng([1, number])
+        names = f"{choices.digest} pairs"
+        if names not in known:
+            space = subnets.at(choices).space
+            found = [random_formats(space, own) for _ in range(EACH)]
+            values = evaluator.evaluate_many([each.to_dict() for each in found], architecture=choices)
+            known[names] = [[each.to_dict(), one.value] for each, one in zip(found, values, strict=True)]
+            write_text(path, json.dumps(known))
+        parts = {"architecture": choices.to_dict()}
+        pairs += [(Genome.from_dict({**parts, "formats": formats}), value) for formats, value in known[names]]
+    return floats, pairs
+
+
+def _wrong(task: Task) -> float:
+    with torch.no_grad():
+        counts = [(task.model(*each.inputs).argmax(1) != each.targets).sum() for each in task.validation]
+    return float(sum(counts)) / IMAGES
+
+
+def ridge(train: Labels, encoding: GenomeEncoding, wanted: Sequence[Genome]) -> FloatArray:
+    """Ridge regression of the logarithm, the penalty by leave-one-out."""
+    from sklearn.linear_model import RidgeCV
+
+    model = RidgeCV(alphas=np.logspace(-2, 3, 16))
+    model.fit(encoding.rows([genome for genome, _ in train]), np.log([value for _, value in train]))
+    return np.exp(np.asarray(model.predict(encoding.rows(wanted))))
+
+
+def _adapted(before: AccuracyPredictor, train: dict[Genome, float], wanted: Sequence[Genome]) -> FloatArray:
+    return before.adapted(train).predict(wanted)
+
+
+def _scratch(encoding: GenomeEncoding, train: dict[Genome, float], seed: int, wanted: Sequence[Genome]) -> FloatArray:
+    return AccuracyPredictor.scratch(encoding, train, seed=seed).predict(wanted)
+
+
+def compared(architecture: ArchitectureSpace, floats: Labels, pairs: Labels, seeds: int, path: Path) -> Lines:
+    """One line for every seed, number of pairs and method; kept in a file."""
+    done: Lines = json.loads(path.read_text()) if path.is_file() else []
+    known = {(line["seed"], line["pairs"]) for line in done}
+    held = pairs[-HELD_OUT * EACH :]
+    pool = pairs[: -HELD_OUT * EACH]
+    wanted, truth = [genome for genome, _ in held], np.array([value for _, value in held])
+    encoding = GenomeEncoding.of(architecture, [genome for genome, _ in pairs])
+    qualities = {genome.choices: value for genome, value in floats}
+    for seed in range(seeds):
+        missing = [count for count in COUNTS if (seed, count) not in known]
+        if not missing:
+            continue
+        order = np.random.default_rng(seed).permutation(len(pool))
+        before = AccuracyPredictor.pretrained(encoding, qualities, seed=seed)
+        for count in missing:
+            train = [pool[int(index)] for index in order[:count]]
+            methods: dict[str, Callable[[], FloatArray]] = {
+                "pretrained": partial(_adapted, before, dict(train), wanted),
+                "scratch": partial(_scratch, encoding, dict(train), seed, wanted),
+                "ridge": partial(ridge, train, encoding, wanted),
+            }
+            for name, method in methods.items():
+                started = time.process_time()
+                found = method()
+                done.append(
+                    {
+                        "seed": seed,
+                        "pairs": count,
+                        "method": name,
+                        "spearman": float(stats.spearmanr(found, truth).statistic),
+                        "kendall": float(stats.kendalltau(found, truth).statistic),
+                        "error": 100 * float(np.abs(found - truth).mean()),
+                        "seconds": time.process_time() - started,
+                    }
+                )
+        write_text(path, json.dumps(done))
+        print(f"seed {seed} done", flush=True)
+    return done
+
+
+def cells(done: Lines, metric: str, method: str) -> list[tuple[int, float, float]]:
+    """Number of pairs, mean over seeds, half the 95 % interval."""
+    found = []
+    for count in COUNTS:
+        values = [line[metric] for line in done if line["pairs"] == count and line["method"] == method]
+        half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values))
+        found.append((count, float(np.mean(values)), float(half)))
+    return found
+
+
+def show(done: Lines) -> None:
+    """Markdown: a table for each metric, and what pretraining gains, paired by seed."""
+    for metric, title in METRICS.items():
+        print(f"\n| {title} | {' | '.join(f'{count} pairs' for count in COUNTS)} |\n|---|{'---:|' * len(COUNTS)}")
+        for method in METHODS:
+            row = [f"{mean:.3f} ± {half:.3f}" for _, mean, half in cells(done, metric, method)]
+            print(f"| {method} | {' | '.join(row)} |")
+    by = {(line["seed"], line["pairs"], line["method"]): line for line in done}
+    ahead = [
+        sum(
+            value["spearman"] > by[seed, pairs, "scratch"]["spearman"]
+            for (seed, pairs, name), value in by.items()
+            if name == "pretrained" and pairs == count
+        )
+        for count in COUNTS
+    ]
+    print(f"\npretrained ranks better than scratch in {ahead} of {len({line['seed'] for line in done})} seeds")
+
+
+def plot(done: Lines, path: Path) -> None:
+    """Rank correlation and error against the number of pairs."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, both = pyplot.subplots(1, 2, figsize=(8.5, 3.6))
+    for axes, (metric, title) in zip(both, [(each, METRICS[each]) for each in ("spearman", "error")], strict=True):
+        for method in METHODS:
+            counts, means, halves = (np.array(column) for column in zip(*cells(done, metric, method), strict=True))
+            (line,) = axes.plot(counts, means, "o-", ms=4, label=method)
+            axes.fill_between(counts, means - halves, means + halves, alpha=0.2, color=line.get_color(), lw=0)
+        axes.set(xscale="log", xlabel="quantized pairs", ylabel=title)
+        axes.set_xticks(COUNTS, [str(count) for count in COUNTS])
+        axes.minorticks_off()
+    both[0].legend(frameon=False)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--out", type=Path, default=Path("out/architecture_predictor"))
+    parser.add_argument("--weights", type=Path, help="of the supernet; default: trained, or from the cache")
+    parser.add_argument("--plot", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    family = elastic_family("fashion", weights=arguments.weights, fold=True)
+    floats, pairs = measured(family, arguments.out)
+    done = compared(family.architecture, floats, pairs, arguments.seeds, arguments.out / "runs.json")
+    show(done)
+    if arguments.plot:
+        plot(done, arguments.plot)
+
+
+if __name__ == "__main__":
+    main()
