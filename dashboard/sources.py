@@ -45,8 +45,8 @@ def sources(limit: int = 500) -> list[Source]:
     found = []
     if server() is not None:
         searches = (job for job in require_client().jobs() if job.kind == "search")
-        for job in islice(searches, limit):
-            found.append(Source(f"job:{job.id}", f"{job.name} ({job.id}, {job.state})", job.state))
+        shown = islice(searches, limit)
+        found += [Source(f"job:{job.id}", f"{job.name} ({job.id}, {job.state})", job.state) for job in shown]
     return [*found, *(Source(f"run:{run.run.key}", run.run.key, run.state) for run in load_runs())]
 
 

@@ -14,7 +14,8 @@ from ...service.labels import label, number
 from ...service.palette import BEST, DOMINATED, INK, MEASURED, PREDICTED
 from ..trust_model import Rank, growth, scores
 from ..view import FloatArray, View
-from .front_plane import hover, thinned
+from .front_plane import thinned
+from .hover import customdata
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,8 +151,8 @@ def timeline(work: pd.DataFrame, attempts: Sequence[float] = ()) -> go.Figure:
                     marker={"color": colour, "line": {"width": 0.5, "color": "white"}},
                     name="held-out" if split == "holdout" else split,
                     hovertext=[
-                        f"{escape(str(row.id))}<br>{number(row.end - row.start)} s"
-                        for row in mine.itertuples(index=False)
+                        f"{escape(str(key))}<br>{number(seconds)} s"
+                        for key, seconds in zip(mine["id"], mine["end"] - mine["start"], strict=True)
                     ],
                     hoverinfo="text",
                 )
@@ -202,7 +203,7 @@ def _markers(
                 y=ys[mine],
                 mode="markers",
                 marker={"color": colour, "size": 8},
-                customdata=[[view.ids[row], hover(view, row)] for row in mine.tolist()],
+                customdata=customdata(view, mine),
                 hovertemplate="%{customdata[1]}<extra></extra>",
                 name=name,
                 **bars,
