@@ -11,6 +11,7 @@ import numpy as np
 from ..measurement import Measurement
 
 if TYPE_CHECKING:
+    from ..space import SearchSpace
     from .choice import Point
     from .result import Result
 
@@ -44,19 +45,7 @@ def build(result: Result, exports: list[dict[str, Any]]) -> dict[str, Any]:
         "record": result.record,
         "model": {
             "name": result.model,
-            "sites": [
-                {
-                    "name": site.name,
-                    "kind": site.kind,
-                    "weight_shape": list(site.weight_shape),
-                    "elements": site.elements,
-                    "macs": site.macs,
-                    "formats": list(site.formats),
-                }
-                for site in space.sites
-            ],
-            "formats": list(space.formats),
-            "ties": [{"sites": list(tie.sites), "reason": tie.reason} for tie in space.ties],
+            **sites(space),
             "skipped": space.skipped,
             "unused": list(space.unused),
         },
@@ -94,6 +83,25 @@ def build(result: Result, exports: list[dict[str, Any]]) -> dict[str, Any]:
         "failed": result.report["failed"],
         "notes": result.notes,
         "exports": exports,
+    }
+
+
+def sites(space: SearchSpace) -> dict[str, Any]:
+    """Sites, formats and ties of a space."""
+    return {
+        "sites": [
+            {
+                "name": site.name,
+                "kind": site.kind,
+                "weight_shape": list(site.weight_shape),
+                "elements": site.elements,
+                "macs": site.macs,
+                "formats": list(site.formats),
+            }
+            for site in space.sites
+        ],
+        "formats": list(space.formats),
+        "ties": [{"sites": list(tie.sites), "reason": tie.reason} for tie in space.ties],
     }
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InvalidInput
+from ..search.document import sites
 from ..store import Candidate, Failure, Job, Store
 from .job_arrays import SPLITS, JobArrays, arrays_of
 from .job_front import front_rows
@@ -77,21 +78,7 @@ def columns_of(store: Store, job: Job, rows: int | None = None) -> dict[str, Any
             "proposed": arrays.proposed,
             "measured": int(arrays.measured().sum()),
             "failed": failed,
-            "space": {
-                "sites": [
-                    {
-                        "name": site.name,
-                        "kind": site.kind,
-                        "weight_shape": list(site.weight_shape),
-                        "elements": site.elements,
-                        "macs": site.macs,
-                        "formats": list(site.formats),
-                    }
-                    for site in space.sites
-                ],
-                "formats": list(space.formats),
-                "ties": [{"sites": list(tie.sites), "reason": tie.reason} for tie in space.ties],
-            },
+            "space": sites(space),
             "sensitivities": {name: _table(found.values) for name, found in known.sensitivities.items()},
             "price_tables": {
                 name: {
