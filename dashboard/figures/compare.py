@@ -12,7 +12,8 @@ from ...service.canvas import LOG_TICKS, add_note, base_figure
 from ...service.labels import label
 from ..compare_model import plane
 from ..view import View
-from .front_plane import hover, lower_left
+from .front_plane import lower_left
+from .hover import customdata
 
 # distinct for colour-blind readers (Okabe and Ito, 2008), without yellow
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#6b6b6b", "#54409b")
@@ -46,7 +47,7 @@ def fronts(views: Sequence[View], titles: Sequence[str], metric: str, split: str
                 line={"shape": "hv", "color": colour, "width": 1.8},
                 marker={"color": colour, "size": 9, "symbol": SYMBOLS[index % len(SYMBOLS)]},
                 name=escape(title),
-                customdata=[[view.ids[row], hover(view, row)] for row in rows.tolist()],
+                customdata=customdata(view, rows),
                 hovertemplate="%{customdata[1]}<extra>" + escape(title) + "</extra>",
             )
         )

@@ -13,14 +13,16 @@ from ...search.allocation import knee
 from ...service.canvas import LOG_DECADES, LOG_TICKS, Axis, add_note, base_figure
 from ...service.document_parts import Interval
 from ...service.front_figure import text_positions
-from ...service.labels import count, label, number, share_text, unit
+from ...service.labels import label
 from ...service.palette import BEST, DOMINATED, INK, LIMIT, MEASURED, PREDICTED, format_colour, symbol
 from ..answers import Answer
 from ..view import FloatArray, View
+from .hover import customdata
 
 QUALITY = "quality"
-MOST_GREY = 4000
+MOST_GREY = 3000
 """Dominated points that are drawn, evenly along the x axis; the caption says when there are more."""
+_WEBGL = 1000  # points from which a trace is drawn by WebGL
 _BARS = 400  # points up to which intervals are drawn for all shown, beyond only for the front
 
 
@@ -81,7 +83,9 @@ def front_plane(
     tint: dict[str, Any] = {"color": MEASURED, "size": 9}
     if colour is not None:
         scale = view.prices[colour][front, 0]
-        tint = {"color": scale, "size": 9, "colorscale": "Viridis", "colorbar": {"title": _bar_title(colour)}}
+        ends = {"cmin": float(scale.min()), "cmax": float(scale.max())} if len(scale) else {}
+        bar = {"title": escape(label(colour))}
+        tint = {"color": scale, "size": 9, "colorscale": "Viridis", "showscale": True, "colorbar": bar, **ends}
     _points(figure, view, front, xs, ys, split, True, name="Pareto-optimal", marker=tint)
     _uniform(figure, view, uniform, xs, ys, split, axis)
     best = view.rows.get(view.best) if view.best is not None else None
@@ -157,35 +161,6 @@ def thinned(rows: NDArray[np.int64], xs: NDArray[np.float64], most: int) -> NDAr
     return rows[order[np.unique(np.linspace(0, len(rows) - 1, most).astype(int))]]
 
 
-def hover(view: View, row: int) -> str:
-    """Label, metrics with units and intervals, and the histogram of formats as bars of text."""
-    lines = [f"<b>{escape(view.label(row))}</b> ({escape(view.origins[row])})"]
-    for split, found in view.quality.items():
-        if np.isfinite(found[row, 0]):
-            name = "held-out" if split == "holdout" else split
-            lines.append(f"{name} {escape(view.metric)}: {_interval(found[row], unit(view.metric))}")
-    if np.isfinite(view.predicted[row, 0]):
-        lines.append(f"predicted {escape(view.metric)}: {_interval(view.predicted[row], unit(view.metric))}")
-    for name, found in view.prices.items():
-        source = view.price_tables[name].source if name in view.price_tables else ""
-        mark = f" ({escape(source)})" if source not in ("", "exact") else ""
-        lines.append(f"{escape(name)}: {_interval(found[row], unit(name))}{mark}")
-    layers = view.histogram[row]
-    for name, some in zip(view.formats, layers.tolist(), strict=True):
-        if some:
-            bar = "█" * max(1, round(10 * some / layers.sum()))
-            lines.append(f"{escape(name)}: {count(some, 'layer')}, {share_text(some / layers.sum())} {bar}")
-    if not view.feasible[row]:
-        lines.append("misses a constraint")
-    return "<br>".join(lines)
-
-
-def _interval(three: FloatArray, of_unit: str) -> str:
-    value, low, high = three.tolist()
-    width = f" [{number(low)}, {number(high)}]" if np.isfinite(low) and high > low else ""
-    return f"{number(value)}{width} {of_unit}".rstrip()
-
-
 def _points(
     figure: go.Figure,
     view: View,
@@ -196,26 +171,40 @@ def _points(
     bars: bool,
     **options: Any,
 ) -> None:
-    """One trace; an empty one is not added. Full hover text is made for few points, many carry only their numbers."""
-    if not len(rows):
-        return
-    marker = {"symbol": np.where(view.feasible[rows], "circle", "circle-open"), **options.pop("marker")}
-    tell = [[view.ids[row], hover(view, row)] for row in rows.tolist()]
+    """One trace; an empty one is not added. Points that miss a constraint are hollow."""
+    marker, mode = options.pop("marker"), options.pop("mode", "markers")
     colour = marker["color"] if isinstance(marker["color"], str) else INK
-    if bars:
-        options |= {"error_x": _bars(xs[rows], colour), "error_y": _bars(ys[rows], colour)}
-    kind = go.Scattergl if len(rows) > 1000 else go.Scatter
-    figure.add_trace(
-        kind(
-            x=xs[rows, 0],
-            y=ys[rows, 0],
-            mode=options.pop("mode", "markers"),
-            marker=marker,
-            customdata=tell,
-            hovertemplate="%{customdata[1]}<extra></extra>",
-            **options,
+    kind = go.Scattergl if len(rows) > _WEBGL else go.Scatter
+    fits = view.feasible[rows]
+    groups = [fits, ~fits] if "symbol" not in marker else [np.ones(len(rows), dtype=bool)]
+    for index, here in enumerate(each for each in groups if each.any()):
+        mine = rows[here]
+        look = {"symbol": "circle" if view.feasible[mine[0]] else "circle-open"}
+        look |= {name: _part(value, here) for name, value in marker.items()}
+        if index and "showscale" in marker:
+            look["showscale"] = False
+        if bars:
+            options |= {"error_x": _bars(xs[mine], colour), "error_y": _bars(ys[mine], colour)}
+        figure.add_trace(
+            kind(
+                x=xs[mine, 0],
+                y=ys[mine, 0],
+                mode=mode,
+                marker=look,
+                customdata=customdata(view, mine),
+                hovertemplate="%{customdata[1]}<extra></extra>",
+                legendgroup=options["name"],
+                showlegend=not index,
+                **{name: _part(value, here) for name, value in options.items()},
+            )
         )
-    )
+
+
+def _part(value: Any, here: NDArray[np.bool_]) -> Any:
+    """What belongs to some of the points, where there is one value a point."""
+    if isinstance(value, np.ndarray):
+        return value[here]
+    return [each for each, wanted in zip(value, here, strict=True) if wanted] if isinstance(value, list) else value
 
 
 def _bars(three: FloatArray, colour: str) -> dict[str, Any]:
@@ -268,7 +257,7 @@ def _answer(figure: go.Figure, view: View, answer: Answer, x: str, y: str, xs: F
                 y=[ys[answer.row, 0]],
                 mode="markers",
                 marker={"symbol": "cross-thin", "size": 20, "line": {"color": PREDICTED, "width": 3}},
-                customdata=[[view.ids[answer.row], hover(view, answer.row)]],
+                customdata=customdata(view, [answer.row]),
                 hovertemplate="%{customdata[1]}<extra>best within the budgets</extra>",
                 name="best within the budgets",
             )
@@ -286,7 +275,3 @@ def _telling(view: View, shown: NDArray[np.int64]) -> NDArray[np.int64]:
     quality = view.quality["validation"][shown, 0]
     ends = [int(shown[np.nanargmin(quality)]), int(shown[np.nanargmax(quality)])]
     return np.unique(np.array([*first, *ends], dtype=np.int64))
-
-
-def _bar_title(metric: str) -> str:
-    return escape(label(metric))
