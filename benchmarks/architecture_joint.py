@@ -55,6 +55,8 @@ PICKED = 4  # architectures whose formats are searched after the architecture
 BATCH = 4  # architectures proposed at a time by the search for architectures alone
 
 Point = dict[str, Any]
+Run = dict[str, Any]
+ARMS = ("joint", "joint, REINFORCE", "architecture, then bits", "bits only", "architecture only")
 
 
 class Fixed:
@@ -237,12 +239,10 @@ def figures(points: Sequence[Point]) -> list[float]:
     return [volume(points), *(accuracy(points, budget) for budget in BUDGETS)]
 
 
-def show(runs: dict[str, dict[str, Any]]) -> None:
+def show(runs: Sequence[Run]) -> None:
     """Markdown tables: the arms, and paired by seed what the joint search is ahead."""
-    names = list(dict.fromkeys(run["arm"] for run in runs.values()))
-    table = {
-        name: {run["seed"]: figures(run["points"]) for run in runs.values() if run["arm"] == name} for name in names
-    }
+    names = list(dict.fromkeys(run["arm"] for run in runs))
+    table = {name: {run["seed"]: figures(run["points"]) for run in runs if run["arm"] == name} for name in names}
     heads = ["hypervolume, %", *(f"accuracy at {budget / 1e6:.0f} M" for budget in BUDGETS)]
     print(f"| arm | seeds | {' | '.join(heads)} |\n|---|---:|{'---:|' * len(heads)}")
     for name, rows in table.items():
@@ -257,7 +257,7 @@ def show(runs: dict[str, dict[str, Any]]) -> None:
             print(f"| {name} | {' | '.join(cells)} |")
 
 
-def plot(runs: dict[str, dict[str, Any]], path: Path) -> None:
+def plot(runs: Sequence[Run], path: Path) -> None:
     """The held-out fronts of every arm and seed, and the median over seeds of the accuracy within each budget."""
     import matplotlib as mpl
 
@@ -266,9 +266,9 @@ def plot(runs: dict[str, dict[str, Any]], path: Path) -> None:
 
     grid = np.geomspace(*BOX[1], 160)
     figure, axes = pyplot.subplots(figsize=(7.5, 4.4))
-    for number, name in enumerate(dict.fromkeys(run["arm"] for run in runs.values())):
+    for number, name in enumerate(dict.fromkeys(run["arm"] for run in runs)):
         color = f"C{number}"
-        own = [run["points"] for run in runs.values() if run["arm"] == name]
+        own = [run["points"] for run in runs if run["arm"] == name]
         points = [each for points in own for each in front_of(points)]
         axes.plot(
             [each["price"] for each in points], [100 - 100 * each["holdout"] for each in points], ".", ms=3, c=color
@@ -287,7 +287,7 @@ def plot(runs: dict[str, dict[str, Any]], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2, 3, 4])
     parser.add_argument("--evaluations", type=int, default=32)
     parser.add_argument("--arms", nargs="*", help="default: all")
     parser.add_argument("--out", type=Path, default=Path("out/architecture_joint"))
@@ -297,21 +297,20 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    path = arguments.out / "runs.json"
-    runs: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else {}
     family = None if arguments.report else elastic_family("fashion", weights=arguments.weights, fold=True)
-    for seed in range(arguments.seeds if family is not None else 0):
+    for seed in arguments.seeds if family is not None else []:
         bench = Bench(family, seed, arguments.evaluations, arguments.out)
         for name, arm in bench.arms().items():
-            key = f"{name} / {seed} / {arguments.evaluations}"
-            if key in runs or (arguments.arms and name not in arguments.arms):
+            path = arguments.out / f"{name.replace(', ', '-').replace(' ', '-')}-{arguments.evaluations}-{seed}.json"
+            if path.is_file() or (arguments.arms and name not in arguments.arms):
                 continue
             started = time.perf_counter()
             points = arm()
-            seconds = time.perf_counter() - started
-            runs[key] = {"arm": name, "seed": seed, "seconds": seconds, "points": points}
-            write_text(path, json.dumps(runs))
-            print(f"{key}: {seconds:.0f} s, {[round(value, 2) for value in figures(points)]}", flush=True)
+            run = {"arm": name, "seed": seed, "seconds": time.perf_counter() - started, "points": points}
+            write_text(path, json.dumps(run))
+            print(f"{path.stem}: {run['seconds']:.0f} s, {[round(value, 2) for value in figures(points)]}", flush=True)
+    found = [json.loads(path.read_text()) for path in arguments.out.glob(f"*-{arguments.evaluations}-*.json")]
+    runs = sorted(found, key=lambda run: (ARMS.index(run["arm"]), run["seed"]))
     show(runs)
     if arguments.plot:
         plot(runs, arguments.plot)
