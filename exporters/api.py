@@ -200,6 +200,7 @@ def _report(
         float_latency=found.float_latency if found is not None else None,
         quality=found.quality if found is not None else None,
         notes=artifact.notes,
+        tensor_bytes=artifact.tensor_bytes,
     )
 
 

@@ -106,6 +106,21 @@ def write_shards(
     return [f"{stem}.safetensors.index.json", *names]
 
 
+def tensor_bytes(folder: Path, files: Iterable[str]) -> int:
+    """Bytes of the tensors in the safetensors files of a folder, without their headers.
+
+    Args:
+        folder: where.
+        files: names; those that are no safetensors files are left out.
+    """
+    total = 0
+    for path in (folder / name for name in files if name.endswith(".safetensors")):
+        with path.open("rb") as stream:
+            header = int.from_bytes(stream.read(8), "little")
+        total += path.stat().st_size - 8 - header
+    return total
+
+
 def write_file(path: Path, layers: Sequence[Layer], metadata: Mapping[str, str]) -> None:
     """Write one safetensors file.
 

@@ -21,7 +21,7 @@ from .compressed_schemes import (
     refusal,
     storage,
 )
-from .compressed_shards import LIMIT, write_shards
+from .compressed_shards import LIMIT, tensor_bytes, write_shards
 from .compressed_wrapper import write_wrapper
 from .protocol import Capability, ExportRequest, Layout, Runtime, Violation
 from .report import Artifact
@@ -94,7 +94,8 @@ class CompressedTensorsTarget:
             _write_json(folder / "generation_config.json", settings)
             written.append("generation_config.json")
         size = sum(tensor.numel() * tensor.element_size() for tensor in hub.stored().values())
-        return Artifact(tuple(written), size, notes=tuple(_notes(request)))
+        tensors = tensor_bytes(folder, files)
+        return Artifact(tuple(written), size, notes=tuple(_notes(request)), tensor_bytes=tensors)
 
     def check(self, request: ExportRequest, folder: Path) -> None:
         """Decode every weight with the library and compare it with the fake-quantized one.

@@ -109,8 +109,9 @@ class OnnxExporter:
         rounding.apply()
         passes.RemoveUnusedNodesPass()(traced.model)
         passes.RemoveUnusedOpsetsPass()(traced.model)
+        size = sum(tensor.nbytes for tensor in _tensors(traced.model))
         files = _save(traced.model, folder, request)
-        return Artifact(files, traced.float_bytes, opset)
+        return Artifact(files, traced.float_bytes, opset, tensor_bytes=size)
 
     def check(self, request: ExportRequest, folder: Path) -> None:
         """Compare weights, corrected biases and rounding in the file with those of the fake-quantized model.
@@ -200,13 +201,17 @@ def _nbits_level(
     return onnx_nbits.FLOAT32 if packed else None
 
 
+def _tensors(model: ir.Model) -> list[ir.TensorProtocol]:
+    """The initializers of a graph."""
+    return [value.const_value for value in model.graph.initializers.values() if value.const_value is not None]
+
+
 def _save(model: ir.Model, folder: Path, request: ExportRequest) -> tuple[str, ...]:
     """Write the file, tensor after tensor; large initializers into ``NAME.data`` beside it. The names of the files."""
     import onnx_ir as ir
 
-    tensors = [value.const_value for value in model.graph.initializers.values() if value.const_value is not None]
     limit = int(request.options.get("external_bytes", EXTERNAL_BYTES))
-    if sum(tensor.nbytes for tensor in tensors) <= limit:
+    if sum(tensor.nbytes for tensor in _tensors(model)) <= limit:
         ir.save(model, folder / request.name)
         return (request.name,)
     data = f"{request.name}.data"

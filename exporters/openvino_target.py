@@ -109,7 +109,8 @@ class OpenVinoTarget:
             "on CPUs with bfloat16 units OpenVINO computes float layers in bfloat16; compile with "
             "EXECUTION_MODE_HINT=ACCURACY for what was measured",
         )
-        return Artifact((XML, BIN), float_bytes + (folder / XML).stat().st_size, 0, notes)
+        sizes = [(folder / name).stat().st_size for name in (XML, BIN)]
+        return Artifact((XML, BIN), float_bytes + sizes[0], 0, notes, tensor_bytes=sizes[1])
 
     def check(self, request: ExportRequest, folder: Path) -> None:
         """Compare the weights in the file with those of the fake-quantized model, bit for bit.

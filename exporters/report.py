@@ -16,12 +16,15 @@ class Artifact:
         float_bytes: size of the same model exported in float, in bytes.
         opset: version of the target's operator set; 0 where it has none.
         notes: what a user must know, one sentence each.
+        tensor_bytes: bytes of all tensors in the files: codes, scales, zero-points, and what no site holds. The rest of
+            the files is the graph and its description. ``None`` for a recipe and what else holds no quantized tensors.
     """
 
     files: tuple[str, ...]
     float_bytes: int
     opset: int = 0
     notes: tuple[str, ...] = ()
+    tensor_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ class ExportReport:
         files: every file written, the artifact first, the certificate last.
         bytes_on_disk: size of the artifact in bytes, all its files.
         predicted_bytes: what ``size_mb`` says of the configuration: codes in their containers, scales, and every
-            parameter and buffer of no site.
+            parameter and buffer of no site. It speaks of tensors, so ``tensor_bytes`` is what it is compared with.
         float_bytes: size of the float model exported the same way, in bytes.
         relative_error: the largest of ``output_errors``; ``None`` for a recipe, which nothing runs.
         bound: the error that would have failed the export; ``None`` likewise.
@@ -131,6 +134,7 @@ class ExportReport:
         float_latency: of the float model there, if it was asked for.
         quality: of the artifact against the fake-quantized model on validation data, if a task was given.
         notes: what a user must know.
+        tensor_bytes: bytes of the tensors in the artifact; ``None`` where none is quantized.
     """
 
     target: str
@@ -155,6 +159,28 @@ class ExportReport:
     float_latency: Timing | None = None
     quality: QualityCheck | None = None
     notes: tuple[str, ...] = ()
+    tensor_bytes: int | None = None
+
+    @property
+    def graph_bytes(self) -> int | None:
+        """What the artifact holds besides tensors: the graph, names, code, headers. No price counts it."""
+        return None if self.tensor_bytes is None else self.bytes_on_disk - self.tensor_bytes
+
+    @property
+    def size_error(self) -> float | None:
+        """Bytes of the tensors over the predicted ones, minus 1; ``None`` where no tensor is quantized."""
+        return None if self.tensor_bytes is None else self.tensor_bytes / self.predicted_bytes - 1
+
+    @property
+    def sizes(self) -> str:
+        """Size on disk in its two parts, beside the predicted and the float size, in one line."""
+        total, plain = f"{self.bytes_on_disk / 1e6:.3f} MB", f"float: {self.float_bytes / 1e6:.3f} MB"
+        if self.tensor_bytes is None or self.graph_bytes is None:
+            return f"{total} ({plain})"
+        return (
+            f"{total} (tensors {self.tensor_bytes / 1e6:.3f}, predicted {self.predicted_bytes / 1e6:.3f}; graph "
+            f"{self.graph_bytes / 1e6:.3f}; {plain})"
+        )
 
     @property
     def compression(self) -> float:

@@ -15,7 +15,7 @@ from ..formats import Format, TensorFormat
 from ..space import SearchSpace, Site, Tie
 from .compressed_difference import as_runtime, rule_distance
 from .compressed_layers import half
-from .compressed_shards import LIMIT, Layer, write_shards
+from .compressed_shards import LIMIT, Layer, tensor_bytes, write_shards
 from .protocol import Capability, ExportRequest, Layout, Runtime, Violation
 from .report import Artifact
 from .torchao_graph import Graph, trace
@@ -84,7 +84,8 @@ class TorchaoTarget:
         (folder / "load.py").write_text(_LOAD.read_text(encoding="utf-8"), encoding="utf-8")
         size = sum(tensor.numel() * tensor.element_size() for tensor in graph.tensors.values())
         notes = () if graph.dynamic else ("torch.export fixes the batch size of this model",)
-        return Artifact((*files, "model.py", "load.py"), size, notes=notes)
+        written = (*files, "model.py", "load.py")
+        return Artifact(written, size, notes=notes, tensor_bytes=tensor_bytes(folder, files))
 
     def check(self, request: ExportRequest, folder: Path) -> None:
         """Load the weights as torchao's tensors and compare what they stand for with the fake-quantized ones.

@@ -207,6 +207,8 @@ class Export(Part):
     relative_error: Real = math.nan
     bound: Real = math.nan
     bytes_on_disk: int | None = None
+    tensor_bytes: int | None = None
+    predicted_bytes: int | None = None
 
 
 class Front(Part):

@@ -228,13 +228,24 @@ def exports_section(front: Front) -> str:
         [
             export.target,
             export.path,
-            "—" if export.bytes_on_disk is None else f"{export.bytes_on_disk / 1e6:.3f}",
+            *(
+                "—" if size is None else f"{size / 1e6:.3f}"
+                for size in (export.bytes_on_disk, export.tensor_bytes, export.predicted_bytes)
+            ),
             number(export.relative_error),
             number(export.bound),
         ]
         for export in front.exports
     ]
-    heads = ["target", "path", "size on disk (MB)", "relative error, loaded back", "allowed"]
+    heads = [
+        "target",
+        "path",
+        "size on disk (MB)",
+        "its tensors",
+        "predicted",
+        "relative error, loaded back",
+        "allowed",
+    ]
     return f"<h2>Export</h2>{plain_table(heads, rows)}{_too_large(front)}"
 
 

@@ -44,7 +44,7 @@ def export_command(
         return
     show(
         f"exported  {report.path}",
-        f"size      {report.bytes_on_disk / 1e6:.3f} MB (float: {report.float_bytes / 1e6:.3f} MB)",
+        f"size      {report.sizes}",
         f"checked   {report.checked}",
         *_measured(report),
         *(f"note      {note}" for note in report.notes),
