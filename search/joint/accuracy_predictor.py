@@ -28,7 +28,6 @@ from .accuracy_network import Ensemble
 FloatArray = NDArray[np.float64]
 _HIDDEN, _MEMBERS = 48, 5
 _STEPS = 400
-_NORMAL = 1.959964  # 95 %
 
 
 @dataclass(frozen=True)
@@ -97,12 +96,6 @@ class AccuracyPredictor:
     def predict(self, genomes: Sequence[Genome]) -> FloatArray:
         """Foretold qualities [genomes]: the exponential of the members' mean."""
         return np.exp(self._outputs(genomes).mean(axis=0))
-
-    def interval(self, genomes: Sequence[Genome]) -> tuple[FloatArray, FloatArray]:
-        """Low and high ends [genomes] of where the members' spread puts 95 %: what they know, not the noise of data."""
-        found = self._outputs(genomes)
-        mean, half = found.mean(axis=0), _NORMAL * found.std(axis=0, ddof=1)
-        return np.exp(mean - half), np.exp(mean + half)
 
     def __call__(self, choices: Choices) -> float:
         """Foretold quality of a float network."""
