@@ -3,6 +3,7 @@
 import streamlit as st
 from bitfront.dashboard.choosing import SOURCE
 from bitfront.dashboard.compare_model import compared, shared_prices
+from bitfront.dashboard.figure_words import compare_words
 from bitfront.dashboard.figures.compare import fronts
 from bitfront.dashboard.session import ask_in
 from bitfront.dashboard.sources import load_view, sources
@@ -60,6 +61,7 @@ titles = [title for title, _ in views]
 st.plotly_chart(
     fronts([v for _, v in views], titles, metric, split), key="compare_chart", config={"displaylogo": False}
 )
+st.caption(plain(compare_words(titles, [v for _, v in views], metric, split)))
 st.dataframe(compared([view for _, view in views], metric, split), hide_index=True, width="stretch")
 st.caption(
     "Hypervolume: the dominated share of the box that all of these jobs span together; it changes with the choice of "

@@ -6,6 +6,7 @@ from typing import Any
 
 import streamlit as st
 from bitfront.dashboard.device_model import coverage, devices_table, kernels_table, tables_table
+from bitfront.dashboard.figure_words import coverage_words
 from bitfront.dashboard.session import ask_in, require_client, server
 from bitfront.dashboard.text import plain
 from bitfront.errors import BitfrontError
@@ -75,6 +76,7 @@ if marked in names:
     st.subheader(plain(marked))
     st.caption(plain(str(found.get("reference") or "")))
     st.plotly_chart(coverage(found), key="coverage", config={"displaylogo": False})
+    st.caption(plain(coverage_words(found)))
     if found["kernels"]:
         st.dataframe(kernels_table(found), hide_index=True, width="stretch")
     mine = next(row for row in rows if row["device"] == marked)

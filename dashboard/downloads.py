@@ -43,7 +43,8 @@ def points_frame(view: View) -> pd.DataFrame:
     for metric, found in view.prices.items():
         for index, name in enumerate(("", "_low", "_high")):
             columns[f"{metric}{name}"] = found[:, index]
-    layers = {site.name: [view.formats[c] for c in view.choices[:, i]] for i, site in enumerate(view.sites)}
+    names = np.array([*view.formats, None], dtype=object)  # -1, no such layer, is the last
+    layers = {site.name: names[view.choices[:, index]] for index, site in enumerate(view.sites)}
     return pd.DataFrame({**columns, **layers})
 
 

@@ -3,6 +3,7 @@
 import streamlit as st
 from bitfront.dashboard.budgets import budget_sliders, show_answer
 from bitfront.dashboard.choosing import choose_source, point_of, take_click, view_or_stop
+from bitfront.dashboard.figure_words import front_words
 from bitfront.dashboard.figures.front_plane import MOST_GREY, QUALITY, front_plane
 from bitfront.dashboard.front_summary import headline, point_metrics
 from bitfront.dashboard.session import ask_in
@@ -62,6 +63,7 @@ def show(source: Source) -> None:
         + (f" ({MOST_GREY:,} of {grey:,} are drawn)" if grey > MOST_GREY else "")
         + ", hollow ones miss a constraint, diamonds are uniform, dotted lines are the budgets."
     )
+    st.caption(plain(front_words(view, x, y, split)))
     st.subheader(plain(f"Chosen: {view.label(row)}"))
     st.dataframe(point_metrics(view, row), width="stretch")
     if st.button("Open its layers", key="open_point", type="primary"):

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .view import View
 
@@ -170,12 +169,17 @@ def changes(view: View, one: int, other: int) -> pd.DataFrame:
         (
             view.sites[index].name,
             view.sites[index].elements,
-            view.formats[view.choices[one, index]],
-            view.formats[view.choices[other, index]],
+            _format(view, one, index),
+            _format(view, other, index),
         )
         for index in rows.tolist()
     ]
     return pd.DataFrame(data, columns=pd.Index(["layer", "weights", view.label(one), view.label(other)]))
+
+
+def _format(view: View, row: int, index: int) -> str:
+    column = int(view.choices[row, index])
+    return view.formats[column] if column >= 0 else "no such layer"
 
 
 def contributions(view: View, row: int, metric: str, start: int | None = None) -> tuple[float, list[tuple[str, float]]]:
@@ -218,9 +222,3 @@ def group_of(view: View) -> list[tuple[int, ...]]:
         for index in group:
             found[index] = group
     return found
-
-
-def bits_used(view: View, row: int) -> NDArray[np.int64]:
-    """Weights in each format [formats]."""
-    elements = np.array([site.elements for site in view.sites])
-    return np.array([elements[view.choices[row] == column].sum() for column in range(len(view.formats))])

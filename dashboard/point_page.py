@@ -3,6 +3,7 @@
 import streamlit as st
 from bitfront.dashboard.choosing import choose_point, choose_source, point_of, view_or_stop
 from bitfront.dashboard.downloads import downloads, exports
+from bitfront.dashboard.figure_words import fall_words, map_words
 from bitfront.dashboard.figures.layer_map import layer_map
 from bitfront.dashboard.figures.waterfall import waterfall
 from bitfront.dashboard.front_summary import headline, interval_text, point_metrics
@@ -68,6 +69,7 @@ def layers(view: View, row: int) -> None:
         selection_mode="points",
         config={"displaylogo": False},
     )
+    st.caption(plain(map_words(view, row, proxy)))
     if proxy is None or metric is None:
         return
     names = view.names
@@ -100,13 +102,19 @@ def show(source: Source, view: View) -> None:
     row = choose(view, point_of(view))
     predicted_against_measured(view, row)
     st.dataframe(point_metrics(view, row), width="stretch")
+    if view.architectures:
+        st.subheader("Its network")
+        st.dataframe([view.architectures[row]], hide_index=True, width="stretch")
     tabs = st.tabs(["Layers", "Where it saves", "Difference", "Take it along"])
     with tabs[0]:
-        layers(view, row)
+        layers(view.own(row), row)
     with tabs[1]:
-        for metric in view.price_metrics:
-            if metric in view.price_tables:
-                st.plotly_chart(waterfall(view, row, metric), key=f"waterfall/{metric}", config={"displaylogo": False})
+        tables = [name for name in view.price_metrics if name in view.price_tables]
+        if not tables:
+            st.info("Prices of single layers are not known here: every point has a network of its own.")
+        for metric in tables:
+            st.plotly_chart(waterfall(view, row, metric), key=f"waterfall/{metric}", config={"displaylogo": False})
+            st.caption(plain(fall_words(view, row, metric)))
     with tabs[2]:
         difference(view, row)
     with tabs[3]:

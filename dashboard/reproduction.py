@@ -27,6 +27,8 @@ def command_lines(source: str, view: View, row: int) -> str:
 
 def python_lines(source: str, view: View, row: int) -> str:
     """Python that builds the configuration, measures and exports it."""
+    if view.architectures:
+        return _genome_lines(view, row)
     config = json.dumps(dict(sorted(view.config(row).items())), indent=4)
     kind, _, name = source.partition(":")
     lines = [
@@ -47,3 +49,18 @@ def python_lines(source: str, view: View, row: int) -> str:
         'bf.export(model, config, "model.onnx", target="onnx", example_inputs=inputs)',
     ]
     return "\n".join(lines) + "\n"
+
+
+def _genome_lines(view: View, row: int) -> str:
+    """A point of a joint search: network and formats; the family builds the network."""
+    genome = {"architecture": view.architectures[row], "formats": dict(sorted(view.config(row).items()))}
+    lines = [
+        "from bitfront.architecture import Genome",
+        "",
+        f"genome = Genome.from_dict({json.dumps(genome, indent=4)})",
+        "",
+        "# with the family of the search at hand:",
+        "model = family.build(genome.choices)",
+        'bf.export(model, genome.configuration, "model.onnx", target="onnx", example_inputs=inputs)',
+    ]
+    return "import bitfront as bf\n" + "\n".join(lines) + "\n"

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InvalidInput
-from ..service.front_document import Front, read_front
+from ..service.front_document import Front
 from . import PATHS_VARIABLE
+from .joint_front import read_any_front
 
 FRONT, LOG = "front.json", "run.log"
 Reader = Callable[[str, int, int], Front]
@@ -104,7 +105,7 @@ def read_run(run: RunFolder, read: Reader | None = None) -> RunState:
 
 def _read(path: str, modified_ns: int, size: int) -> Front:
     del modified_ns, size
-    return read_front(path)
+    return read_any_front(path)
 
 
 def _walk(root: Path, folder: Path, depth: int) -> Iterator[Path]:

@@ -16,7 +16,8 @@ import streamlit as st
 from ..errors import Conflict, NotFound
 from ..service.client import Client
 from ..service.client_views import ENDED, JobView
-from ..service.front_document import Front, read_front
+from ..service.front_document import Front
+from .joint_front import JointFront, read_any_front
 from .loading import load_runs
 from .session import require_client, server
 from .view import View, of_columns, of_front
@@ -86,8 +87,10 @@ def _read_run(key: str, modified_ns: int, _front: Front) -> View:
 def _read_job(_client: Client, url: str, job_id: str, stamp: str, ended: bool) -> View:
     """Shared by all sessions: who comes here was shown the job by the server, which lets viewers see all of it."""
     del url, stamp  # only keys of the cache
-    columns = _client.columns(job_id, MOST_POINTS)
-    return of_columns(columns, document(_client, job_id) if ended else None)
+    finished = document(_client, job_id) if ended else None
+    if isinstance(finished, JointFront):  # its points have networks of their own, which are no columns
+        return of_front(job_id, finished)
+    return of_columns(_client.columns(job_id, MOST_POINTS), finished)
 
 
 _run_view: Callable[[str, int, Front], View] = st.cache_resource(max_entries=16, show_spinner=False)(_read_run)
@@ -100,6 +103,6 @@ def document(client: Client, job_id: str) -> Front | None:
     """The ``front.json`` that a job has written, or ``None``."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            return read_front(client.download(job_id, "front.json", Path(folder) / "front.json"))
+            return read_any_front(client.download(job_id, "front.json", Path(folder) / "front.json"))
         except NotFound:
             return None

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 from bitfront.dashboard.choosing import choose_source, view_or_stop
+from bitfront.dashboard.figure_words import agreement_words, growth_words, timeline_words
 from bitfront.dashboard.figures.trust import agreement, growth_figure, proxy_scatter, rank_figure, timeline
 from bitfront.dashboard.front_summary import headline
 from bitfront.dashboard.session import ask_in, require_client
@@ -26,7 +27,8 @@ def proxies(view: View) -> None:
     found = ranks(view)
     st.plotly_chart(rank_figure(found), key="ranks", config=QUIET)
     if found:
-        st.caption(f"{found[0].points} measured points, 95 % intervals of a bootstrap over points.")
+        told = ", ".join(f"{rank.proxy} {rank.value:.2f} [{rank.low:.2f}, {rank.high:.2f}]" for rank in found)
+        st.caption(plain(f"{found[0].points} measured points, 95 % intervals of a bootstrap over points: {told}."))
     if view.sensitivities:
         proxy = st.selectbox("Proxy", list(view.sensitivities), key="trust_proxy")
         st.plotly_chart(proxy_scatter(view, proxy), key="proxy_scatter", config=QUIET)
@@ -42,6 +44,7 @@ def surrogate(view: View) -> None:
     """Predictions against measurements."""
     split = st.segmented_control("Measured on", ["validation", "holdout"], default="validation", key="trust_split")
     st.plotly_chart(agreement(view, split or "validation"), key="agreement", config=QUIET)
+    st.caption(plain(agreement_words(view, split or "validation")))
     search = view.front.search if view.front is not None else None
     if search is not None and search.surrogate is not None:
         known = search.surrogate
@@ -99,10 +102,11 @@ def search(source: Source, view: View) -> None:
         if seconds is not None:
             with right:
                 st.plotly_chart(growth_figure(view, metric, seconds), key="growth_seconds", config=QUIET)
-        st.caption(plain(f"Quality and {label(metric)}; the box spans what was measured."))
+        st.caption(plain(f"Quality and {label(metric)}; the box spans what was measured. {growth_words(view, metric)}"))
     if work is not None:
         st.subheader("Workers")
         st.plotly_chart(timeline(work, attempts), key="timeline", config=QUIET)
+        st.caption(plain(timeline_words(work, attempts)))
     record = view.front.search if view.front is not None else None
     if record is not None:
         st.subheader("Rounds")

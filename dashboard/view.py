@@ -7,7 +7,7 @@ Two sources make one: the columns that the API gives of a job, at any moment (``
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..service.front_document import Front, Site, Tie
 from ..service.job_columns import ALPHABET
 from ..space import Configuration
+from .joint_front import JointFront, JointPoint
 
 FloatArray = NDArray[np.float64]
 SPLITS = ("validation", "holdout")
@@ -61,7 +62,7 @@ class View:
         labels: id -> what people see, where that is another text.
         origins: who proposed them [points].
         baselines: format of a uniform configuration, else ``None`` [points].
-        choices: int16 [points, sites], columns of ``formats``.
+        choices: int16 [points, sites], columns of ``formats``; -1 where a point's network has no such layer.
         quality: split -> float64 [points, 3]: value, low, high; NaN where not measured.
         predicted: float64 [points, 3]: predicted quality with its interval, NaN where there is none.
         prices: metric -> float64 [points, 3].
@@ -75,6 +76,7 @@ class View:
         proposed: candidates, measured or not.
         failed: candidates that could not be measured.
         front: the document, where there is one: trust, search, stages, exports.
+        architectures: value of every dimension of the network [points]; empty where all have the same network.
     """
 
     key: str
@@ -106,6 +108,7 @@ class View:
     failed: int = 0
     front: Front | None = None
     labels: dict[str, str] = field(default_factory=dict)
+    architectures: tuple[dict[str, Any], ...] = ()
 
     def __len__(self) -> int:
         """Measured points."""
@@ -129,7 +132,17 @@ class View:
 
     def config(self, row: int) -> dict[str, str]:
         """Format of each site of a point."""
-        return {site.name: self.formats[index] for site, index in zip(self.sites, self.choices[row], strict=True)}
+        columns = zip(self.sites, self.choices[row].tolist(), strict=True)
+        return {site.name: self.formats[index] for site, index in columns if index >= 0}
+
+    def own(self, row: int) -> View:
+        """The view with the layers of a point's own network alone; this one where all have the same network."""
+        if not isinstance(self.front, JointFront) or not self.architectures:
+            return self
+        point = next(each for each in self.front.points if each.id == self.ids[row])
+        position = {name: index for index, name in enumerate(self.names)}
+        sites = self.front.sites_of(point)
+        return replace(self, sites=sites, choices=self.choices[:, [position[site.name] for site in sites]])
 
     def label(self, row: int) -> str:
         """``uniform w4`` for a baseline, else its name in ``front.json``, else its digest shortened to eight digits."""
@@ -228,9 +241,18 @@ def of_front(key: str, front: Front) -> View:
     Args:
         key: of the run.
         front: its ``front.json``.
+
+    Returns:
+        The view. Of a joint search it has the layers of all networks and no tables: scores and prices of single layers
+        are those of one network.
     """
+    joint = isinstance(front, JointFront)
+    sites = front.every_site if isinstance(front, JointFront) else front.model.sites
+    names = {site.name for site in sites}
     position = {name: index for index, name in enumerate(front.model.formats)}
-    points = [point for point in front.points if set(point.config) == {site.name for site in front.model.sites}]
+    points = [
+        point for point in front.points if set(point.config) <= names and (joint or len(point.config) == len(names))
+    ]
     metrics = front.price_metrics
     predicted = [front.predicted(point) for point in points]
     return View(
@@ -241,16 +263,16 @@ def of_front(key: str, front: Front) -> View:
         metric=front.metric,
         objectives=front.objectives,
         constraints=dict(front.constraints),
-        sites=front.model.sites,
+        sites=sites,
         formats=front.model.formats,
-        ties=front.model.ties,
+        ties=() if joint else front.model.ties,
         ids=tuple(point.id for point in points),
         digests=tuple(Configuration.from_dict(point.config).digest for point in points),
         origins=tuple(point.origin for point in points),
         baselines=tuple(point.baseline for point in points),
         choices=np.array(
-            [[position[point.config[site.name]] for site in front.model.sites] for point in points], dtype=np.int16
-        ).reshape(len(points), len(front.model.sites)),
+            [[position.get(point.config.get(site.name, ""), -1) for site in sites] for point in points], dtype=np.int16
+        ).reshape(len(points), len(sites)),
         quality={
             split: np.array(
                 [
@@ -274,9 +296,9 @@ def of_front(key: str, front: Front) -> View:
         price_tables={
             name: PriceTable(_array(table.values), table.base, table.source, table.provenance, table.additive)
             for name, table in front.price_tables.items()
-            if table.values
+            if table.values and not joint
         },
-        sensitivities={name: _array(found.values) for name, found in front.sensitivity.items()},
+        sensitivities={} if joint else {name: _array(found.values) for name, found in front.sensitivity.items()},
         float_quality={
             split: (found.value, found.low, found.high)
             for split in SPLITS
@@ -287,6 +309,7 @@ def of_front(key: str, front: Front) -> View:
         proposed=len(points),
         failed=len(front.failed),
         front=front,
+        architectures=tuple(point.architecture for point in points if isinstance(point, JointPoint)),
     )
 
 
