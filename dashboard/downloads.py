@@ -6,6 +6,7 @@ import io
 import json
 from typing import TYPE_CHECKING
 
+import numpy as np
 import streamlit as st
 
 from ..errors import BitfrontError

@@ -87,6 +87,9 @@ def show() -> None:
     except BitfrontError as cause:
         st.error(plain(str(cause)))
         return
+    if not jobs and any(st.session_state.get(f"filter_{name}") for name in ("name", "owner", "states")):
+        st.info("No job passes these filters.")
+        return
     if not jobs:
         st.info("No job yet: submit one on the page Submit, or with `bitfront submit JOB.yaml`.")
         return
