@@ -27,7 +27,7 @@ from .accuracy_network import Ensemble
 
 FloatArray = NDArray[np.float64]
 _HIDDEN, _MEMBERS = 48, 5
-_STEPS = 400
+_STEPS = 300
 
 
 @dataclass(frozen=True)
