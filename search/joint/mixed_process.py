@@ -1,13 +1,14 @@
 r"""A Gaussian process over genomes: categorical answers, and numbers that describe the network.
 
 .. math:: k(x, x') = v_1 \exp\Big(-\sum_j w_j [x_j \ne x'_j]\Big)
-          + v_2 \exp\Big(-\tfrac12 \sum_f s_f (\phi_f(x) - \phi_f(x'))^2\Big) + \sigma^2 [x = x']
+          + v_2 \exp\Big(-\tfrac12 \sum_f s_f (\phi_f(x) - \phi_f(x'))^2\Big) + \sigma^2 [x = x'] + c
 
 The first term is the overlap kernel with a weight for every question (B. Ru et al., CoCaBO, ICML 2020, equation 5,
 exponentiated); a product over questions, it holds interactions of every order. A question that does not exist in a
 genome has an answer of its own. The second is over features, where there are any: parameters, operations, scores of
-proxies, latency. Weights, variances and noise are at the maximum of the posterior under log-normal priors, found by
-L-BFGS with the exact gradient (Rasmussen and Williams 2006, Gaussian Processes for Machine Learning, equation 5.9).
+proxies, latency. The constant c stands for a mean that is not known (Rasmussen and Williams 2006, Gaussian Processes
+for Machine Learning, section 2.7). Weights, variances and noise are at the maximum of the posterior under log-normal
+priors, found by L-BFGS with the exact gradient (equation 5.9 there).
 
 Quality is learned on the scale :math:`y = \log(e - e_{\min} + \delta)` with :math:`\delta` a share of the distance from
 the best to the median, so that a network that does not train at all does not hide the differences among good ones; the
@@ -29,7 +30,7 @@ from .decisions import FloatArray
 
 IntArray = NDArray[np.int64]
 
-_SHARES = (0.1, 0.4, 1.6, 6.4)
+_SHARES = (1.0, 4.0, 16.0)
 _PRIOR = {
     "weight": (-1.0, 1.0),
     "scale": (-2.0, 1.0),
@@ -40,6 +41,7 @@ _PRIOR = {
 """Mean and standard deviation of the log; the target is standardized, the features are."""
 _STEPS = 30
 _JITTER = 1e-6
+_CONSTANT = 4.0  # variance of the unknown mean: results cluster at good networks, so their average is none of the prior
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +50,8 @@ class Inputs:
 
     Attributes:
         answers: codes of the answers, -1 where a question does not exist: int64 [n, questions].
-        features: numbers that describe them; no columns where there are none: float64 [n, features].
+        features: numbers that describe them, standardized over the space; no columns where there are none: float64
+            [n, features].
     """
 
     answers: IntArray
@@ -58,9 +61,13 @@ class Inputs:
         """Genomes."""
         return len(self.answers)
 
-    def rows(self, index: Sequence[int] | IntArray) -> Inputs:
+    def rows(self, index: Sequence[int] | range | IntArray) -> Inputs:
         """Some of them."""
         return Inputs(self.answers[index], self.features[index])
+
+    def joined(self, more: Inputs) -> Inputs:
+        """These and more."""
+        return Inputs(np.concatenate([self.answers, more.answers]), np.concatenate([self.features, more.features]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,8 +114,6 @@ class MixedProcess:
     warp: Warp
     hyper: FloatArray
     inputs: Inputs
-    _center: FloatArray
-    _width: FloatArray
     _factor: tuple[FloatArray, bool]
     _alpha: FloatArray
 
@@ -122,22 +127,20 @@ class MixedProcess:
             values: their quality [n].
             hyper: take weights, variances, noise and the share of the scale from this fit (of the same questions).
         """
-        center, width = inputs.features.mean(axis=0), np.maximum(inputs.features.std(axis=0), 1e-9)
-        scaled = Inputs(inputs.answers, (inputs.features - center) / width)
         if hyper is None:
             fits = []
             for share in _SHARES:
                 warp = Warp.of(values, share)
-                found, cost = _maximum(scaled, warp.forward(values))
+                found, cost = _maximum(inputs, warp.forward(values))
                 fits.append((cost - warp.log_jacobian(values), warp, found))
             _, warp, logs = min(fits, key=lambda each: each[0])
         else:
             warp, logs = hyper.warp, hyper.hyper
             if values.min() <= warp.low:
                 warp = Warp.of(values, _SHARES[1])
-        covariance = _covariance(scaled, scaled, logs) + _nugget(logs) * np.eye(len(inputs))
+        covariance = _covariance(inputs, inputs, logs) + _nugget(logs) * np.eye(len(inputs))
         factor = cho_factor(covariance, lower=True)
-        return MixedProcess(warp, logs, inputs, center, width, factor, cho_solve(factor, warp.forward(values)))
+        return MixedProcess(warp, logs, inputs, factor, cho_solve(factor, warp.forward(values)))
 
     def predict(self, inputs: Inputs) -> tuple[FloatArray, FloatArray]:
         """Mean and standard deviation on the scale, the noise included: [n] and [n].
@@ -153,21 +156,17 @@ class MixedProcess:
         """Joint draws of recorded values on the scale: [count, n]."""
         cross = self._cross(inputs)
         explained = solve_triangular(self._factor[0], cross.T, lower=True, check_finite=False)
-        scaled = self._scaled(inputs)
-        covariance = _covariance(scaled, scaled, self.hyper) - explained.T @ explained
+        covariance = _covariance(inputs, inputs, self.hyper) - explained.T @ explained
         root = np.linalg.cholesky(covariance + _nugget(self.hyper) * np.eye(len(inputs)))
         found: FloatArray = cross @ self._alpha + draw.normal(size=(count, len(inputs))) @ root.T
         return found
 
-    def _scaled(self, inputs: Inputs) -> Inputs:
-        return Inputs(inputs.answers, (inputs.features - self._center) / self._width)
-
     def _cross(self, inputs: Inputs) -> FloatArray:
-        return _covariance(self._scaled(inputs), self._scaled(self.inputs), self.hyper)
+        return _covariance(inputs, self.inputs, self.hyper)
 
     def _prior_variance(self) -> float:
         overlap, smooth = np.exp(self.hyper[-3:-1])
-        return float(overlap + (smooth if self.inputs.features.shape[1] else 0.0))
+        return float(_CONSTANT + overlap + (smooth if self.inputs.features.shape[1] else 0.0))
 
 
 def _nugget(hyper: FloatArray) -> float:
@@ -178,7 +177,7 @@ def _covariance(left: Inputs, right: Inputs, hyper: FloatArray) -> FloatArray:
     """Of the noiseless values: [n, m]."""
     questions = left.answers.shape[1]
     overlap, smooth = np.exp(hyper[-3:-1])
-    found: FloatArray = overlap * np.exp(-_distance(left.answers, right.answers, np.exp(hyper[:questions])))
+    found: FloatArray = overlap * np.exp(-_distance(left.answers, right.answers, np.exp(hyper[:questions]))) + _CONSTANT
     if left.features.shape[1]:
         root = np.exp(0.5 * hyper[questions:-3])
         found += smooth * np.exp(-0.5 * _squared(left.features * root, right.features * root))
@@ -229,7 +228,7 @@ def negative_log_posterior(hyper: FloatArray, inputs: Inputs, target: FloatArray
     weights, scales = np.exp(hyper[:questions]), np.exp(hyper[questions:-3])
     overlap, smooth, noise = np.exp(hyper[-3:])
     first = overlap * np.exp(-_distance(inputs.answers, inputs.answers, weights))
-    matrix = first + (noise + _JITTER) * np.eye(size)
+    matrix = first + _CONSTANT + (noise + _JITTER) * np.eye(size)
     second = np.zeros_like(first)
     if len(scales):
         root = inputs.features * np.sqrt(scales)

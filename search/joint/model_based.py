@@ -29,6 +29,7 @@ from .sampler import BaseSampler, Prices
 Features: TypeAlias = Callable[[Sequence[G]], FloatArray]
 """Numbers that describe genomes: parameters, operations, scores of zero-cost proxies: [genomes, features]."""
 
+_SCALED = 200  # random genomes
 _REFIT = 1.15  # weights and variances are learned again when there are so many times more results
 
 
@@ -39,8 +40,9 @@ class ModelBased(BaseSampler[G]):
         decisions: what there is to decide.
         seed: of every draw.
         prices: objectives that are known without a measurement.
-        features: what else is known of a genome; without, the logs of the prices where they are positive.
-        reference: worst values that count [objectives]; ``None``: the worst that was measured.
+        features: what else is known of a genome, besides the logs of the prices.
+        reference: worst values that count [objectives]; ``None``: the worst that was measured. One that follows the
+            measured front would give nothing for a better network that is slower than all of the front.
         startup: random genomes before the first model.
         pool: candidates that the model judges for a batch; the better half stays for the next.
 
@@ -58,7 +60,7 @@ class ModelBased(BaseSampler[G]):
         features: Features[G] | None = None,
         reference: FloatArray | None = None,
         startup: int = 20,
-        pool: int = 1000,
+        pool: int = 500,
     ) -> None:
         super().__init__(decisions, seed, prices)
         if startup < 2 or pool < 2:
@@ -69,48 +71,57 @@ class ModelBased(BaseSampler[G]):
         self._fitted = (0, 0)
         self._codes: dict[str, dict[object, int]] = {}
         self._described: dict[G, FloatArray] = {}
+        self._scale: tuple[FloatArray, FloatArray] | None = None
 
     def ask(self, count: int) -> list[G]:
         """See ``Sampler.ask``."""
         genomes, values = self._usable()
-        if count > 0 and len(genomes) >= 2:
-            self._renew(genomes, values)
-        return super().ask(count)
+        if len(self._asked) < self.startup or len(genomes) < 2:
+            return super().ask(count)
+        self._renew(genomes, values)
+        found = self._best(genomes, values, count)
+        self._asked |= dict.fromkeys(found)
+        self._candidates = [each for each in self._candidates if each not in self._asked]
+        return found if len(found) == count else [*found, *super().ask(count - len(found))]
 
     def _next(self) -> G | None:
-        genomes, values = self._usable()
-        if len(self._asked) < self.startup or len(genomes) < 2:
-            return self._random()
-        candidates = [each for each in self._candidates if each not in self._asked]
-        if not candidates:
-            return self._random()
-        gains = self._gains(genomes, values, candidates)
-        order = np.argsort(-gains, kind="stable")
-        self._candidates = [candidates[int(index)] for index in order]
-        return self._candidates[0]
+        return self._random()
 
-    def _gains(self, genomes: list[G], values: FloatArray, candidates: list[G]) -> FloatArray:
-        """What each candidate is expected to add: [candidates]."""
-        known = 0 if self.prices is None else self.prices(candidates[:1]).shape[1]
-        asked = values.shape[1] - known
-        pending = [each for each in self._asked if each not in self.told]
-        inputs = self._inputs([*genomes, *pending, *candidates])
-        rows = np.split(np.arange(len(inputs)), [len(genomes), len(genomes) + len(pending)])
-        processes = self._models(inputs.rows(rows[0]), values[:, :asked])
+    def _best(self, genomes: list[G], values: FloatArray, count: int) -> list[G]:
+        """A batch of candidates; sorts the candidates by what they were expected to add when the last was chosen."""
+        if not self._candidates or count < 1:
+            return []
+        candidates, pending = self._candidates, [each for each in self._asked if each not in self.told]
         prices = np.zeros((len(candidates), 0)) if self.prices is None else self.prices(candidates)
+        asked = values.shape[1] - prices.shape[1]
+        inputs = self._inputs([*genomes, *pending, *candidates])
+        wanted = inputs.rows(range(len(inputs) - len(candidates), len(inputs)))
+        processes = self._models(inputs.rows(range(len(genomes))), values[:, :asked])
         reference = values.max(axis=0) if self.reference is None else self.reference
         if pending:
-            believed = [each.warp.backward(each.predict(inputs.rows(rows[1]))[0]) for each in processes]
+            waiting = inputs.rows(range(len(genomes), len(genomes) + len(pending)))
             at = np.zeros((len(pending), 0)) if self.prices is None else self.prices(pending)
-            values = np.concatenate([values, np.column_stack([*believed, at])])
-            both = inputs.rows(np.concatenate(rows[:2]))
-            processes = [MixedProcess.fit(both, values[:, index], each) for index, each in enumerate(processes)]
-        wanted = inputs.rows(rows[2])
-        if asked == known == 1:
-            moments = processes[0].predict(wanted)
-            return expected_gain(*moments, processes[0].warp, prices[:, 0], values, reference)
-        drawn = [each.warp.backward(each.sample(wanted, self.draw, 1)[0]) for each in processes]
-        return gain(np.column_stack([*drawn, prices]), values, reference)
+            values = np.concatenate([values, np.column_stack([_expected(processes, waiting), at])])
+        known = inputs.rows(range(len(genomes) + len(pending)))
+        chosen: list[int] = []
+        gains = np.zeros(len(candidates))
+        if asked != 1 or prices.shape[1] != 1:
+            processes = _conditioned(processes, known, values[:, :asked])
+            drawn = [each.warp.backward(each.sample(wanted, self.draw, count)) for each in processes]
+            believed = np.column_stack([_expected(processes, wanted), prices])
+        for turn in range(min(count, len(candidates))):
+            if asked == prices.shape[1] == 1:
+                process = _conditioned(processes, known, values[:, :1])[0]
+                gains = expected_gain(*process.predict(wanted), process.warp, prices[:, 0], values, reference)
+                believed = np.column_stack([_expected([process], wanted), prices])
+            else:
+                gains = gain(np.column_stack([*(each[turn] for each in drawn), prices]), values, reference)
+            gains[chosen] = -1.0
+            chosen.append(int(np.argmax(gains)))
+            known = known.joined(wanted.rows(chosen[-1:]))
+            values = np.concatenate([values, believed[chosen[-1:]]])
+        self._candidates = [candidates[int(index)] for index in np.argsort(-gains, kind="stable")]
+        return [candidates[index] for index in chosen]
 
     def _models(self, inputs: Inputs, values: FloatArray) -> list[MixedProcess]:
         """A process for each measured objective, with what it has learned of the weights."""
@@ -164,10 +175,29 @@ class ModelBased(BaseSampler[G]):
         return Inputs(np.array(coded, dtype=np.int64), np.array([self._described[each] for each in genomes]))
 
     def _features(self, genomes: list[G]) -> FloatArray:
+        """Standardized over random genomes: what is measured clusters, and is no measure of the space."""
+        if self._scale is None:
+            raw = self._raw([self.operators.random(self.draw) for _ in range(_SCALED)])
+            deviation = raw.std(axis=0)
+            self._scale = raw.mean(axis=0), np.where(deviation > 0, deviation, 1.0)
+        return (self._raw(genomes) - self._scale[0]) / self._scale[1]
+
+    def _raw(self, genomes: list[G]) -> FloatArray:
+        known = [np.zeros((len(genomes), 0))]
         if self.features is not None:
-            return np.asarray(self.features(genomes), dtype=np.float64)
-        if self.prices is None:
-            return np.zeros((len(genomes), 0))
-        prices = self.prices(genomes)
-        found: FloatArray = np.log(np.maximum(prices, 1e-300))
-        return found
+            known.append(np.asarray(self.features(genomes), dtype=np.float64))
+        if self.prices is not None:
+            known.append(np.log(np.maximum(self.prices(genomes), 1e-300)))
+        return np.concatenate(known, axis=1)
+
+
+def _expected(processes: Sequence[MixedProcess], inputs: Inputs) -> FloatArray:
+    """Medians of the measured objectives: [n, objectives]."""
+    return np.column_stack([each.warp.backward(each.predict(inputs)[0]) for each in processes])
+
+
+def _conditioned(processes: Sequence[MixedProcess], inputs: Inputs, values: FloatArray) -> list[MixedProcess]:
+    """The same weights and variances with further results, or with values that are believed."""
+    if len(inputs) == len(processes[0].inputs):
+        return list(processes)
+    return [MixedProcess.fit(inputs, column, each) for column, each in zip(values.T, processes, strict=True)]
