@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Protocol
 
+from ..architecture import Choices
 from ..errors import NonFiniteOutput
-from ..evaluators import Calibration, Evaluator, FakeQuantEvaluator, execution_key
+from ..evaluators import Calibration, Evaluator, FakeQuantEvaluator, evaluation_context, execution_key
 from ..space import SearchSpace
-from ..task import Task
+from ..task import Split, Task
 from .dispatch import Dispatch
 from .shards import Limits
 from .work import Commit, Outcome, Rounds, Work
@@ -58,6 +59,10 @@ class EvaluatorRecipe:
         """On how many samples a work has to be run."""
         asked = sum(len(batch) for batch in self.task.split(work.split)[: work.batches])
         return max(0, asked - (work.known.samples if work.known else 0))
+
+    def failure_context(self, split: Split, architecture: Choices | None = None) -> str:
+        """Key under which it is stored why a configuration (of an architecture, where they are searched) failed."""
+        return evaluation_context(self.task, self.calibration, split, reestimate_batch_norm=self.batch_norm)
 
 
 class Executor(Protocol):

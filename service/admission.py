@@ -113,10 +113,9 @@ def _check_sources(job: Job, settings: Settings, store: Store) -> None:
 
     model = job.model
     if job.space.architecture is not None:
-        raise Refused(
-            "space.architecture: a service searches formats alone; search architectures with `bitfront run` where the "
-            "model lies"
-        )
+        from .joint_admission import check_family
+
+        check_family(job.space.architecture)
     for what, name in (("model.zoo", model.zoo), ("data.zoo", job.data.zoo)):
         if name is not None and name not in zoo.names():
             raise InvalidInput(f"{what}: {zoo_refusal(name)}")

@@ -35,13 +35,17 @@ def answer_job(
         progress: who watches the measurement.
 
     Raises:
-        InvalidInput: the store holds nothing of this job.
+        InvalidInput: the store holds nothing of this job, or the job searches architectures too.
         InfeasibleBudget: no configuration meets the budget.
         BitfrontError: the measurement failed.
     """
     from ..search.resolve import resolve
 
     job, folder = read_job(job_file)
+    if job.space.architecture is not None:
+        from .joint_front import no_new_budget
+
+        raise no_new_budget(str(job_file))
     knowledge = Store(store)
     key = job_key(job, folder, knowledge)
     found = resolve(knowledge, key, budgets, job.constraints)

@@ -23,6 +23,7 @@ from ..store import Job, Store
 from ..task import Split
 from .job_arrays import SPLITS, JobArrays, arrays_of, measurements_of
 from .job_candidates import candidates_page
+from .joint_front import front_of_joint, is_joint, no_new_budget
 
 __all__ = ["candidates_page", "front_of", "solve"]
 
@@ -44,6 +45,8 @@ def front_of(store: Store, job: Job) -> dict[str, Any]:
         cheapest in the first price first; each has id, config, origin, baseline, measured, prices, pareto, feasible.
         Ids are ``uniform-w4`` or the configuration's digest: they stay what they are while a job runs.
     """
+    if is_joint(job):
+        return front_of_joint(store, job)
     arrays = arrays_of(store, job)
     about: dict[str, Any] = {"job": job.id, "state": job.state}
     if arrays is None:
@@ -83,9 +86,12 @@ def solve(store: Store, job: Job, budgets: Mapping[str, float]) -> dict[str, Any
         budgets: price -> largest value.
 
     Raises:
-        InvalidInput: nothing is known of the job yet, or a budget names a price that it did not ask for.
+        InvalidInput: nothing is known of the job yet, it searches architectures too, or a budget names a price that it
+            did not ask for.
         InfeasibleBudget: no configuration meets the budget; the message names the smallest that can be.
     """
+    if is_joint(job):
+        raise no_new_budget(f"job {job.id}")
     arrays = arrays_of(store, job)
     if arrays is None:
         raise InvalidInput(f"job {job.id} is {job.state} and has neither prices nor scores yet; ask again once it runs")

@@ -132,7 +132,7 @@ def _check_constraints(job: Job) -> None:
                 "offer narrower formats"
             )
     limit = job.constraints.get("size_mb")
-    if limit is not None and job.model.zoo is not None and not job.space.exclude:
+    if limit is not None and job.model.zoo is not None and not job.space.exclude and job.space.architecture is None:
         least = zoo.describe(job.model.zoo).parameters * min(fewest, 32) / 8e6
         if limit < least:
             raise InfeasibleBudget(

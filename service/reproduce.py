@@ -18,8 +18,9 @@ from ..search import Executor, Progress, Silent
 from ..search.knowledge import Knowledge, recall_exactly
 from ..store import Artifacts, Job, Queue, Score, Store
 from . import record
-from .compare_runs import Reproduction, changes, compare, found_of
+from .compare_runs import Found, Reproduction, changes, compare, found_of
 from .job import parse_job
+from .joint_front import found_by, is_joint
 from .locations import UPLOAD, is_upload
 from .run_job import run_job
 
@@ -54,11 +55,12 @@ def reproduce(
     Raises:
         NotFound: no such job.
         Conflict: it is running, or has measured nothing.
-        InvalidInput: there is a store in ``out``, or an input is missing.
+        InvalidInput: there is a store in ``out``, an input is missing, or a search of architectures left no
+            ``front.json`` to compare with.
         BitfrontError: the second run failed.
     """
     job = Queue(store).job(job_id)
-    knowledge = _knowledge(store, job)
+    then = _found(store, job)
     if (out / "store.db").exists():
         raise InvalidInput(f"{out} holds a store already; give a new folder")
     content = dict(job.specification)
@@ -70,18 +72,22 @@ def reproduce(
     try:
         with _threads(job.record):
             now = record.of(asked, folder, fresh)
-            before = {key: value for key, value in job.record.items() if key != "search"}
+            before = {key: value for key, value in job.record.items() if key not in ("search", "joint")}
             for change in changes(before, _comparable(now, before)):
                 watch.note(f"changed since: {change.what}: {change.then} then, {change.now} now")
             _take_over(store, fresh, asked.device.name)
             run_job(asked, folder, out, store=fresh, executor=executor, progress=watch)
         again = fresh.jobs()[0]
-        then, found = found_of(store, job_id, knowledge), found_of(fresh, again.id, _knowledge(fresh, again))
+        found = _found(fresh, again)
         pairs, verdict = compare(then, found, tolerance)
         told = changes(job.record, _comparable(again.record, job.record))
         return Reproduction(job_id, told, tuple(pairs), then, found, verdict, str(out))
     finally:
         fresh.close()
+
+
+def _found(store: Store, job: Job) -> Found:
+    return found_by(store, job) if is_joint(job) else found_of(store, job.id, _knowledge(store, job))
 
 
 def _knowledge(store: Store, job: Job) -> Knowledge:

@@ -33,6 +33,7 @@ from ..surrogate import PowerLaw
 FloatArray = NDArray[np.float64]
 _KAPPA = 1.0  # measured points that no correction counts for
 _NORMAL = 1.959964  # 95 %
+_FARTHEST = 100.0  # largest log of a foretold loss: a law through nearly equal scores may be as steep as one likes
 _MAD = 1.4826  # times the median absolute value: the standard deviation of a normal distribution
 
 
@@ -107,8 +108,8 @@ class Correction:
         factor = self.factors.get(choices, 1.0)
         if self.law is None:
             return factor * scores
-        positive = np.maximum(scores, 1e-300)
-        found: FloatArray = np.where(scores > 0, math.exp(self.law.intercept) * positive**self.law.slope, 0.0)
+        logs = self.law.intercept + self.law.slope * np.log(np.maximum(scores, 1e-300))
+        found: FloatArray = np.where(scores > 0, np.exp(np.clip(logs, -_FARTHEST, _FARTHEST)), 0.0)
         return factor * found
 
     def qualities(self, choices: Choices, scores: FloatArray) -> FloatArray:

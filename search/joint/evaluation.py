@@ -59,6 +59,10 @@ class JointRecipe(EvaluatorRecipe):
 
         return sorted(range(len(batch)), key=key)
 
+    def failure_context(self, split: Split, architecture: Choices | None = None) -> str:
+        """See ``EvaluatorRecipe.failure_context``."""
+        return failure_context(context_of(self.subnets, split), _given(architecture))
+
 
 class JointEvaluator:
     """Measures genomes: the evaluator of one model for each architecture, the last few kept.

@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...evaluators import Evaluator, evaluation_context
+from ...architecture import Choices
+from ...evaluators import Evaluator
 from ...measurement import Measurement
 from ...search import LocalExecutor
-from ...search.executor import Commit, EvaluatorRecipe, Rounds
+from ...search.executor import Commit, EvaluatorRecipe, Rounds, Work
 from ...task import Split
 from .pipe import Teller
 from .stop_signal import StopSignal
@@ -36,7 +37,13 @@ class WatchedExecutor(LocalExecutor):
     def drive(self, rounds: Rounds, recipe: EvaluatorRecipe, commit: Commit) -> None:
         """See ``search.Executor.drive``."""
         watched = _WatchedRecipe(
-            recipe.task, recipe.space, recipe.calibration, recipe.batch_norm, teller=self._teller, stop=self._stop
+            recipe.task,
+            recipe.space,
+            recipe.calibration,
+            recipe.batch_norm,
+            watched=recipe,
+            teller=self._teller,
+            stop=self._stop,
         )
         super().drive(self._stoppable(rounds), watched, commit)
 
@@ -56,17 +63,24 @@ class WatchedExecutor(LocalExecutor):
 
 @dataclass(frozen=True)
 class _WatchedRecipe(EvaluatorRecipe):
+    watched: EvaluatorRecipe = field(kw_only=True)
     teller: Teller = field(kw_only=True)
     stop: StopSignal = field(kw_only=True)
 
     def build(self, cache_folder: str | None = None) -> Evaluator:
-        return _WatchedEvaluator(super().build(cache_folder), self)
+        return _WatchedEvaluator(self.watched.build(cache_folder), self)
+
+    def order(self, batch: Sequence[Work]) -> list[int]:
+        return self.watched.order(batch)
+
+    def samples(self, work: Work) -> int:
+        return self.watched.samples(work)
 
 
 class _WatchedEvaluator:
     def __init__(self, evaluator: Evaluator, recipe: _WatchedRecipe) -> None:
         self._evaluator, self._recipe = evaluator, recipe
-        self._contexts: dict[Split, str] = {}
+        self._contexts: dict[tuple[Split, Choices | None], str] = {}
 
     def evaluate(self, configuration: Mapping[str, str], split: Split = "validation") -> Measurement:
         return self._evaluator.evaluate(configuration, split)
@@ -75,7 +89,8 @@ class _WatchedEvaluator:
         self, configurations: Sequence[Any], split: Split = "validation", *races: Any, **options: Any
     ) -> Any:
         self._recipe.stop.here()
-        self._recipe.teller.in_hand(self._context(split), split, [each.to_dict() for each in configurations])
+        context = self._context(split, options.get("architecture"))
+        self._recipe.teller.in_hand(context, split, [each.to_dict() for each in configurations])
         done = False
         try:
             found = self._evaluator.evaluate_many(configurations, split, *races, **options)
@@ -84,10 +99,7 @@ class _WatchedEvaluator:
             self._recipe.teller.put_down(done=done)
         return found
 
-    def _context(self, split: Split) -> str:
-        if split not in self._contexts:
-            recipe = self._recipe
-            self._contexts[split] = evaluation_context(
-                recipe.task, recipe.calibration, split, reestimate_batch_norm=recipe.batch_norm
-            )
-        return self._contexts[split]
+    def _context(self, split: Split, architecture: Choices | None) -> str:
+        if (split, architecture) not in self._contexts:
+            self._contexts[split, architecture] = self._recipe.watched.failure_context(split, architecture)
+        return self._contexts[split, architecture]

@@ -1,6 +1,8 @@
 """Jobs with ``space.architecture``: the outputs, the report, the exports, and what is refused."""
 
+import io
 import json
+import logging
 import sys
 
 import numpy as np
@@ -10,16 +12,21 @@ import pytest
 import torch
 import yaml
 from bitfront.architecture import Genome
-from bitfront.errors import InvalidInput, Refused
+from bitfront.errors import BitfrontError, InvalidInput
 from bitfront.search.joint import read_network
-from bitfront.service import job_key, joint_job, read_job
+from bitfront.service import cli, job_key, joint_job, read_job
 from bitfront.service import run_job as running
 from bitfront.service.admission import admit
+from bitfront.service.api import create_app
 from bitfront.service.assemble import task_of
 from bitfront.service.front_document import Front
 from bitfront.service.job import parse_job
+from bitfront.service.reproduce import reproduce
 from bitfront.service.settings import Settings
-from bitfront.store import Identity
+from bitfront.service.worker import JobWorker
+from bitfront.store import Access, Identity, Store
+from fastapi.testclient import TestClient
+from torch import nn
 
 MODULE = """
 import torch
@@ -164,6 +171,48 @@ def test_a_second_run_measures_nothing(folder, finished):
     assert sum(ran.ran for ran in joint_job.summed(again.ledger) if ran.stage == "measure") == 0
 
 
+def command(monkeypatch, *arguments):
+    """The exit code of a command line."""
+    monkeypatch.setattr(sys, "argv", ["bitfront", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    logging.disable(logging.NOTSET)
+    return ended.value.code
+
+
+def test_a_new_budget_for_a_job_file_is_refused_in_one_line(folder, capsys, monkeypatch):
+    job_of(folder)
+    store = f"sqlite:///{folder}/none.db"
+    assert command(monkeypatch, "front", folder / "job.yaml", "--budget", "size_mb=1", "--store", store) == 2
+    told = capsys.readouterr().err
+    assert "searches architectures" in told
+    assert "bitfront front DIR --budget" in told
+
+
+def test_the_front_of_a_run_answers_a_budget(finished, capsys, monkeypatch):
+    _, document, out = finished
+    sizes = sorted(point["prices"]["size_mb"]["value"] for point in document["points"])
+    assert command(monkeypatch, "front", out, "--budget", f"size_mb={sizes[2]}", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert 0 < len(found["points"]) < len(document["points"])
+    assert all(point["prices"]["size_mb"]["value"] <= sizes[2] for point in found["points"])
+
+
+def test_a_run_is_reproduced_from_its_record(folder, finished):
+    _, _, out = finished
+    store = Store(f"sqlite:///{folder}/store.db")
+    job = next(each for each in store.jobs() if each.out == str(out))
+    found = reproduce(job.id, store, folder / "reproduced")
+    assert found.verdict == "same to the bit"
+    assert found.then.best == found.now.best
+    assert found.then.front == found.now.front
+    (out / "front.json").rename(out / "front.away")
+    with pytest.raises(InvalidInput, match=r"no .*front\.json"):
+        reproduce(job.id, store, folder / "reproduced_again")
+    (out / "front.away").rename(out / "front.json")
+    store.close()
+
+
 def test_the_model_itself_is_compressed_by_a_family_that_ships(folder):
     space = {
         "formats": ["w4", "w8"],
@@ -227,10 +276,38 @@ def test_families_that_cannot_be_made_are_refused(folder, architecture, told):
         joint_job.family_of(job.space.architecture, task, folder)
 
 
-def test_a_service_takes_no_such_job(store):
-    content = {"model": {"zoo": "digits_resnet20"}, "space": {"architecture": {"family": "nasbench201"}}}
-    with pytest.raises(Refused, match="a service searches formats alone"):
+@pytest.mark.parametrize(
+    ("architecture", "told"),
+    [
+        ({"family": "own_nets:Nets"}, "builds registered families only"),
+        ({"family": "elastic", "arguments": {"weights": "/etc/net.safetensors"}}, "reads no local paths"),
+        ({"family": "elastic", "arguments": {"widht": 1}}, "takes name, width"),
+        ({"family": "nasbench201", "arguments": {"channels": 10**9}}, "give at most 512"),
+        ({"family": "nasbench201", "arguments": {"seed": {"a": 1}}}, "got dict"),
+        ({"family": "compression", "arguments": {"width": [0.5] * 65}}, "65 values"),
+        ({"family": "nasbench201", "proxy": "sqrn"}, "sqnr"),
+    ],
+)
+def test_a_service_refuses_what_its_workers_shall_not_build(store, architecture, told):
+    content = {"model": {"zoo": "digits_resnet20"}, "space": {"architecture": architecture}}
+    with pytest.raises(BitfrontError, match=told):
         admit(content, Identity("ann", "submitter"), Settings(), store)
+
+
+@pytest.mark.parametrize(
+    ("family", "arguments"),
+    [("compression", {"round_to": 2}), ("elastic", {"name": "digits"}), ("nasbench201", {"cells": 1})],
+)
+def test_a_service_takes_registered_families(store, family, arguments):
+    space = {"formats": ["w4", "w8"], "architecture": {"family": family, "arguments": arguments}}
+    content = {
+        "model": {"zoo": "digits_resnet20"},
+        "space": space,
+        "objectives": ["quality", "size_mb"],
+        "constraints": {"size_mb": 0.01},  # less than the zoo model could have: another architecture can
+    }
+    found = admit(content, Identity("ann", "submitter"), Settings(), store)
+    assert found.specification["space"]["architecture"]["family"] == family
 
 
 def test_keys_of_jobs_without_an_architecture_did_not_change(folder):
@@ -240,3 +317,68 @@ def test_keys_of_jobs_without_an_architecture_did_not_change(folder):
     other = parse_job({**job.plain(), "space": plain})
     assert job_key.job_key(job, folder) == job_key.job_key(other, folder)
     assert job_key.job_key(job, folder) != job_key.job_key(job_of(folder), folder)
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A service over HTTP, and its settings."""
+    settings = Settings(
+        store=f"sqlite:///{tmp_path}/store.db",
+        outputs=str(tmp_path / "jobs"),
+        uploads=str(tmp_path / "uploads"),
+        executor="local",
+    )
+    store = Store(settings.store)
+    access = Access(store)
+    access.add_user("sam", "submitter")
+    headers = {"Authorization": f"Bearer {access.new_token('sam')}"}
+    yield TestClient(create_app(settings, store), base_url="http://127.0.0.1:8765", headers=headers), settings
+    store.close()
+
+
+def sent(http, kind, name, content):
+    answer = http.post("/v1/uploads", params={"kind": kind, "name": name}, content=content)
+    assert answer.status_code == 201, answer.text
+    return f"upload:{answer.json()['sha256']}"
+
+
+def test_a_service_searches_architectures_of_a_model_that_was_sent(server):
+    http, settings = server
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3)).eval()
+    x, program, data = torch.randn(32, 6), io.BytesIO(), io.BytesIO()
+    exported = torch.export.export(model, (x[:4],), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    torch.export.save(exported, program)
+    np.savez(data, inputs=x.numpy())
+    place = sent(http, "data", "data.npz", data.getvalue())
+    job = {
+        "model": {"exported": sent(http, "exported", "net.pt2", program.getvalue())},
+        "data": {"calibration": place, "validation": place, "batch": 8},
+        "space": {
+            "formats": ["w4", "w8"],
+            "architecture": {"family": "compression", "arguments": {"width": [], "recover": []}},
+        },
+        "objectives": ["quality", "size_mb"],
+        "search": {"evaluations": 6},
+        "export": None,
+    }
+    answer = http.post("/v1/jobs", content=json.dumps(job))
+    assert answer.status_code == 201, answer.text
+    made = answer.json()["id"]
+    worker = JobWorker(settings)
+    assert worker.run_once()
+    worker.close()
+    shown = http.get(f"/v1/jobs/{made}").json()
+    assert shown["state"] == "succeeded", shown["conditions"]
+    front = json.loads(http.get(f"/v1/jobs/{made}/artifacts/front.json").content)
+    assert front["kind"] == "joint"
+    assert {"uniform-w4", "uniform-w8"} <= {point["id"] for point in front["points"]}
+    assert len(front["architectures"]) > 1
+    told = http.get(f"/v1/jobs/{made}/front").json()
+    assert {point["id"] for point in told["points"]} >= {"uniform-w4", "uniform-w8"}
+    assert told["measured"] >= len(told["points"])
+    candidates = http.get(f"/v1/jobs/{made}/candidates").json()["candidates"]
+    assert len(candidates) == told["proposed"]
+    asked = http.post(f"/v1/jobs/{made}/solve", json={"budgets": {"size_mb": 1.0}})
+    assert asked.status_code == 400, asked.text
+    assert "searches architectures" in asked.text
