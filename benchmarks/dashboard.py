@@ -116,7 +116,7 @@ def signed_in(browser: Browser, url: str, token: str) -> Page:
     until = time.monotonic() + PATIENCE / 1000
     while True:
         try:
-            page.goto(f"{url}/jobs")
+            page.goto(url)
             break
         except Exception:  # not yet listening
             if time.monotonic() > until:

@@ -12,6 +12,7 @@ from ..errors import BitfrontError
 from .figures.front_plane import knee_row, lower_left
 from .models import clicked_point
 from .page_end import end_page
+from .session import trouble
 from .sources import Source, load_view, sources
 from .text import plain
 from .view import View
@@ -33,12 +34,18 @@ def keep(key: str, options: Sequence[str]) -> str:
 
 def choose_source(where: Any = st) -> Source:
     """The list box of jobs and runs; a page without any says so and ends here."""
-    found = sources()
+    try:
+        found = sources()
+    except BitfrontError as cause:
+        trouble(cause)
     if not found:
         st.info("There is no job and no run yet. Submit one on the page Submit, or run `bitfront run JOB.yaml`.")
         end_page()
     by_key = {source.key: source for source in found}
     keys = list(by_key)
+    asked = st.session_state.get(SOURCE) or st.query_params.get(SOURCE)
+    if asked and asked not in keys:
+        st.warning(plain(f"{asked} is not here, or not any more; this is {by_key[keys[0]].title}."))
     st.session_state["source_box"] = keep(SOURCE, keys)
     chosen = where.selectbox(
         "Job or run",
@@ -67,8 +74,7 @@ def view_or_stop(source: Source) -> View:
     try:
         view, why = load_view(source.key)
     except BitfrontError as cause:
-        st.error(plain(str(cause)))
-        end_page()
+        trouble(cause)
     if view is None:
         (st.error if source.state in ("failed", "broken") else st.info)(plain(why))
         if source.key.startswith("job:") and st.button("Open the job", key="open_job"):

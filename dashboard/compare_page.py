@@ -5,7 +5,7 @@ from bitfront.dashboard.choosing import SOURCE
 from bitfront.dashboard.compare_model import compared, shared_prices
 from bitfront.dashboard.figure_words import compare_words
 from bitfront.dashboard.figures.compare import fronts
-from bitfront.dashboard.session import ask_in
+from bitfront.dashboard.session import ask_in, trouble
 from bitfront.dashboard.sources import load_view, sources
 from bitfront.dashboard.text import plain
 from bitfront.errors import BitfrontError
@@ -15,7 +15,10 @@ MOST = 8
 
 ask_in()
 st.title("Compare")
-found = {source.key: source for source in sources()}
+try:
+    found = {source.key: source for source in sources()}
+except BitfrontError as cause:
+    trouble(cause)
 if not found:
     st.info("There is no job and no run yet.")
     st.stop()

@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 from bitfront.dashboard.device_model import coverage, devices_table, kernels_table, tables_table
 from bitfront.dashboard.figure_words import coverage_words
-from bitfront.dashboard.session import ask_in, require_client, server
+from bitfront.dashboard.session import ask_in, require_client, server, trouble
 from bitfront.dashboard.text import plain
 from bitfront.errors import BitfrontError
 from bitfront.service.device_document import device_detail, device_rows
@@ -37,7 +37,10 @@ def upload() -> None:
                 st.error(plain(str(cause)))
             else:
                 st.success(plain(f"The server has it: SHA-256 {digest[:16]}…"))
-    known = require_client().tables()
+    try:
+        known = require_client().tables()
+    except BitfrontError as cause:
+        trouble(cause)
     if known:
         st.dataframe(
             [
@@ -56,7 +59,10 @@ def upload() -> None:
 
 ask_in()
 st.title("Devices")
-rows = require_client().devices() if server() else device_rows()
+try:
+    rows = require_client().devices() if server() else device_rows()
+except BitfrontError as cause:
+    trouble(cause)
 table = devices_table(rows)
 st.caption(
     "Mark a device. measured: latency comes from tables of timed kernels; roofline: only a bound from the data sheet."
@@ -71,8 +77,7 @@ if marked in names:
     try:
         found = detail(marked)
     except BitfrontError as cause:
-        st.error(plain(str(cause)))
-        st.stop()
+        trouble(cause)
     st.subheader(plain(marked))
     st.caption(plain(str(found.get("reference") or "")))
     st.plotly_chart(coverage(found), key="coverage", config={"displaylogo": False})

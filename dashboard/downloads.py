@@ -108,7 +108,11 @@ def _follow(client: Client, job_id: str) -> None:
     """The exporting job until it has ended, then its files."""
 
     def show() -> None:
-        job = client.show(job_id)
+        try:
+            job = client.show(job_id)
+        except BitfrontError as cause:
+            st.error(plain(str(cause)))
+            return
         if job.state not in ENDED:
             stage = job.progress.get("stage") or job.state
             st.caption(plain(f"Export job {job.id}: {stage} …"))

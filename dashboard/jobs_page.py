@@ -3,7 +3,7 @@
 import streamlit as st
 from bitfront.dashboard.choosing import SOURCE, choose_source_key
 from bitfront.dashboard.job_model import ACTIONS, STATES, conditions_table, fraction, jobs_table, stage_text, tail
-from bitfront.dashboard.session import require_client
+from bitfront.dashboard.session import require_client, trouble
 from bitfront.dashboard.text import plain
 from bitfront.errors import BitfrontError
 from bitfront.service.client import Client
@@ -85,8 +85,7 @@ def show() -> None:
     try:
         jobs = filtered(client)
     except BitfrontError as cause:
-        st.error(plain(str(cause)))
-        return
+        trouble(cause)
     if not jobs and any(st.session_state.get(f"filter_{name}") for name in ("name", "owner", "states")):
         st.info("No job passes these filters.")
         return
@@ -115,6 +114,8 @@ def show() -> None:
         except BitfrontError as cause:
             st.error(plain(str(cause)))
     else:
+        if kind == "job":
+            st.info(plain(f"Job {key} is not among those shown; change the filters, or it was removed."))
         st.caption("Mark a row to see the job.")
 
 

@@ -7,6 +7,7 @@ token lies in the memory of one session and nowhere else.
 from __future__ import annotations
 
 import os
+from typing import NoReturn
 
 import streamlit as st
 
@@ -56,6 +57,30 @@ def require_client() -> Client:
         end_page()
     st.session_state[_CLIENT] = opened
     return opened
+
+
+def trouble(cause: BitfrontError) -> NoReturn:
+    """The server did not answer what a page asked: say it and end the page; a token that is void leads to the login."""
+    client = st.session_state.get(_CLIENT)
+    if isinstance(cause, Refused) and isinstance(client, Client) and not _still_good(client):
+        sign_out()
+        st.warning("The token of this session has expired or was revoked. Sign in again.")
+        require_client()
+    st.error(plain(str(cause)))
+    if st.button("Try again", key="again"):
+        st.rerun()
+    end_page()
+
+
+def _still_good(client: Client) -> bool:
+    """Whether the server knows the token."""
+    try:
+        next(client.jobs(), None)
+    except Refused:
+        return False
+    except BitfrontError:
+        return True
+    return True
 
 
 def account() -> None:

@@ -10,7 +10,7 @@ from bitfront.dashboard.choosing import choose_source_key
 from bitfront.dashboard.job_form import QUALITIES, STARTING_FORMATS, Form, job_of, marked_lines, yaml_of
 from bitfront.dashboard.job_model import duration
 from bitfront.dashboard.page_end import end_page
-from bitfront.dashboard.session import require_client
+from bitfront.dashboard.session import require_client, trouble
 from bitfront.dashboard.text import plain
 from bitfront.errors import BitfrontError
 from bitfront.exporters import registry
@@ -125,14 +125,16 @@ def estimate_text(found: dict[str, Any]) -> str:
 client = require_client()
 st.title("Submit a job")
 way = st.segmented_control("How", ["Form", "YAML"], default="Form", key="submit_way")
-job = fields(client) if way != "YAML" else pasted()
+try:
+    job = fields(client) if way != "YAML" else pasted()
+except BitfrontError as cause:
+    trouble(cause)
 if job is None:
     end_page()
 try:
     checked = client.check(job)
 except BitfrontError as cause:
-    st.error(plain(str(cause)))
-    end_page()
+    trouble(cause)
 problems = checked["problems"]
 if problems:
     for problem in problems:
