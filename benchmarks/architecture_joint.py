@@ -6,7 +6,8 @@ Fashion-MNIST with its labels; quality is the share of images that are wrong. Ev
 evaluations (a float network that a search measures counts as one, the largest excepted) and offers w2a8, w4a4, w4a8 and
 w8a8 where it offers formats at all:
 
-- ``joint``: ``run_joint`` on all architectures; ``joint, REINFORCE``: the same with a controller as the proposer;
+- ``joint``: ``run_joint`` on all architectures;
+- ``joint, REINFORCE``: the same with a controller as the proposer;
 - ``architecture, then bits``: half of the evaluations for architectures in w8a8, then the formats of four of their
   front, evenly spread, with the other half;
 - ``bits only``: the formats of the largest architecture;
@@ -40,6 +41,7 @@ from bitfront.files import write_text
 from bitfront.search.families.elastic import elastic_family
 from bitfront.search.joint import FrontEvolution, JointSpace, Subnets, Told, gaps, merge, run_joint
 from bitfront.search.joint.evaluation import JointEvaluator
+from bitfront.search.joint.reinforce import Reinforce
 from bitfront.store import Store
 from bitfront.zoo.fashion_resnet import data
 from bitfront.zoo.labelled import Images
@@ -199,6 +201,7 @@ class Bench:
         largest = self.family.architecture.largest()
         return {
             "joint": lambda: self.joint(self.family, self.evaluations),
+            "joint, REINFORCE": lambda: self.joint(self.family, self.evaluations, proposer=Reinforce),
             "architecture, then bits": self.separate,
             "bits only": lambda: self.joint(Fixed(self.family, [largest]), self.evaluations),
             "architecture only": lambda: self.architectures(self.evaluations),
@@ -239,6 +242,14 @@ def figures(points: Sequence[Point]) -> list[float]:
     return [volume(points), *(accuracy(points, budget) for budget in BUDGETS)]
 
 
+def written(values: Sequence[float], form: str = ".1f") -> str:
+    """Mean and interval as a cell; a dash where a seed has no point within the budget."""
+    if not np.isfinite(values).all():
+        return "–"
+    mean, half = interval(values)
+    return f"{mean:{form}} ± {half:.1f}" if math.isfinite(half) else f"{mean:{form}}"
+
+
 def show(runs: Sequence[Run]) -> None:
     """Markdown tables: the arms, and paired by seed what the joint search is ahead."""
     names = list(dict.fromkeys(run["arm"] for run in runs))
@@ -246,15 +257,13 @@ def show(runs: Sequence[Run]) -> None:
     heads = ["hypervolume, %", *(f"accuracy at {budget / 1e6:.0f} M" for budget in BUDGETS)]
     print(f"| arm | seeds | {' | '.join(heads)} |\n|---|---:|{'---:|' * len(heads)}")
     for name, rows in table.items():
-        cells = [f"{mean:.1f} ± {half:.1f}" for mean, half in map(interval, zip(*rows.values(), strict=True))]
-        print(f"| {name} | {len(rows)} | {' | '.join(cells)} |")
-    print(f"\n| joint is ahead of | {' | '.join(heads)} |\n|---|{'---:|' * len(heads)}")
+        print(f"| {name} | {len(rows)} | {' | '.join(map(written, zip(*rows.values(), strict=True)))} |")
+    print(f"\n| joint is ahead of | seeds | {' | '.join(heads)} |\n|---|---:|{'---:|' * len(heads)}")
     for name, rows in table.items():
         both = sorted(set(rows) & set(table.get("joint", {})))
         if name != "joint" and both:
             ahead = np.array([np.subtract(table["joint"][seed], rows[seed]) for seed in both])
-            cells = [f"{mean:+.1f} ± {half:.1f}" for mean, half in map(interval, ahead.T)]
-            print(f"| {name} | {' | '.join(cells)} |")
+            print(f"| {name} | {len(both)} | {' | '.join(written(column, '+.1f') for column in ahead.T)} |")
 
 
 def plot(runs: Sequence[Run], path: Path) -> None:
@@ -298,7 +307,9 @@ def main() -> None:
     torch.set_num_threads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
     family = None if arguments.report else elastic_family("fashion", weights=arguments.weights, fold=True)
-    for seed in arguments.seeds if family is not None else []:
+    for seed in arguments.seeds:
+        if family is None:
+            break
         bench = Bench(family, seed, arguments.evaluations, arguments.out)
         for name, arm in bench.arms().items():
             path = arguments.out / f"{name.replace(', ', '-').replace(' ', '-')}-{arguments.evaluations}-{seed}.json"
