@@ -3,8 +3,8 @@
 The points of the exact front (``sqnr`` against size) of the formats that a variant of a target takes: the one nearest
 the size of uniform int8, the smallest, and the one halfway between; and uniform int8 itself (``w8a8`` where the target
 takes it, else 8-bit weights), once where it is one of the three. Every export is checked back. Then float and all
-points are loaded in ONE process of the runtime and timed in turn, so that a ratio is that of passes a few milliseconds
-apart.
+points are loaded in ONE process of the runtime and timed in turn, on one thread, by the CPU time of that process: other
+work on the machine then changes little, and a ratio is that of passes a few milliseconds apart.
 
     OMP_NUM_THREADS=1 python benchmarks/exports.py --models digits_resnet20 minilm_l6 --variants onnx torchao
     python benchmarks/exports.py --table        # print what out/exports.json holds
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument(
         "--variants", nargs="+", default=[each for each in VARIANTS if VARIANTS[each].target in names()]
     )
-    parser.add_argument("--rounds", type=int, default=40, help="timed passes of each artifact")
+    parser.add_argument("--rounds", type=int, default=100, help="timed passes of each artifact")
     parser.add_argument("--seconds", type=float, default=20.0, help="most time for them")
     parser.add_argument("--out", type=Path, default=Path("out/exports.json"))
     parser.add_argument("--table", action="store_true", help="only print")
@@ -196,10 +196,9 @@ def example(task: Task) -> Batch:
 def of_report(report: ExportReport) -> dict[str, Any]:
     """What a row takes from the report of an export."""
     assert report.quality is not None
-    assert report.tensor_bytes is not None
     return {
         "predicted_mb": report.predicted_bytes / 1e6,
-        "tensors_mb": report.tensor_bytes / 1e6,
+        "tensors_mb": None if report.tensor_bytes is None else report.tensor_bytes / 1e6,
         "disk_mb": report.bytes_on_disk / 1e6,
         "float_mb": report.float_bytes / 1e6,
         "size_error": report.size_error,
@@ -243,7 +242,9 @@ def times(
         assert runtime is not None
         artifacts.append((path, runtime.settings))
     assert runtime is not None
-    answer = run_apart(runtime, artifacts, [example(task)], place / "process", rounds=rounds, seconds=seconds)
+    answer = run_apart(
+        runtime, artifacts, [example(task)], place / "process", rounds=rounds, seconds=seconds, clock="cpu"
+    )
     passes = np.array(answer.milliseconds)
     rows = [row for row, *_ in kept]
     eight = next((number for number, row in enumerate(rows, 1) if row["point"] == "uniform int8"), None)
@@ -272,8 +273,9 @@ def line(row: dict[str, Any]) -> str:
     if "refused" in row:
         return f"{head} refused: {row['refused'][:200]} |"
     eight = "–" if row["to_int8"] is None else f"{row['to_int8']:.2f}"
+    tensors = "–" if row["tensors_mb"] is None else f"{row['tensors_mb']:.3f} ({100 * row['size_error']:+.1f} %)"
     return (
-        f"{head} {row['predicted_mb']:.3f} | {row['tensors_mb']:.3f} ({100 * row['size_error']:+.1f} %) | "
+        f"{head} {row['predicted_mb']:.3f} | {tensors} | "
         f"{row['disk_mb']:.3f} | {row['relative_error']:.1e} ({row['bound']:.0e}) | {row['fake_quantized']:.4g} | "
         f"{row['artifact']:.4g} | {row['ms']:.2f} | {row['to_float']:.2f} | {eight} |"
     )

@@ -174,6 +174,14 @@ def _computed(format_: Format, kind: str) -> tuple[str, str]:
         return "fp32", "fp32" if weight.bits == 32 or kind in WEIGHT_ONLY_KINDS else format_.name
     if activation is None:
         return "fp32", "fp32"
+    if (weight.number, weight.granularity, activation.granularity, activation.group) == (
+        "int", "group", "group", weight.group,
+    ):  # fmt: skip
+        alone = weight_name(weight)
+        raise NotMeasured(
+            f"format {format_.name}: runs as MatMulNBits on int8 groups, which the CPU tables do not time; search it by "
+            f"size and export with against_float for its real latency, or offer {alone}a8 or {alone}"
+        )
     if (activation.number, activation.bits, activation.granularity) != ("int", 8, "tensor"):
         alone = weight_name(weight)
         with_input = f"{alone}a8 or " if alone.startswith("w") else ""

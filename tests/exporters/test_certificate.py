@@ -2,25 +2,58 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 import torch
 from bitfront.errors import ExportMismatch, InvalidInput
-from bitfront.exporters import certificate_path, check_files, export
+from bitfront.exporters import certificate_path, check_files, export, names
 from bitfront.exporters.placement import placing
 from torch import nn
 
 WRITE = """
-import sys, torch
+import pathlib, sys, torch
 from torch import nn
-from bitfront.exporters import export
+from transformers import LlamaConfig, LlamaForCausalLM
+from bitfront import SearchSpace, Task, calibrate
+from bitfront.evaluators import QuantizedModel
+from bitfront.exporters import ExportRequest, get, names
+from bitfront.exporters.rules import takes, violations
+from bitfront.formats import Format
+from bitfront.space import Configuration
+from bitfront.task import Batch
+
 torch.manual_seed(0)
-model = nn.Sequential(nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 4)).eval()
-torch.manual_seed(1)
-for target, name in (("onnx", "m.onnx"), ("bundle", "b"), ("modelopt", "m.yaml"), ("auto-round", "m.json")):
-    export(model, {"0": "w4", "2": "w8"}, sys.argv[1] + "/" + name, target, example_inputs=torch.randn(2, 32), rounds=0)
+network = nn.Sequential(nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4)).eval()
+language = LlamaForCausalLM(LlamaConfig(
+    vocab_size=64, hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
+    num_key_value_heads=2, max_position_embeddings=32, tie_word_embeddings=False, use_cache=False)).eval()
+FORMATS = ["w4", "w8", "w4g32", "w8a8", "w8a8s", "fp32"]
+prepared = {}
+for kind, model, batch in (
+    ("network", network, torch.randn(2, 32)), ("language", language, {"input_ids": torch.arange(12).reshape(2, 6)})
+):
+    space = SearchSpace.from_model(model, Batch.of(batch), formats=FORMATS, ties="none")
+    task = Task(model, calibration=[batch], validation=[batch], holdout=[batch])
+    prepared[kind] = QuantizedModel(model, space, calibrate(task, space)), Batch.of(batch)
+for name in names():
+    target = get(name)
+    quantized, example = prepared["language" if name in ("compressed-tensors", "llama-cpp") else "network"]
+    groups = [set(tie.sites) for tie in target.fused(quantized.space)]
+    chosen = {}
+    for number, site in enumerate(quantized.space.sites):
+        sibling = [chosen[each] for group in groups if site.name in group for each in group if each in chosen]
+        order = sibling or FORMATS[number % 5:] + FORMATS[:number % 5] + ["fp32"]
+        chosen[site.name] = next(
+            each for each in order if site.offers(each) and takes(target, site, Format.parse(each)))
+    folder = pathlib.Path(sys.argv[1]) / name
+    folder.mkdir()
+    request = ExportRequest(quantized, Configuration.from_dict(chosen), example, name="m.onnx")
+    assert violations(target, request) == [], (name, violations(target, request))
+    assert len(set(chosen.values())) > 1, (name, chosen)
+    target.export(request, folder)
 """
 
 
@@ -30,23 +63,25 @@ def network():
 
 
 def test_the_same_configuration_gives_the_same_bytes_in_every_process(tmp_path):
-    for seed, name in (("1", "a"), ("2", "b")):
-        (tmp_path / name).mkdir()
-        subprocess.run(
-            [sys.executable, "-c", WRITE, str(tmp_path / name)],
-            check=True,
-            capture_output=True,
-            env={"PYTHONHASHSEED": seed, "OMP_NUM_THREADS": "1"},
-        )
+    """Every target, each in two processes that hash strings differently."""
+    running = []
+    for seed, place in (("1", "a"), ("2", "b")):
+        (tmp_path / place).mkdir()
+        environment = os.environ | {"PYTHONHASHSEED": seed, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-c", WRITE, str(tmp_path / place)]
+        running.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment))
+    for process in running:
+        _, errors = process.communicate(timeout=280)
+        assert process.returncode == 0, errors.decode()[-2000:]
     first, second = (
         {
-            file.relative_to(tmp_path / name): hashlib.sha256(file.read_bytes()).hexdigest()
-            for file in (tmp_path / name).rglob("*")
-            if file.is_file() and not file.name.endswith("bitfront.json")
+            str(file.relative_to(tmp_path / place)): hashlib.sha256(file.read_bytes()).hexdigest()
+            for file in (tmp_path / place).rglob("*")
+            if file.is_file()
         }
-        for name in "ab"
+        for place in "ab"
     )
-    assert len(first) == 3 + 7
+    assert {name.partition("/")[0] for name in first} == set(names())
     assert first == second
 
 

@@ -190,6 +190,22 @@ def test_fused_layers_must_share_a_format(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_gate_and_up_must_share_a_format_and_a_group_size(tmp_path):
+    for gate, up in (("w4", "bf16"), ("w4g32", "w4g128"), ("w8", "w8a8")):
+        request = requested(llama(1), {"model.layers.0.mlp.gate_proj": gate, "model.layers.0.mlp.up_proj": up})
+        with pytest.raises(
+            InvalidInput, match=rf"gate_proj {gate}, .*up_proj {up}: must share a format .*nearest that works: "
+        ):
+            frame(request, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_layer_left_out_beside_a_narrow_sibling_is_refused(tmp_path):
+    request = requested(llama(1), {"model.layers.0.mlp.gate_proj": "w4"})
+    with pytest.raises(InvalidInput, match=r"gate_proj.*up_proj"):
+        frame(request, tmp_path / "out")
+
+
 def test_the_output_layer_stays_wide(tmp_path):
     request = requested(llama(1), {"lm_head": "w8"})
     with pytest.raises(InvalidInput, match=r"site lm_head: w8: the servers keep the output layer wide"):

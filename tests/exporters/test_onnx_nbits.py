@@ -9,7 +9,7 @@ from torch import nn
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-from bitfront.errors import ExportMismatch, InvalidInput, UnsupportedModel
+from bitfront.errors import ExportMismatch, InvalidInput, NotMeasured, UnsupportedModel
 from bitfront.evaluators import QuantizedModel, calibrate
 from bitfront.evaluators.quantizers import Layout
 from bitfront.exporters import export, get
@@ -17,6 +17,7 @@ from bitfront.exporters.onnx_check import initializers
 from bitfront.exporters.onnx_exporter import OnnxExporter
 from bitfront.exporters.onnx_nbits import decoded
 from bitfront.formats import Format
+from bitfront.hw_models.kernels import computes_in
 from bitfront.space import SearchSpace
 from bitfront.task import Task
 from transformers.pytorch_utils import Conv1D
@@ -160,3 +161,12 @@ def test_a_changed_tensor_fails_the_check(tmp_path, monkeypatch, end):
     with pytest.raises(ExportMismatch, match="first"):
         exported(tmp_path / "m.onnx", Mixed(), rows, ["w4g32za8g32"])
     assert not list(tmp_path.iterdir())
+
+
+def test_its_latency_is_refused_and_not_guessed_from_other_kernels():
+    for name in ("w4g32a8g32", "w8g128a8g128"):
+        weight = name.partition("a")[0]
+        with pytest.raises(NotMeasured, match=rf"^format {name}: runs as MatMulNBits .* offer {weight}a8 or {weight}$"):
+            computes_in(name)
+    with pytest.raises(NotMeasured, match="one static scale only"):
+        computes_in("w8a8g32")
