@@ -7,7 +7,9 @@ from .correction import Correction, Seen
 from .decisions import ArchitectureDecisions, Decision, Decisions, GenomeDecisions
 from .evaluation import JointEvaluator, JointRecipe, context_of
 from .front_evolution import FrontEvolution
+from .joint_point import JointChoice, JointPoint
 from .judged_task import Judge, resized
+from .judgement import Judgement
 from .merged import Merged, gaps, merge, picked
 from .model_based import ModelBased
 from .nested import Nested
@@ -18,11 +20,12 @@ from .proposer import Proposer, Told
 from .regularized_evolution import RegularizedGenomeEvolution
 from .reinforce import Reinforce
 from .reinforce_rewards import AbsoluteReward, FrontReward, SoftReward
-from .result import JointChoice, JointPoint, JointResult
+from .result import JointResult
 from .run import run_joint
 from .sampled_proposer import SampledProposer, proposer_from
 from .sampler import RandomSampler, Sampler
 from .scale import Scale
+from .selection import hopeless_beyond, selected
 from .space import JointSpace, Subnet, Subnets
 from .tpe import ParzenEstimator
 
@@ -46,6 +49,7 @@ __all__ = [
     "JointResult",
     "JointSpace",
     "Judge",
+    "Judgement",
     "Merged",
     "ModelBased",
     "Nested",
@@ -68,11 +72,13 @@ __all__ = [
     "assess",
     "context_of",
     "gaps",
+    "hopeless_beyond",
     "merge",
     "picked",
     "proposer_from",
     "read_network",
     "resized",
     "run_joint",
+    "selected",
     "write_network",
 ]

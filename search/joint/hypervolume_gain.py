@@ -15,6 +15,7 @@ interest), in the units of the objectives, so that the hypervolume that counts i
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from .decisions import FloatArray
@@ -75,7 +76,8 @@ def gain(points: FloatArray, measured: FloatArray, reference: FloatArray) -> Flo
     front = inside[moocore.is_nondominated(inside)] if len(inside) else inside
     found = np.zeros(len(points))
     promising = (points < reference).all(axis=1)
-    promising &= ~(front[None] <= points[:, None]).all(axis=2).any(axis=1)
+    dominated: NDArray[np.bool_] = np.all(front[None] <= points[:, None], axis=2)
+    promising &= ~dominated.any(axis=1)
     volume = moocore.Hypervolume(ref=reference)
     before = volume(front) if len(front) else 0.0
     for index in np.flatnonzero(promising):
