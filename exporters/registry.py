@@ -22,6 +22,7 @@ _BUILT_IN = {
     "compressed-tensors": EntryPoint(
         "compressed-tensors", f"{__package__}.compressed_target:CompressedTensorsTarget", GROUP
     ),
+    "executorch": EntryPoint("executorch", f"{__package__}.executorch_target:ExecutorchTarget", GROUP),
     "onnx": EntryPoint("onnx", f"{__package__}.onnx_exporter:OnnxExporter", GROUP),
     "openvino": EntryPoint("openvino", f"{__package__}.openvino_target:OpenVinoTarget", GROUP),
     "torchao": EntryPoint("torchao", f"{__package__}.torchao_target:TorchaoTarget", GROUP),
