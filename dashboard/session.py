@@ -20,6 +20,7 @@ from .page_end import end_page
 from .text import plain
 
 _CLIENT, _NAME, _ASKED = "bitfront_client", "bitfront_user", "bitfront_needs_token"
+_VOID = "bitfront_token_is_void"
 _DAY = 8 * 3600.0  # seconds that a token made for a person of the OpenID provider is good for
 
 
@@ -64,8 +65,8 @@ def trouble(cause: BitfrontError) -> NoReturn:
     client = st.session_state.get(_CLIENT)
     if isinstance(cause, Refused) and isinstance(client, Client) and not _still_good(client):
         sign_out()
-        st.warning("The token of this session has expired or was revoked. Sign in again.")
-        require_client()
+        st.session_state[_VOID] = True
+        st.rerun()
     st.error(plain(str(cause)))
     if st.button("Try again", key="again"):
         st.rerun()
@@ -121,6 +122,8 @@ def _opened(url: str, token: str) -> Client | None:
 
 def _login(url: str) -> None:
     st.title("Sign in")
+    if st.session_state.get(_VOID):
+        st.warning("The token of this session has expired or was revoked. Sign in again.")
     if _oidc():
         if st.user.is_logged_in:
             st.error(plain(f"{st.user.email} is not a user of this server; ask an administrator to add the name"))
@@ -144,7 +147,8 @@ def _login(url: str) -> None:
         st.error("The server does not accept this token. Is it complete, and of this server?")
         return
     st.session_state[_CLIENT], st.session_state[_NAME] = client, ""
-    st.session_state.pop("token_field", None)
+    for key in ("token_field", _VOID):
+        st.session_state.pop(key, None)
     st.rerun()
 
 

@@ -151,7 +151,7 @@ def test_the_server_goes_away_and_comes_back(connected, name, monkeypatch):
         assert "no server at" not in told(test)
 
 
-@pytest.mark.parametrize("name", ["front_page.py", "devices_page.py"])
+@pytest.mark.parametrize("name", ["front_page.py", "jobs_page.py", "devices_page.py"])
 def test_a_void_token_leads_to_the_login(connected, name):
     access = Access(connected.store)
     access.add_user("tim", "viewer")
