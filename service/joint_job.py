@@ -77,8 +77,6 @@ def run_joint_job(
         ledger=Ledger(),
         restrict=_restriction(job),
     )
-    if job.device.name == "cpu" and "latency_ms" in [*job.objectives, *job.constraints]:
-        result.notes.append("latency_ms is the sum of the sites' kernels, timed one by one; no whole model was timed")
     exports = _exports(job, result, out, store, progress)
     document = result.document(exports)
     with progress.stage("write the report", 1) as advance:

@@ -14,7 +14,8 @@ from ..recipe_search import short
 
 if TYPE_CHECKING:
     from ...space import SearchSpace
-    from .result import JointPoint, JointResult
+    from .joint_point import JointPoint
+    from .result import JointResult
 
 _FRONT_POINTS = 400  # of the foretold front; a longer one is thinned evenly
 

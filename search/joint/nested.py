@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 from ...architecture import Choices, Genome
 from ...errors import BitfrontError, InfeasibleBudget
 from ..pareto import non_dominated
-from ..problem import FLOAT, spread
+from ..problem import FLOAT
 from ..work import Rounds
 from .assessed import Asked, Assessed, Predictor, assess
 from .correction import Correction, Seen
 from .genomes import Genomes
-from .merged import Merged, gaps, merge, picked, thinned
-from .proposer import Proposer, Told
+from .merged import Merged, merge
+from .proposer import Proposer, Told, told_of
 from .scale import Scale
+from .selection import hopeless_beyond, selected
 from .space import Subnets
 
 FloatArray = NDArray[np.float64]
@@ -28,7 +29,6 @@ _ROUNDS = 10  # into which the evaluations after the baselines are cut
 _SMALLEST, _LARGEST = 4, 24  # evaluations of a round
 _FINALISTS = 8  # under constraints, beside the measured front
 _TRIES = 8  # times that a round asks for architectures, as long as some meet no constraint
-_CANDIDATES = 400  # points of the merged front that are looked at for the next round
 
 
 @dataclass
@@ -204,19 +204,11 @@ class Nested:
         free = np.array(
             [each not in self.genomes.origins and each not in self.genomes.failures for each in genomes], dtype=bool
         )
-        indices = thinned(np.flatnonzero(free), _CANDIDATES)
-        if count <= 0 or not len(indices) or self.scale is None:
+        if self.scale is None:
             return []
-        best = list(indices[np.argsort(front.values[indices, 0], kind="stable")[: count // 2]])
-        found = [int(index) for index in best] if self.asked.constraints else []
-        rest = np.array([index for index in indices if index not in found], dtype=np.int64)
-        known = [self.scale(self.measured_objectives()), *(self.scale(front.values[[index]]) for index in found)]
-        taken = picked(self.scale(front.values[rest]), np.vstack(known), self.scale.reference, count - len(found))
-        found += [int(rest[index]) for index in taken]
-        if len(found) < count:  # nothing more is promised: points that are farthest in price from what is measured
-            covered = ~free
-            covered[found] = True
-            found += spread(front.values[:, 1], count - len(found), covered)
+        best = count // 2 if self.asked.constraints else 0
+        limit = hopeless_beyond(self.scale, max(self._floats.values()))
+        found = selected(front.values, free, self.measured_objectives(), self.scale, count, best, limit)
         return [genomes[index] for index in found]
 
     def foretold(self, genome: Genome) -> float | None:
@@ -258,18 +250,13 @@ class Nested:
 
     def _tell(self) -> None:
         usable, front = self.merged()
-        fronts = [self._front(each) for each in usable]
-        shares = front.share(len(usable)) / max(1, len(front))
-        if self.asked.constraints and len(front):
-            extent = max(float(np.ptp(front.values[:, 0])), 1e-12)
-            best = float(front.values[:, 0].min())
-            far = np.array([(each[:, 0].min() - best) / extent if len(each) else np.inf for each in fronts])
-        else:
-            far = gaps(fronts, front.values)
-        told = [
-            Told(each.choices, self._floats[each.choices], points, float(gap), float(share))
-            for each, points, gap, share in zip(usable, fronts, far, shares, strict=True)
-        ]
+        told = told_of(
+            [each.choices for each in usable],
+            self._floats,
+            [self._front(each) for each in usable],
+            front,
+            by_quality=bool(self.asked.constraints),
+        )
         lost = [each for each in [*self.assessed, *self.refused] if each not in self._floats]
         empty = np.zeros((0, 1 + len(self.asked.prices)))
         self.proposer.tell([*told, *(Told(each, np.inf, empty, np.inf, 0.0) for each in lost)])

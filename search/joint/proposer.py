@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...architecture import Choices
+from .merged import Merged, gaps
 
 
 @dataclass(frozen=True)
@@ -47,3 +48,34 @@ class Proposer(Protocol):
     def tell(self, told: Sequence[Told]) -> None:
         """Everything known after a round, of every architecture so far, the largest included."""
         ...
+
+
+def told_of(
+    choices: Sequence[Choices],
+    floats: Mapping[Choices, float],
+    fronts: Sequence[NDArray[np.float64]],
+    merged: Merged,
+    *,
+    by_quality: bool,
+) -> list[Told]:
+    """What a proposer is told of architectures with fronts.
+
+    Args:
+        choices: the architectures.
+        floats: quality of their float networks.
+        fronts: of each [points, objectives].
+        merged: the front of these fronts.
+        by_quality: the gap is how far its best quality is from the best of all in units of the merged front's extent,
+            as under constraints only that counts; else as ``merged.gaps``.
+    """
+    shares = merged.share(len(fronts)) / max(1, len(merged))
+    if by_quality and len(merged):
+        extent = max(float(np.ptp(merged.values[:, 0])), 1e-12)
+        best = float(merged.values[:, 0].min())
+        far = np.array([(each[:, 0].min() - best) / extent if len(each) else np.inf for each in fronts])
+    else:
+        far = gaps(fronts, merged.values)
+    return [
+        Told(each, floats[each], points, float(gap), float(share))
+        for each, points, gap, share in zip(choices, fronts, far, shares, strict=True)
+    ]

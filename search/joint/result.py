@@ -10,95 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...architecture import Choices, Genome
-from ...errors import InfeasibleBudget, InvalidInput
-from ...hw_models import Price
-from ...measurement import Difference, Measurement
-from ...space import Configuration, SearchSpace
-from ..allocation import knee
-from ..choice import Point, estimates, judged_gap, winner
+from ...measurement import Measurement
+from ...space import SearchSpace
 from ..stage import Ledger
 from .assessed import Assessed
 from .correction import Correction
+from .joint_point import JointChoice, JointPoint
+from .judgement import Judgement
 from .space import Subnets
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
-
-
-@dataclass(frozen=True)
-class JointPoint:
-    """One measured genome.
-
-    Attributes:
-        id: short name: ``uniform-w4``, or ``p`` and a number counted from the cheapest.
-        genome: architecture and formats.
-        origin: who proposed it: ``uniform``, ``formats alone`` (exact allocation on the largest architecture) or
-            ``nested``.
-        baseline: name of the format if it is a uniform configuration of the largest architecture.
-        score: additive score of its formats.
-        float_quality: of its architecture in float on the validation data, measured or foretold.
-        predicted: quality foretold from all that was measured, its interval 95 %.
-        validation: measured on the data that the search looked at.
-        holdout: measured on data that it never saw; survivors only.
-        prices: by metric.
-        pareto: not dominated on what was measured on the validation data.
-        feasible: meets the constraints.
-    """
-
-    id: str
-    genome: Genome
-    origin: str
-    baseline: str | None
-    score: float
-    float_quality: float
-    predicted: tuple[float, float, float]
-    validation: Measurement
-    holdout: Measurement | None
-    prices: dict[str, Price]
-    pareto: bool
-    feasible: bool
-
-    @property
-    def quality(self) -> float:
-        """The most trustworthy measured quality: held-out where there is one."""
-        return (self.holdout or self.validation).value
-
-    @property
-    def plain(self) -> Point:
-        """The point as the judgement of a search for formats takes it, named by the genome's digest."""
-        key = Configuration((("genome", self.genome.digest),))
-        return Point(
-            self.id,
-            key,
-            self.origin,
-            self.baseline,
-            self.score,
-            self.predicted[0],
-            self.validation,
-            self.holdout,
-            self.prices,
-            self.pareto,
-            self.feasible,
-        )
-
-
-@dataclass(frozen=True)
-class JointChoice:
-    """A point, and why it.
-
-    Attributes:
-        point: what is to be shipped.
-        reason: in words.
-        rival: the best baseline within the same budget that it was compared with; ``None`` where there is none, or
-            where the point is that baseline.
-        against: the paired difference to it on the held-out samples that judge; negative: the point is better.
-    """
-
-    point: JointPoint
-    reason: str
-    rival: JointPoint | None = None
-    against: Difference | None = None
 
 
 @dataclass
@@ -187,28 +110,8 @@ class JointResult:
 
     def choose(self, max_drop: float | None = None, budgets: Mapping[str, float] | None = None) -> JointChoice:
         """As ``best``, with the point and the reason in words."""
-        limits = {**self.constraints, **(budgets or {})}
-        eligible = [point for point in self.points if self._within(point, limits)]
-        if not eligible:
-            raise InfeasibleBudget(self._unreachable(limits))
-        validated = [point for point in eligible if point.holdout is not None] or eligible
-        price = self.price_objectives[0]
-        if max_drop is not None:
-            base = self.float_model["validation"].value
-            kept = [point for point in eligible if point.validation.value <= base + max_drop]
-            if not kept:
-                least = min(point.validation.value for point in eligible) - base
-                raise InfeasibleBudget(f"no measured genome drops less than {max_drop:g}; the least is {least:g}")
-            chosen = min(kept, key=lambda point: (point.prices[price].value, point.validation.value))
-            reason, rivals = f"the cheapest in {price} within a drop of {max_drop:g}", self._no_dearer(chosen, eligible)
-        elif limits:
-            told = ", ".join(f"{name} <= {limit:g}" for name, limit in limits.items())
-            chosen, reason, rivals = self._within_limits(validated), f"the best quality within {told}", eligible
-        else:
-            chosen = self._knee([point for point in validated if point.pareto] or validated)
-            reason = f"the knee of quality against {' and '.join(self.price_objectives)}"
-            rivals = self._no_dearer(chosen, eligible)
-        return self._against_baselines(chosen, rivals, reason)
+        judge = Judgement(self.points, self.float_model, self.price_objectives, self.constraints, self.metric)
+        return judge.choose(max_drop, budgets)
 
     def network(self, genome: Genome) -> tuple[nn.Module, SearchSpace]:
         """The plain network of a genome's architecture with its weights in float, and its sites.
@@ -230,74 +133,6 @@ class JointResult:
         from .document import build
 
         return build(self, list(exports))
-
-    def _within_limits(self, finalists: Sequence[JointPoint]) -> JointPoint:
-        """The best by posterior mean that is no worse than a baseline on the held-out samples that choose."""
-        plain = {point.plain.configuration: point for point in finalists}
-        points = [point.plain for point in finalists]
-        worth = estimates(points, self.float_model, {})
-        ordered = sorted(points, key=lambda point: worth[point.configuration])
-        rivals = {each.configuration for each in points if each.origin in ("uniform", "formats alone")}
-        return plain[winner(ordered, rivals).configuration]
-
-    def _against_baselines(self, chosen: JointPoint, competitors: Sequence[JointPoint], reason: str) -> JointChoice:
-        """The chosen point, unless a uniform one among its competitors is at least as good on held-out data."""
-        for exact in (point for point in competitors if point.origin == "formats alone" and point is not chosen):
-            gap = judged_gap(chosen.plain, exact.plain)
-            if gap is not None and gap.worse:
-                reason = f"{reason}; formats alone, {exact.id}, returned: {chosen.id} is worse on held-out data"
-                chosen = exact
-        if chosen.baseline is not None:
-            told = f"{reason}; uniform {chosen.baseline} of the largest architecture is it"
-            return JointChoice(chosen, f"{told}: nothing measured beats it there")
-        rivals = [point for point in competitors if point.baseline is not None]
-        if not rivals:
-            return JointChoice(chosen, f"{reason}; no uniform configuration of the largest architecture is as cheap")
-        rival = min(rivals, key=lambda point: point.quality)
-        gap = judged_gap(chosen.plain, rival.plain)
-        if gap is None:
-            which = chosen if chosen.holdout is None else rival
-            return JointChoice(
-                rival, f"uniform {rival.baseline} returned: {which.id} was not measured on held-out data"
-            )
-        if gap.value >= 0:
-            return JointChoice(
-                rival, f"uniform {rival.baseline} returned: the search found nothing better on held-out data"
-            )
-        verdict = "better" if gap.better else f"a tie with uniform {rival.baseline}: the interval holds 0"
-        told = (
-            f"{reason}; on held-out data {self.metric} {chosen.quality:.4g} against {rival.quality:.4g} of uniform "
-            f"{rival.baseline} of the largest architecture (paired difference {gap.value:.3g} "
-            f"[{gap.low:.3g}, {gap.high:.3g}], {verdict})"
-        )
-        return JointChoice(chosen, told, rival, gap)
-
-    def _no_dearer(self, than: JointPoint, points: Sequence[JointPoint]) -> list[JointPoint]:
-        """The points that cost no more than one in every price objective."""
-        limits = {name: than.prices[name].value for name in self.price_objectives}
-        return [point for point in points if self._within(point, limits)]
-
-    def _knee(self, front: Sequence[JointPoint]) -> JointPoint:
-        """The knee of quality against the mean of the price objectives, each scaled to [0, 1] over the front."""
-        prices = np.array([[point.prices[name].value for name in self.price_objectives] for point in front])
-        extent = np.ptp(prices, axis=0)
-        cost = ((prices - prices.min(axis=0)) / np.where(extent > 0, extent, 1.0)).mean(axis=1)
-        quality = np.array([point.validation.value for point in front])
-        decades = bool(quality.min() > 0 and quality.max() > 10 * quality.min())
-        return front[knee(cost, quality, log_loss=decades)]
-
-    def _within(self, point: JointPoint, limits: Mapping[str, float]) -> bool:
-        unknown = sorted(set(limits) - set(point.prices))
-        if unknown:
-            raise InvalidInput(f"unknown budget {unknown[0]!r}; this search priced {', '.join(point.prices)}")
-        return all(point.prices[name].value <= limit * (1 + 1e-9) for name, limit in limits.items())
-
-    def _unreachable(self, limits: Mapping[str, float]) -> str:
-        least = ", ".join(
-            f"{name} <= {limit:g} (smallest measured {min(p.prices[name].value for p in self.points):.4g})"
-            for name, limit in limits.items()
-        )
-        return f"no measured genome meets {least}; raise a budget or run a search with it as a constraint"
 
 
 def _columns(genome: Genome) -> dict[str, Any]:

@@ -4,33 +4,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
-from ...architecture import ArchitectureSpace, Family, Genome
+from ...architecture import ArchitectureSpace, Family
 from ...errors import InvalidInput
 from ...evaluators import Recipe
 from ...hw_models import cost_models
 from ...proxies import get_proxy
-from ...space import Configuration, SearchSpace
+from ...space import SearchSpace
 from ...store import Store
 from ...task import SPLITS, Split, Task
 from ..executor import Executor, LocalExecutor
-from ..pareto import non_dominated
 from ..problem import check_names
 from ..progress import Progress, Silent
 from ..stage import Ledger, Ran
-from ..work import Outcome
 from .assessed import Asked, Predictor
-from .evaluation import JointRecipe, StoredGenome, context_of, failure_context, genome_of
+from .commit import drive
+from .evaluation import context_of
 from .front_evolution import FrontEvolution
 from .genomes import Genomes
 from .nested import Nested
 from .proposer import Proposer
-from .result import JointPoint, JointResult
+from .result import JointResult
 from .space import JointSpace, Subnets
+from .summary import summarized
 
 ALWAYS_PRICED = ("size_mb", "avg_bits")
 MakeProposer = Callable[..., Proposer]
@@ -146,119 +143,12 @@ def run_joint(
             predictor,
             finalists,
         )
-        _drive(search, driven, knowledge, contexts, job_id)
+        drive(search, driven, knowledge, contexts, job_id)
     measuring = time.perf_counter() - started
     stages.add(Ran("measure", "genomes", "", search.genomes.ran, search.genomes.reused, measuring))
     result = summarized(search, stages, dict(job or {}), told)
     result.seconds["total"] = time.perf_counter() - started
     return result
-
-
-def _drive(search: Nested, executor: Executor, store: Store, contexts: Mapping[Split, str], job_id: str) -> None:
-    """Run the rounds; every outcome is committed under the genome's digest before it counts."""
-
-    def commit(outcome: Outcome) -> None:
-        work, genome = outcome.work, genome_of(outcome.work)
-        context = contexts[work.split]
-        if outcome.measurement is not None:
-            store.save_evaluation(context, StoredGenome.of(genome), outcome.measurement, outcome.worker)
-        else:
-            store.save_failure(
-                failure_context(context, genome.choices),
-                genome.configuration,
-                work.split,
-                outcome.failure,
-                final=outcome.final,
-                worker=outcome.worker,
-            )
-        foretold = search.foretold(genome)
-        store.add_candidates(job_id, [(StoredGenome.of(genome), search.genomes.origins[genome], foretold)])
-        search.genomes.arrived(outcome)
-
-    def lost(genome: Genome) -> str | None:
-        failures = store.failures(failure_context(contexts["validation"], genome.choices), "validation")
-        return failures.get(genome.configuration)
-
-    search.genomes.lost = lost
-    executor.drive(search.rounds(), JointRecipe.of(search.subnets), commit)
-
-
-def summarized(search: Nested, ledger: Ledger, job: dict[str, Any], record: dict[str, Any]) -> JointResult:
-    """The result of what was measured.
-
-    Raises:
-        InvalidInput: no genome could be measured.
-    """
-    genomes, base = search.genomes, Genome(search.largest)
-    measured = genomes.measured()
-    if not measured or any(genomes.of(base, split) is None for split in SPLITS[1:]):
-        reason = next(iter(genomes.failures.values()), "nothing was measured")
-        raise InvalidInput(f"no genome could be evaluated: {reason}")
-    first = search.asked.prices[0]
-    prices = {each: search.assessed[each.choices].price(each.configuration) for each in measured}
-    measured.sort(key=lambda each: (prices[each][first].value, each.digest))
-    qualities = {each: found.value for each in measured if (found := genomes.of(each)) is not None}
-    table = np.array([[qualities[each], *(prices[each][n].value for n in search.asked.prices)] for each in measured])
-    uniforms = search.assessed[search.largest].problem.space.uniforms()
-    baseline = {configuration: name for name, configuration in reversed(uniforms.items())}
-    names = _named(measured, search, baseline)
-    points = []
-    for each, name, on_front in zip(measured, names, non_dominated(table), strict=True):
-        of, validation = search.assessed[each.choices], genomes.of(each)
-        assert validation is not None
-        score = of.score(each.configuration)
-        foretold = search.correction.predict(each.choices, score)
-        points.append(
-            JointPoint(
-                name,
-                each,
-                genomes.origins[each],
-                baseline.get(each.configuration) if each.choices == search.largest else None,
-                score,
-                search.correction.floats[each.choices],
-                (foretold, *search.correction.interval(each.choices, score)),
-                validation,
-                genomes.of(each, "holdout"),
-                prices[each],
-                bool(on_front),
-                of.meets(each.configuration),
-            )
-        )
-    usable, front = search.merged()
-    return JointResult(
-        points,
-        {split: found for split in SPLITS[1:] if (found := genomes.of(base, split)) is not None},
-        search.subnets,
-        search.assessed,
-        [
-            (usable[member].genome(row), float(values[0]), tuple(float(value) for value in values[1:]))
-            for member, row, values in zip(front.member, front.row, front.values, strict=True)
-        ],
-        search.correction,
-        search.refused,
-        genomes.failures,
-        search.asked.objectives,
-        search.asked.constraints,
-        points[0].validation.metric,
-        {"rounds": search.log, "ended": search.ended, "architectures": len(search.assessed), **asdict(search.asked)},
-        {},
-        [f"architecture {choices.digest} was left out: {reason}" for choices, reason in search.refused.items()],
-        job,
-        ledger,
-        record,
-    )
-
-
-def _named(measured: Sequence[Genome], search: Nested, baseline: Mapping[Configuration, str]) -> list[str]:
-    """Short ids: ``uniform-w4`` for the baselines, ``p01``, ``p02``, … for the others in their order."""
-    width, count, found = len(str(len(measured))), 0, []
-    for each in measured:
-        if each.choices == search.largest and each.configuration in baseline:
-            found.append(f"uniform-{baseline[each.configuration]}")
-        else:
-            count += 1
-            found.append(f"p{count:0{width}d}")
-    return found
 
 
 def _proposer(asked: MakeProposer | Proposer, architecture: ArchitectureSpace, seed: int) -> Proposer:

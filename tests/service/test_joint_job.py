@@ -83,10 +83,10 @@ def job_of(folder, **changes):
         "data": {"calibration": "calib.npz", "validation": "val.npz", "batch": 16},
         "space": {
             "formats": ["w2", "w4", "w8"],
-            "architecture": {"family": "own_nets:Nets", "arguments": {"widths": [4, 8, 12]}},
+            "architecture": {"family": "own_nets:Nets", "arguments": {"widths": [4, 12]}},
         },
         "objectives": ["quality", "size_mb"],
-        "search": {"evaluations": 12},
+        "search": {"evaluations": 10},
         "export": {"target": "onnx"},
     }
     (folder / "job.yaml").write_text(yaml.safe_dump(content | changes))

@@ -11,7 +11,7 @@ import pytest
 from bitfront.search import LocalExecutor
 from bitfront.search.joint import JointEvaluator, run_joint
 
-KILLS = 3
+KILLS = 2
 
 
 def child(task, family, folder):
@@ -30,7 +30,7 @@ def child(task, family, folder):
         family,
         formats=["w2", "w4"],
         objectives=["quality", "size_mb"],
-        evaluations=14,
+        evaluations=12,
         executor=LocalExecutor(shard_size=1),
         store=f"sqlite:///{folder}/store.db",
     )

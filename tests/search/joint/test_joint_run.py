@@ -7,13 +7,13 @@ import pytest
 import torch
 from bitfront.architecture import ArchitectureSpace, Dimension, Genome
 from bitfront.errors import InfeasibleBudget, InvalidInput, UnsupportedModel
-from bitfront.hw_models import price
+from bitfront.hw_models import KernelRow, MeasuredTable, price
 from bitfront.search import LocalExecutor, RayExecutor
 from bitfront.search.joint import FrontEvolution, Told, run_joint
 from bitfront.store import Store
 
 FORMATS = ["w2", "w4", "w8"]
-ASKED = {"formats": FORMATS, "objectives": ["quality", "size_mb"], "executor": "local", "evaluations": 24}
+ASKED = {"formats": FORMATS, "objectives": ["quality", "size_mb"], "executor": "local", "evaluations": 20}
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def _candidates(url):
 
 
 def test_the_seed_decides_whoever_measures(digits, digits_task, tmp_path):
-    asked = ASKED | {"evaluations": 12, "seed": 3}
+    asked = ASKED | {"evaluations": 9, "seed": 3}
     one = run_joint(digits_task, digits, store=f"sqlite:///{tmp_path}/a.db", **asked)
     asked["executor"] = LocalExecutor(shard_size=1)
     other = run_joint(digits_task, digits, store=f"sqlite:///{tmp_path}/b.db", **asked)
@@ -246,8 +246,35 @@ def test_evolution_stays_near_the_front():
 
 
 def test_ray_gives_what_one_process_gives(digits, digits_task, tmp_path):
-    asked = ASKED | {"evaluations": 8}
+    asked = ASKED | {"evaluations": 6, "formats": ["w2", "w4"], "finalists": 1}
     one = run_joint(digits_task, digits, store=f"sqlite:///{tmp_path}/a.db", **asked)
-    asked["executor"] = RayExecutor(workers=2)
+    asked["executor"] = RayExecutor(workers=1)
     other = run_joint(digits_task, digits, store=f"sqlite:///{tmp_path}/b.db", **asked)
     assert one.front.equals(other.front)
+
+
+@pytest.mark.parametrize(("device", "formats"), [("nvidia-l40s", ["fp8", "bf16"]), ("cpu", ["w8", "bf16"])])
+def test_several_prices_are_those_of_each_architecture_on_the_device(digits, digits_task, store, device, formats):
+    asked = {"formats": formats, "objectives": ["quality", "latency_ms", "size_mb"], "evaluations": 12}
+    found = run_joint(digits_task, digits, store=store, device=device, **(ASKED | asked))
+    opened = Store(store)
+    known = MeasuredTable(tuple(KernelRow(**row) for row in opened.kernels(device)))
+    opened.close()
+    assert len({point.genome.choices for point in found.points}) > 2
+    for point in found.points:
+        _, space = found.network(point.genome)
+        own = price(space, device, 1, ["latency_ms", "size_mb"], [known]).of(point.genome.configuration)
+        assert point.prices["latency_ms"].value == pytest.approx(own["latency_ms"].value)
+        assert point.prices["size_mb"].value == pytest.approx(own["size_mb"].value)
+        assert point.prices["latency_ms"].source == ("measured" if device == "cpu" else "predicted")
+    largest = found.assessed[digits.architecture.largest()]
+    smallest = found.assessed[digits.architecture.smallest()]
+    assert smallest.costs.min(axis=0)[0] < largest.costs.min(axis=0)[0]
+    for each in found.assessed.values():  # the union of the exact fronts against each price
+        alone = [each.problem.front("sqnr", name) for name in ("latency_ms", "size_mb")]
+        assert {tuple(row) for row in each.front} == {tuple(row) for front in alone for row in front}
+    table = found.front[["validation_value", "latency_ms", "size_mb"]].to_numpy()
+    dominated = [((table <= row).all(axis=1) & (table < row).any(axis=1)).any() for row in table]
+    assert (found.front["pareto"].to_numpy() == ~np.array(dominated)).all()
+    assert any("union of its exact fronts against latency_ms and size_mb" in note for note in found.notes)
+    assert any("no whole model was timed" in note for note in found.notes) == (device == "cpu")
