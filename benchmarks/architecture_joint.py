@@ -268,30 +268,26 @@ def show(runs: Sequence[Run]) -> None:
 
 def plot(runs: Sequence[Run], path: Path) -> None:
     """The held-out fronts of every arm and seed, and the median over seeds of the accuracy within each budget."""
-    import matplotlib as mpl
+    import plotly.graph_objects as go
+    from plotly.colors import qualitative
 
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    grid = np.geomspace(*BOX[1], 160)
-    figure, axes = pyplot.subplots(figsize=(7.5, 4.4))
-    for number, name in enumerate(dict.fromkeys(run["arm"] for run in runs)):
-        color = f"C{number}"
+    grid, figure = np.geomspace(*BOX[1], 160), go.Figure()
+    for color, name in zip(qualitative.D3, dict.fromkeys(run["arm"] for run in runs), strict=False):
         own = [run["points"] for run in runs if run["arm"] == name]
-        points = [each for points in own for each in front_of(points)]
-        axes.plot(
-            [each["price"] for each in points], [100 - 100 * each["holdout"] for each in points], ".", ms=3, c=color
-        )
-        curves = np.array([[accuracy(points, budget) for budget in grid] for points in own])
+        points = [each for found in own for each in front_of(found)]
+        x, y = [each["price"] for each in points], [100 - 100 * each["holdout"] for each in points]
+        figure.add_scatter(x=x, y=y, mode="markers", marker={"size": 4, "color": color}, showlegend=False)
+        curves = np.array([[accuracy(found, budget) for budget in grid] for found in own])
         shown = np.isfinite(curves).all(axis=0)
-        axes.plot(grid[shown], np.median(curves[:, shown], axis=0), c=color, label=name, lw=1.8)
+        middle = np.median(curves[:, shown], axis=0)
+        figure.add_scatter(x=grid[shown], y=middle, mode="lines", line={"color": color}, name=name)
     for budget in BUDGETS:
-        axes.axvline(budget, c="0.8", lw=0.8, zorder=0)
-    axes.set(xscale="log", ylim=(100 - 100 * BOX[0][1], 92), xlabel="bit operations", ylabel="held-out accuracy, %")
-    axes.legend(frameon=False)
-    figure.tight_layout()
+        figure.add_vline(x=budget, line={"color": "silver", "width": 1})
+    figure.update_xaxes(type="log", title="bit operations", dtick="D2")
+    figure.update_yaxes(range=[100 - 100 * BOX[0][1], 92], title="held-out accuracy, %")
+    figure.update_layout(template="plotly_white", width=800, height=460)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    figure.write_image(path)
 
 
 def main() -> None:

@@ -227,24 +227,21 @@ def show(done: Lines) -> None:
 
 def plot(done: Lines, path: Path) -> None:
     """Rank correlation and error against the number of pairs."""
-    import matplotlib as mpl
+    from plotly.colors import qualitative
+    from plotly.subplots import make_subplots
 
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    figure, both = pyplot.subplots(1, 2, figsize=(8.5, 3.6))
-    for axes, (metric, title) in zip(both, [(each, METRICS[each]) for each in ("spearman", "error")], strict=True):
-        for method in METHODS:
-            counts, means, halves = (np.array(column) for column in zip(*cells(done, metric, method), strict=True))
-            (line,) = axes.plot(counts, means, "o-", ms=4, label=method)
-            axes.fill_between(counts, means - halves, means + halves, alpha=0.2, color=line.get_color(), lw=0)
-        axes.set(xscale="log", xlabel="quantized pairs", ylabel=title)
-        axes.set_xticks(COUNTS, [str(count) for count in COUNTS])
-        axes.minorticks_off()
-    both[0].legend(frameon=False)
-    figure.tight_layout()
+    shown = ("spearman", "error")
+    figure = make_subplots(1, 2, subplot_titles=[METRICS[each] for each in shown])
+    for column, metric in enumerate(shown, 1):
+        for color, method in zip(qualitative.D3, METHODS, strict=False):
+            counts, means, halves = zip(*cells(done, metric, method), strict=True)
+            bars = {"type": "data", "array": halves}
+            line, legend = {"color": color}, {"legendgroup": method, "showlegend": column == 1}
+            figure.add_scatter(x=counts, y=means, error_y=bars, name=method, line=line, row=1, col=column, **legend)
+    figure.update_xaxes(type="log", title="quantized pairs", tickvals=COUNTS)
+    figure.update_layout(template="plotly_white", width=900, height=400)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    figure.write_image(path)
 
 
 def main() -> None:
