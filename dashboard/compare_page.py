@@ -12,6 +12,7 @@ from bitfront.errors import BitfrontError
 from bitfront.service.labels import label
 
 MOST = 8
+FORMATS = {name: st.column_config.NumberColumn(format="%.4g") for name in ("best quality", "cheapest", "hypervolume")}
 
 ask_in()
 st.title("Compare")
@@ -65,7 +66,9 @@ st.plotly_chart(
     fronts([v for _, v in views], titles, metric, split), key="compare_chart", config={"displaylogo": False}
 )
 st.caption(plain(compare_words(titles, [v for _, v in views], metric, split)))
-st.dataframe(compared([view for _, view in views], metric, split), hide_index=True, width="stretch")
+st.dataframe(
+    compared([view for _, view in views], metric, split), hide_index=True, width="stretch", column_config=FORMATS
+)
 st.caption(
     "Hypervolume: the dominated share of the box that all of these jobs span together; it changes with the choice of "
     "jobs. Latencies of different devices are each of their own device."

@@ -60,5 +60,5 @@ def fronts(views: Sequence[View], titles: Sequence[str], metric: str, split: str
         (figure.update_yaxes, both[:, 1], f"{escape(label(views[0].metric))}, {split}"),
     ):
         log = values.min() > 0 and values.max() > 30 * values.min()
-        update(title=title, type="log" if log else "linear", **(LOG_TICKS if log else {}))
+        update(title=title, type="log" if log else "linear", **(LOG_TICKS if log else {"exponentformat": "power"}))
     return figure

@@ -67,7 +67,9 @@ def layer_map(view: View, row: int, proxy: str | None, metric: str | None, selec
         )
         positive = values[np.isfinite(values) & (values > 0)]
         log = panel == "score" and len(positive) == len(values) > 1 and positive.max() / positive.min() > 300
-        figure.update_xaxes(title=title, type="log" if log else "linear", nticks=4, row=1, col=number_of)
+        figure.update_xaxes(
+            title=title, type="log" if log else "linear", nticks=4, exponentformat="power", row=1, col=number_of
+        )
     figure.update_xaxes(
         tickvals=[0, 1], ticktext=["weights", "activations"], range=[-0.6, 1.6], side="top", tickangle=0, row=1, col=1
     )

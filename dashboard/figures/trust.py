@@ -164,7 +164,10 @@ def timeline(work: pd.DataFrame, attempts: Sequence[float] = ()) -> go.Figure:
             annotation_text=f"attempt {index}",
             annotation_font_size=11,
         )
-    figure.update_layout(barmode="overlay")
+    room = figure.layout.height - figure.layout.margin.t - figure.layout.margin.b
+    figure.update_layout(
+        barmode="overlay", legend={"y": -75 / room}, margin={"b": 90}, height=figure.layout.height + 30
+    )
     figure.update_xaxes(title="seconds since the start")
     figure.update_yaxes(type="category")
     return figure
