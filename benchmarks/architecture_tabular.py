@@ -1,6 +1,6 @@
 """Accuracy against latency on NAS-Bench-201, all 15,625 networks in a table: hypervolume against number of queries.
 
-    python benchmarks/architecture_tabular.py --seeds 20 --plot docs/img/architecture_tabular.png
+    python benchmarks/architecture_tabular.py --seeds 20 --plot out/architecture_tabular.html
 
 A query is one validation accuracy (CIFAR-10, 12 epochs). Rows say who knows what besides:
 
@@ -97,6 +97,14 @@ METHODS: dict[str, tuple[int, Callable[[Table, int], Any]]] = {
         lambda table, seed: ModelBased(table.decisions, seed, table.latency, table.features),
     ),
 }
+COMPARED = (
+    (RIVAL, OURS),
+    (RIVAL, "TPE"),
+    (f"{RIVAL}, latency known", f"{OURS}, latency known"),
+    (RIVAL, f"{OURS}, latency known"),
+    (RIVAL, f"{OURS}, latency and graph known"),
+)
+"""Queries of the first over those of the second; the first three pairs know the same."""
 
 
 def one(table: Table, method: str, seed: int) -> dict[str, Any]:
@@ -171,15 +179,14 @@ def told(runs: list[dict[str, Any]], reference: str) -> str:
             mine = [run for run in runs if run["device"] == device and run["method"] == method]
             cells.append(shown(needed(mine, reference), len(mine)) if mine else "")
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
-    ratios = []
-    for device in devices:
-        by = {
-            method: [run for run in runs if run["device"] == device and run["method"] == method]
-            for method in ("model-based", RIVAL, f"{RIVAL}, latency known")
-        }
-        ours, *rivals = (needed(mine, reference) if mine else None for mine in by.values())
-        ratios.append(", ".join(ratio(ours, rival) for rival in rivals))
-    lines.append("| " + f"{RIVAL} / model-based, without and with the latency" + " | " + " | ".join(ratios) + " |")
+    for rival, ours in COMPARED:
+        cells = []
+        for device in devices:
+            both = [
+                [run for run in runs if run["device"] == device and run["method"] == each] for each in (ours, rival)
+            ]
+            cells.append(ratio(*(needed(mine, reference) if mine else None for mine in both)))
+        lines.append(f"| *{rival}* / *{ours}* | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -192,29 +199,34 @@ def ratio(ours: dict[str, Any] | None, rival: dict[str, Any] | None) -> str:
 
 
 def plot(runs: list[dict[str, Any]], path: Path) -> None:
-    """Median share of the true hypervolume against queries, and the quartiles, a panel per device."""
-    import matplotlib
+    """Median share of the true hypervolume that is missing against queries, a panel per device."""
+    from plotly.colors import qualitative
+    from plotly.subplots import make_subplots
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, len(DEVICES), figsize=(17, 3.8), sharey=True)
-    for axis, device in zip(axes, DEVICES, strict=True):
-        for method in METHODS:
+    figure = make_subplots(1, len(DEVICES), shared_yaxes=True, subplot_titles=DEVICES, horizontal_spacing=0.012)
+    for column, device in enumerate(DEVICES, 1):
+        for color, method in zip(qualitative.D3, METHODS, strict=False):
             mine = [run for run in runs if run["device"] == device and run["method"] == method]
             marks = [mark for mark in MARKS if mine and mark <= METHODS[method][0]]
-            if not marks:
-                continue
-            rows = np.array([[run["curve"].get(str(mark), run["end"])["front"] for mark in marks] for run in mine])
-            middle, low, high = np.percentile(1 - rows, [50, 25, 75], axis=0)
-            (line,) = axis.plot(marks, middle, label=method, marker="o", markersize=3)
-            axis.fill_between(marks, low, high, alpha=0.12, color=line.get_color())
-        axis.axhline(1 - SHARE, color="black", linewidth=0.8, linestyle=":")
-        axis.set(xscale="log", yscale="log", title=device, xlabel="accuracies queried")
-    axes[0].set_ylabel("hypervolume still missing, share of the true one")
-    axes[0].legend(fontsize=7)
-    figure.tight_layout()
-    figure.savefig(path, dpi=80)
+            rows = [[1 - run["curve"].get(str(mark), run["end"])["front"] for mark in marks] for run in mine]
+            line = {"color": color, "width": 3 if method.startswith(OURS) else 1.5}
+            middle = np.median(rows, axis=0) if rows else []
+            figure.add_scatter(
+                x=marks, y=middle, name=method, line=line, showlegend=column == 1, legendgroup=method, row=1, col=column
+            )
+        figure.add_hline(y=1 - SHARE, line={"color": "black", "width": 1, "dash": "dot"}, row=1, col=column)
+    figure.update_xaxes(type="log", title="accuracies queried", dtick="D2")
+    figure.update_yaxes(type="log", dtick="D2")
+    figure.update_yaxes(title="hypervolume missing, share of the true one", row=1, col=1)
+    figure.update_layout(
+        template="plotly_white",
+        width=1500,
+        height=460,
+        margin={"l": 70, "r": 10, "t": 30, "b": 60},
+        legend={"orientation": "h", "y": -0.2},
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.write_html(path, include_plotlyjs=True, config={"displayModeBar": False})
 
 
 def main() -> None:
