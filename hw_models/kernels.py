@@ -179,7 +179,7 @@ def _computed(format_: Format, kind: str) -> tuple[str, str]:
     ):  # fmt: skip
         alone = weight_name(weight)
         raise NotMeasured(
-            f"format {format_.name}: runs as MatMulNBits on int8 groups, which the CPU tables do not time; search it by "
+            f"format {format_.name}: runs as MatMulNBits on int8 groups, which the tables here do not time; search by "
             f"size and export with against_float for its real latency, or offer {alone}a8 or {alone}"
         )
     if (activation.number, activation.bits, activation.granularity) != ("int", 8, "tensor"):
