@@ -94,12 +94,12 @@ class ParzenEstimator(BaseSampler[G]):
 
     def _trial(self, genome: G, **content: Any) -> FrozenTrial:
         """A genome as a trial that the sampler did not suggest."""
-        from optuna.distributions import CategoricalDistribution
+        from optuna.distributions import BaseDistribution, CategoricalDistribution
         from optuna.trial import create_trial
 
         answers = self.decisions.answers(genome)
         params: dict[str, Value] = {}
-        distributions = {}
+        distributions: dict[str, BaseDistribution] = {}
 
         def pick(decision: Decision) -> Value:
             names = (f"{decision.part}:{name}" for name in decision.names)
