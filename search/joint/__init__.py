@@ -25,7 +25,7 @@ from .run import run_joint
 from .sampled_proposer import SampledProposer, proposer_from
 from .sampler import RandomSampler, Sampler
 from .scale import Scale
-from .selection import hopeless_beyond, selected
+from .selection import selected
 from .space import JointSpace, Subnet, Subnets
 from .tpe import ParzenEstimator
 
@@ -72,7 +72,6 @@ __all__ = [
     "assess",
     "context_of",
     "gaps",
-    "hopeless_beyond",
     "merge",
     "picked",
     "proposer_from",

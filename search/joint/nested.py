@@ -21,7 +21,7 @@ from .genomes import Genomes
 from .merged import Merged, merge
 from .proposer import Proposer, Told, told_of
 from .scale import Scale
-from .selection import hopeless_beyond, selected
+from .selection import selected
 from .space import Subnets
 
 FloatArray = NDArray[np.float64]
@@ -207,8 +207,7 @@ class Nested:
         if self.scale is None:
             return []
         best = count // 2 if self.asked.constraints else 0
-        limit = hopeless_beyond(self.scale, max(self._floats.values()))
-        found = selected(front.values, free, self.measured_objectives(), self.scale, count, best, limit)
+        found = selected(front.values, free, self.measured_objectives(), self.scale, count, best)
         return [genomes[index] for index in found]
 
     def foretold(self, genome: Genome) -> float | None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from bitfront.errors import InvalidInput
 from bitfront.search.allocation import hypervolume
-from bitfront.search.joint import Scale, gaps, hopeless_beyond, merge, picked, selected
+from bitfront.search.joint import Scale, gaps, merge, picked, selected
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -108,26 +108,19 @@ def test_fronts_that_do_not_fit_are_refused(parts, told):
 SCALE = Scale(0.1, 0.9, np.array([1.0]))
 
 
-def test_destroyed_genomes_are_measured_when_nothing_else_promises_anything():
-    limit = hopeless_beyond(SCALE, 0.15)
-    assert limit == pytest.approx(0.5)
+def test_the_best_in_quality_are_selected_first_then_what_gains_most():
     values = np.array([[0.8, 0.1], [0.7, 0.12], [0.3, 0.5], [0.2, 0.8]])
     known = np.array([[0.9, 1.0], [0.1, 1.0]])
     free = np.ones(4, dtype=bool)
-    assert set(selected(values, free, known, SCALE, 2, 0, limit)) == {2, 3}
-    assert set(selected(values, free, known, SCALE, 4, 0, limit)) == {0, 1, 2, 3}
-    assert set(selected(values, np.array([True, True, False, False]), known, SCALE, 1, 0, limit)) <= {0, 1}
-    assert selected(values, free, known, SCALE, 1, 1, limit) == [3]  # the best in quality first
-    assert selected(values, ~free, known, SCALE, 2, 0, limit) == []
-
-
-def test_what_float_networks_reach_is_not_hopeless():
-    mild = Scale(0.1, 0.13, np.array([1.0]))
-    assert hopeless_beyond(mild, 0.12) > mild.worst
+    gains = [SCALE.volume(np.vstack([known, row])) for row in values]
+    assert selected(values, free, known, SCALE, 1, 0) == [int(np.argmax(gains))]
+    assert selected(values, free, known, SCALE, 1, 1) == [3]
+    assert set(selected(values, free, known, SCALE, 4, 2)) == {0, 1, 2, 3}
+    assert selected(values, ~free, known, SCALE, 2, 0) == []
 
 
 def test_points_far_in_price_fill_a_round_that_promises_nothing():
     values = np.array([[0.2, 0.2], [0.19, 0.21], [0.18, 0.9]])
     known = np.array([[0.1, 0.1]])  # dominates all
     free = np.array([False, True, True])
-    assert selected(values, free, known, SCALE, 1, 0, 0.5) == [2]
+    assert selected(values, free, known, SCALE, 1, 0) == [2]
