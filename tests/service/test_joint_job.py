@@ -380,5 +380,5 @@ def test_a_service_searches_architectures_of_a_model_that_was_sent(server):
     candidates = http.get(f"/v1/jobs/{made}/candidates").json()["candidates"]
     assert len(candidates) == told["proposed"]
     asked = http.post(f"/v1/jobs/{made}/solve", json={"budgets": {"size_mb": 1.0}})
-    assert asked.status_code == 400, asked.text
+    assert asked.status_code == 422, asked.text
     assert "searches architectures" in asked.text
