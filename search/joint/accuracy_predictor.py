@@ -95,7 +95,8 @@ class AccuracyPredictor:
 
     def predict(self, genomes: Sequence[Genome]) -> FloatArray:
         """Foretold qualities [genomes]: the exponential of the members' mean."""
-        return np.exp(self._outputs(genomes).mean(axis=0))
+        found: FloatArray = np.exp(self._outputs(genomes).mean(axis=0))
+        return found
 
     def __call__(self, choices: Choices) -> float:
         """Foretold quality of a float network."""

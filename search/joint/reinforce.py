@@ -135,5 +135,6 @@ class Reinforce:
 
 
 def _softmax(logits: FloatArray) -> FloatArray:
-    found = np.exp(logits - logits.max())
-    return found / found.sum()
+    weights = np.exp(logits - logits.max())
+    found: FloatArray = weights / weights.sum()
+    return found
