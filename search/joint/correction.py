@@ -123,7 +123,8 @@ class Correction:
     def interval(self, choices: Choices, score: float) -> tuple[float, float]:
         """95 % interval of a foretold quality."""
         value, lost, noise = self.predict(choices, score), self.loss(choices, score), _NORMAL * self.absolute
-        low, high = (lost * math.exp(sign * _NORMAL * self.relative) for sign in (-1, 1))
+        spread = min(_NORMAL * self.relative, _FARTHEST)
+        low, high = (lost * math.exp(sign * spread) for sign in (-1, 1))
         return value - math.hypot(lost - low, noise), value + math.hypot(high - lost, noise)
 
     def _offsets(self, points: Sequence[Seen]) -> dict[Choices, float]:
