@@ -1,6 +1,7 @@
 """Joint against separate on the elastic supernet: architecture and bits in one search, one after the other, one alone.
 
-    nice python benchmarks/architecture_joint.py --seeds 5 --plot docs/img/architecture_joint_separate.png [--weights FILE]
+    nice python benchmarks/architecture_joint.py --seeds 5 [--weights FILE] \\
+        --plot docs/img/architecture_joint_separate.png
 
 Fashion-MNIST with its labels; quality is the share of images that are wrong. Every arm spends the same number of
 evaluations (a float network that a search measures counts as one, the largest excepted) and offers w2a8, w4a4, w4a8 and

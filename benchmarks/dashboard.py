@@ -7,8 +7,8 @@ A job with that many measured candidates of 50 layers in five formats lies in SQ
 server side     reading the columns from the store (the first time and again), the answer of the API as the client gets
                 it, the view, the figure and its JSON, and the answer to budgets: in this process, medians;
 in a browser    headless chromium against ``bitfront serve --dashboard`` in a process of its own. First paint: from the
-                click on the link to the page Front to the drawn plot. The very first of a started server is told apart: the
-                server reads the job, the dashboard imports its libraries. Later ones are of new sessions, which sign
+                click on the link to the page Front to the drawn plot. The very first of a started server is told apart:
+                the server reads the job, the dashboard imports its libraries. Later ones are of new sessions that sign
                 in before the clock starts. Slider: from the key to the new sentence with the optimum, and to the
                 redrawn plot.
 

@@ -93,10 +93,9 @@ def program(request: ExportRequest) -> Program:
 
 
 def _exported(model: nn.Module, example: Batch) -> torch.export.ExportedProgram:
-    named = isinstance(example.inputs, dict)
-    args = () if isinstance(example.inputs, dict) else example.inputs
+    args, named = ((), example.inputs) if isinstance(example.inputs, dict) else (example.inputs, None)
     try:
-        return torch.export.export(model, args, example.inputs if named else None)
+        return torch.export.export(model, args, named)
     except Exception as cause:
         lines = str(cause).strip().splitlines() or [""]
         raise UnsupportedModel(
@@ -251,7 +250,7 @@ class _Editor:
         arguments = (*held, zeros, 0, low, high, torch.int8)
         return self.module.graph.call_function(OPERATORS.dequantize_per_channel.default, arguments)
 
-    def _patches(self, value: Any) -> fx.Node:
+    def _patches(self, value: Any) -> Any:
         """The input of a convolution as [batch, height, width, kernel x channels]."""
         node, call = self.product.node, self.module.graph.call_function
         stride, dilation = (_pair(_argument(node, position, 1)) for position in (3, 5))

@@ -87,7 +87,7 @@ def _configurations() -> list[Any]:
             last = users[0]
         integer = len(last.users) == 1 and is_quant(next(iter(last.users)))
         four_bits = isinstance(weight, fx.Node) and weight.args[4] == -8
-        return not is_dynamic_qdq(value) and (four_bits or not integer)
+        return bool(not is_dynamic_qdq(value) and (four_bits or not integer))
 
     class PackedLinear(LinearConfig):  # type: ignore[misc]
         def get_deps(self, node: fx.Node, ep: Any) -> tuple[bool, list[fx.Node]]:

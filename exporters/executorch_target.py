@@ -156,7 +156,9 @@ def _layouts(request: ExportRequest, site: Site) -> list[tuple[bytes, ...]]:
     codes, scale = quantized.codes, _bytes(quantized.scale.float())
     if codes.ndim == 4:
         last = codes.permute(0, 2, 3, 1)
-        found = [(_bytes(last) if target.container_bits == 8 else _nibbles(last.flatten(1)), scale)]
+        found: list[tuple[bytes, ...]] = [
+            (_bytes(last) if target.container_bits == 8 else _nibbles(last.flatten(1)), scale)
+        ]
         if codes.shape[1] == 1:  # depthwise: [1, height, width, channels]
             found.append((_bytes(codes.permute(1, 2, 3, 0)), scale))
         if dict(site.attributes).get("groups", 1) != 1:

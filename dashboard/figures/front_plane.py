@@ -143,7 +143,8 @@ def lower_left(xs: NDArray[np.float64], ys: NDArray[np.float64]) -> NDArray[np.i
     if not len(order):
         return order
     best = np.minimum.accumulate(ys[order])
-    return order[np.concatenate([[True], ys[order][1:] < best[:-1]])]
+    kept: NDArray[np.int64] = order[np.concatenate([[True], ys[order][1:] < best[:-1]])]
+    return kept
 
 
 def knee_row(steps: NDArray[np.int64], xs: FloatArray, ys: FloatArray) -> int | None:
@@ -158,7 +159,8 @@ def thinned(rows: NDArray[np.int64], xs: NDArray[np.float64], most: int) -> NDAr
     if len(rows) <= most:
         return rows
     order = np.argsort(xs, kind="stable")
-    return rows[order[np.unique(np.linspace(0, len(rows) - 1, most).astype(int))]]
+    kept: NDArray[np.int64] = rows[order[np.unique(np.linspace(0, len(rows) - 1, most).astype(int))]]
+    return kept
 
 
 def _points(
@@ -179,7 +181,7 @@ def _points(
     groups = [fits, ~fits] if "symbol" not in marker else [np.ones(len(rows), dtype=bool)]
     for index, here in enumerate(each for each in groups if each.any()):
         mine = rows[here]
-        look = {"symbol": "circle" if view.feasible[mine[0]] else "circle-open"}
+        look: dict[str, Any] = {"symbol": "circle" if view.feasible[mine[0]] else "circle-open"}
         look |= {name: _part(value, here) for name, value in marker.items()}
         if index and "showscale" in marker:
             look["showscale"] = False

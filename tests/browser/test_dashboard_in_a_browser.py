@@ -131,11 +131,11 @@ def _marker(page, trace, index):
     return page.evaluate(
         """([name, index]) => {
             const plot = document.querySelector('.js-plotly-plot');
-            const trace = plot.data.find(t => t.name === name);
-            const layout = plot._fullLayout;
+            const number = plot.data.findIndex(t => t.name === name);
+            const {x, y} = plot.calcdata[number][index];
+            const {xaxis, yaxis} = plot._fullLayout;
             const box = plot.getBoundingClientRect();
-            const at = (axis, value) => axis._offset + axis.d2p(value);
-            return [box.x + at(layout.xaxis, trace.x[index]), box.y + at(layout.yaxis, trace.y[index])];
+            return [box.x + xaxis._offset + xaxis.c2p(x), box.y + yaxis._offset + yaxis.c2p(y)];
         }""",
         [trace, index],
     )
