@@ -1,6 +1,6 @@
-"""Joint against separate on the elastic supernet: architecture and bits in one search, one after the other, one alone.
+r"""Joint against separate on the elastic supernet: architecture and bits in one search, one after the other, one alone.
 
-    nice python benchmarks/architecture_joint.py --seeds 5 [--weights FILE] \\
+    nice python benchmarks/architecture_joint.py --seeds 5 [--weights FILE] \
         --plot docs/img/architecture_joint_separate.png
 
 Fashion-MNIST with its labels; quality is the share of images that are wrong. Every arm spends the same number of

@@ -56,7 +56,7 @@ VARIANTS = {
     "openvino": Variant("openvino", ("w4", "w8", "w4a8", "w8a8", "fp32"), _NETS),
     "torchao": Variant("torchao", ("w4", "w8", "w4a8s", "w8a8s", "bf16", "fp32"), _NETS),
     "compressed-tensors": Variant("compressed-tensors", ("w4", "w4g32", "w8", "w8a8", "bf16", "fp32"), _TEXT),
-    "executorch": Variant("executorch", ("w4", "w8", "w4a8d", "w8a8d", "w8a8", "fp32"), _NETS),
+    "executorch": Variant("executorch", ("w4", "w8", "w8a8", "fp32"), _NETS),
 }
 
 
