@@ -61,7 +61,7 @@ def columns_of(store: Store, job: Job, rows: int | None = None) -> dict[str, Any
         digests = [arrays.digests[row] for row in chosen]
         uniform = {found.digest: name for name, found in reversed(space.uniforms().items())}
         front = set(front_rows(arrays).tolist())
-        letters = np.array(list(ALPHABET))
+        letters = np.frombuffer(ALPHABET.encode(), dtype=np.uint8)[choices]
         predicted, failed = _predicted(store, job), _failed(store, arrays)
         return {
             "job": job.id,
@@ -94,7 +94,7 @@ def columns_of(store: Store, job: Job, rows: int | None = None) -> dict[str, Any
             "digests": digests,
             "origins": [arrays.origins[row] for row in chosen],
             "baselines": [uniform.get(digest) for digest in digests],
-            "choices": ["".join(each) for each in letters[choices]],
+            "choices": [each.tobytes().decode() for each in letters],
             "predicted": [predicted.get(digest) for digest in digests],
             "pareto": [int(row) in front for row in chosen],
             "feasible": _feasible(arrays, chosen),
