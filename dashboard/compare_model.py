@@ -51,7 +51,7 @@ def compared(views: Sequence[View], metric: str, split: str) -> pd.DataFrame:
         if fit.any():
             values = np.log(quality[fit]) if log else quality[fit]
             ends = np.log(all_quality) if log else all_quality
-            points = np.column_stack([_unit(price[fit], all_price), _unit(values, ends)])
+            points = np.column_stack([scaled(price[fit], all_price), scaled(values, ends)])
             volume = hypervolume(points, [1.0, 1.0])
         rows.append(
             (
@@ -68,7 +68,8 @@ def compared(views: Sequence[View], metric: str, split: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=pd.Index(names))
 
 
-def _unit(values: FloatArray, of: FloatArray) -> FloatArray:
+def scaled(values: FloatArray, of: FloatArray) -> FloatArray:
+    """Values on the scale on which the least of some others is 0 and the largest 1; 0 where they are all equal."""
     low, high = float(of.min()), float(of.max())
     found: FloatArray = (values - low) / (high - low) if high > low else np.zeros_like(values)
     return found

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import io
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..service.front_document import Front, Point
-from ..service.labels import label, number, unit
-from ..service.tables import points_table
+from ..service.labels import label, unit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,21 +42,6 @@ def runs_table(states: Sequence[RunState]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=pd.Index(columns)).astype({"points": "Int64"})
 
 
-def point_order(front: Front, price: str) -> list[str]:
-    """Ids of all points: the best, the uniform ones, then by rising price (points without one last)."""
-    first = [*([front.best_point] if front.best_point else []), *front.baselines]
-    rest = sorted(front.points, key=lambda point: (point.price(price) != point.price(price), point.price(price)))
-    return list(dict.fromkeys(point.id for point in [*first, *rest]))
-
-
-def point_title(front: Front, point: Point, price: str) -> str:
-    """A point in a list, such as ``best: p030, size 2.512 MB, kl 1.18``."""
-    mark = "best: " if point.id == front.best else ""
-    name = label(price).split(" (")[0]
-    cost = f"{name} {number(point.price(price))} {unit(price)}".rstrip()
-    return f"{mark}{point.label}, {cost}, {front.metric} {number(point.quality())}"
-
-
 def clicked_point(event: Any) -> str | None:
     """The id of the point that a Plotly selection of Streamlit holds, ``None`` if it holds none.
 
@@ -83,20 +64,3 @@ def clicked_point(event: Any) -> str | None:
 def file_stem(text: str) -> str:
     """A file name without separators, dots and blanks."""
     return re.sub(r"[^A-Za-z0-9_-]+", "_", text).strip("_")[:80] or "run"
-
-
-def configuration_json(point: Point) -> str:
-    """The configuration as ``Configuration.from_json`` reads it."""
-    return json.dumps(point.config, indent=2, sort_keys=True) + "\n"
-
-
-def front_csv(front: Front) -> str:
-    """Every point with its numbers and formats as CSV."""
-    return points_table(front).to_csv(index=False)
-
-
-def front_parquet(front: Front) -> bytes:
-    """Every point with its numbers and formats as Parquet."""
-    buffer = io.BytesIO()
-    points_table(front).to_parquet(buffer, index=False)
-    return buffer.getvalue()

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..search.allocation import hypervolume
 from ..search.rank_statistics import Estimate, resamples, spearman
+from .compare_model import scaled
 from .view import FloatArray, View
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def growth(quality: FloatArray, price: FloatArray, steps: int = 200) -> tuple[ND
         return np.zeros(0, dtype=np.int64), np.zeros(0)
     if quality.min() > 0 and quality.max() > 30 * quality.min():
         quality = np.log(quality)
-    points = np.column_stack([_unit(price), _unit(quality)])
+    points = np.column_stack([scaled(price, price), scaled(quality, quality)])
     at = np.unique(np.linspace(1, len(points), min(steps, len(points))).astype(np.int64))
     return at, np.array([hypervolume(points[:n], [1.0, 1.0]) for n in at.tolist()])
 
@@ -120,9 +121,3 @@ def work_of(events: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         if event.get("kind") == "evaluation" and (content := event["content"])
     ]
     return pd.DataFrame(rows, columns=pd.Index(["worker", "start", "end", "split", "id"]))
-
-
-def _unit(values: FloatArray) -> FloatArray:
-    low, high = float(values.min()), float(values.max())
-    found: FloatArray = (values - low) / (high - low) if high > low else np.zeros_like(values)
-    return found

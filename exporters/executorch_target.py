@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..errors import ExportMismatch
@@ -47,11 +46,7 @@ class ExecutorchTarget:
 
     def validate(self, request: ExportRequest) -> list[Violation]:
         """Types of the weights; executorch has no versions of its operator set."""
-        found = []
-        for site in request.space.sites:
-            dtype = request.model.get_parameter(site.parameter).dtype
-            if dtype != torch.float32:
-                found.append(Violation((site.name,), str(dtype), "the weight must be float32; export model.float()"))
+        found = request.narrow_weights()
         if request.opset is not None:
             found.append(Violation((), f"opset={request.opset}", "executorch has no operator sets; leave opset out"))
         return found

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from ..errors import UnsupportedModel
 from ..formats import Format, weight_name
 from ..space import SearchSpace, Site, Tie
@@ -74,11 +72,7 @@ class OnnxExporter:
 
     def validate(self, request: ExportRequest) -> list[Violation]:
         """Types of the weights, the operator set, the options."""
-        found = []
-        for site in request.space.sites:
-            dtype = request.model.get_parameter(site.parameter).dtype
-            if dtype != torch.float32:
-                found.append(Violation((site.name,), str(dtype), "the weight must be float32; export model.float()"))
+        found = request.narrow_weights()
         opset = self._opset(request)
         if opset < INT4_OPSET:
             found.append(Violation((), f"opset={opset}", f"has no 4-bit integers; give at least {INT4_OPSET}"))

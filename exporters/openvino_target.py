@@ -6,8 +6,6 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from ..errors import UnsupportedModel
 from ..evaluators.quantizers import ActivationQuantizer
 from ..formats import Format, weight_name
@@ -74,11 +72,7 @@ class OpenVinoTarget:
 
     def validate(self, request: ExportRequest) -> list[Violation]:
         """Types of the weights; the operator set is OpenVINO's own."""
-        found = []
-        for site in request.space.sites:
-            dtype = request.model.get_parameter(site.parameter).dtype
-            if dtype != torch.float32:
-                found.append(Violation((site.name,), str(dtype), "the weight must be float32; export model.float()"))
+        found = request.narrow_weights()
         if request.opset is not None:
             found.append(Violation((), f"opset={request.opset}", "OpenVINO chooses its operator set; leave opset out"))
         return found

@@ -116,6 +116,15 @@ class ExportRequest:
         """The sites of the model."""
         return self.quantized.space
 
+    def narrow_weights(self) -> list[Violation]:
+        """A violation for each site whose weight is not float32, for targets that read nothing else."""
+        types = {site.name: self.model.get_parameter(site.parameter).dtype for site in self.space.sites}
+        return [
+            Violation((name,), str(dtype), "the weight must be float32; export model.float()")
+            for name, dtype in types.items()
+            if str(dtype) != "torch.float32"
+        ]
+
     def format_of(self, site: Site) -> Format:
         """The format of a site; float where the configuration leaves it out."""
         return self.format_at(site.name)

@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import Any, Protocol
 
 from ..architecture import Choices
-from ..errors import NonFiniteOutput
+from ..errors import InvalidInput, NonFiniteOutput
 from ..evaluators import Calibration, Evaluator, FakeQuantEvaluator, evaluation_context, execution_key
 from ..space import SearchSpace
 from ..task import Split, Task
@@ -127,3 +127,24 @@ def attempt(evaluator: Evaluator, shard: Iterable[Work], worker: str = "local") 
                 yield Outcome(work, None, failure=str(found), worker=worker)
             else:
                 yield Outcome(work, found, worker=worker)
+
+
+def executor_called(asked: str | Executor, workers: int | None) -> Executor:
+    """An executor by its name, or the one that was given.
+
+    Args:
+        asked: ``"local"``, ``"ray"``, or an executor.
+        workers: of Ray; ``None``: as many as it chooses.
+
+    Raises:
+        InvalidInput: another name.
+    """
+    if not isinstance(asked, str):
+        return asked
+    if asked == "local":
+        return LocalExecutor()
+    if asked == "ray":
+        from .ray_executor import RayExecutor
+
+        return RayExecutor(workers)
+    raise InvalidInput(f"executor={asked!r}; choose 'ray' or 'local'")

@@ -19,7 +19,7 @@ from ..space import SearchSpace
 from ..store import Store
 from ..task import SPLITS, Split, Task
 from .beginnings import beginnings
-from .executor import EvaluatorRecipe, Executor, LocalExecutor, Outcome
+from .executor import EvaluatorRecipe, Executor, Outcome, executor_called
 from .knowledge import Knowledge, remember
 from .loop import PROPOSERS, Loop
 from .measurements import Halving, Measurements
@@ -142,7 +142,7 @@ def run(
         space=space,
         store=store if isinstance(store, Store) else Store(store),
         progress=progress or Silent(),
-        executor=_executor(executor, workers),
+        executor=executor_called(executor, workers),
         device=device,
         batch=batch,
         runtime=runtime,
@@ -434,15 +434,3 @@ def check_targets(target: Mapping[str, float], known: Sequence[str]) -> None:
         if name != "quality" and name not in known:
             near = difflib.get_close_matches(name, [*known, "quality"], n=1, cutoff=0.0)[0]
             raise InvalidInput(f"stop: unknown target {name!r}; did you mean {near!r}?")
-
-
-def _executor(asked: str | Executor, workers: int | None) -> Executor:
-    if not isinstance(asked, str):
-        return asked
-    if asked == "local":
-        return LocalExecutor()
-    if asked == "ray":
-        from .ray_executor import RayExecutor
-
-        return RayExecutor(workers)
-    raise InvalidInput(f"executor={asked!r}; choose 'ray' or 'local'")

@@ -14,7 +14,7 @@ from ...proxies import get_proxy
 from ...space import SearchSpace
 from ...store import Store
 from ...task import SPLITS, Split, Task
-from ..executor import Executor, LocalExecutor
+from ..executor import Executor, executor_called
 from ..problem import check_names
 from ..progress import Progress, Silent
 from ..stage import Ledger, Ran
@@ -124,7 +124,7 @@ def run_joint(
     contexts: dict[Split, str] = {split: context_of(subnets, split) for split in SPLITS[1:]}
     about = {"joint": {"contexts": contexts, "family": family.name, "family_digest": family.digest, "seed": seed}}
     told = {**(record or {}), **about}
-    driven = _executor(executor, workers)
+    driven = executor_called(executor, workers)
     with knowledge.running_job(task.name, dict(job or {}), out) as job_id:
         knowledge.add_record(job_id, told)
         known = {
@@ -158,15 +158,3 @@ def _proposer(asked: MakeProposer | Proposer, architecture: ArchitectureSpace, s
             raise InvalidInput(f"proposer: {type(made).__name__} has no ask and tell (search.joint.Proposer)")
         return made
     return asked
-
-
-def _executor(asked: str | Executor, workers: int | None) -> Executor:
-    if not isinstance(asked, str):
-        return asked
-    if asked == "local":
-        return LocalExecutor()
-    if asked == "ray":
-        from ..ray_executor import RayExecutor
-
-        return RayExecutor(workers)
-    raise InvalidInput(f"executor={asked!r}; choose 'ray' or 'local'")

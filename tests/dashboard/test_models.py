@@ -1,7 +1,5 @@
 """The pure functions of the pages."""
 
-import io
-import json
 import runpy
 from pathlib import Path
 
@@ -11,7 +9,6 @@ from bitfront.dashboard import models
 from bitfront.dashboard.run_folders import RunFolder, RunState
 from bitfront.dashboard.text import plain
 from bitfront.service.front_document import Front
-from bitfront.space import Configuration
 
 MAKE = runpy.run_path(str(Path(__file__).parents[1] / "front_documents.py"))["front_document"]
 
@@ -30,15 +27,6 @@ def test_runs_table_has_a_row_for_every_state(front):
     assert len(models.runs_table([])) == 0
 
 
-def test_point_order_puts_the_best_first(front):
-    ids = models.point_order(front, "size_mb")
-    assert ids[:5] == ["p030", "p000", "p001", "p002", "p003"]
-    assert sorted(ids) == sorted(front.by_id)
-    sizes = [front.by_id[key].price("size_mb") for key in ids[5:]]
-    assert sizes == sorted(sizes)
-    assert models.point_title(front, front.by_id["p030"], "size_mb") == "best: p030, size 2.512 MB, kl 1.18"
-
-
 @pytest.mark.parametrize(
     ("event", "expected"),
     [
@@ -53,18 +41,6 @@ def test_point_order_puts_the_best_first(front):
 )
 def test_clicked_point(event, expected):
     assert models.clicked_point(event) == expected
-
-
-def test_downloads_read_back(front, tmp_path):
-    point = front.best_point
-    path = tmp_path / "best.json"
-    path.write_text(models.configuration_json(point))
-    assert Configuration.from_json(path).to_dict() == point.config
-    assert json.loads(models.configuration_json(point)) == point.config
-    frames = pd.read_csv(io.StringIO(models.front_csv(front))), pd.read_parquet(io.BytesIO(models.front_parquet(front)))
-    for frame in frames:
-        assert frame["id"].tolist() == list(front.by_id)
-        assert frame["size_mb"].to_numpy() == pytest.approx([p.price("size_mb") for p in front.points])
 
 
 def test_plain_text_has_no_markdown_left():
