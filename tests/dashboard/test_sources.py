@@ -32,7 +32,7 @@ def test_a_token_opens_the_jobs(connected):
     page.button[0].click().run()
     assert not page.exception
     keys = {source.key.partition(":")[2]: source for source in page.session_state["found"]}
-    assert set(keys) == set(connected.jobs.values())
+    assert set(connected.jobs.values()) <= set(keys)  # other tests submit jobs of their own
     views = {name: page.session_state["views"][f"job:{key}"] for name, key in connected.jobs.items()}
     finished, reason = views["finished"]
     assert reason == ""
