@@ -235,9 +235,14 @@ class Client:
         """The measured front of a job and its uniform configurations, while it runs or after, as of ``bf.run``."""
         return frame_of(self.front_document(job_id))
 
-    def front_document(self, job_id: str) -> dict[str, Any]:
-        """The measured front of a job as the server tells it."""
-        found: dict[str, Any] = self._get(f"{_job(job_id)}/front")
+    def front_document(self, job_id: str, networks: bool = False) -> dict[str, Any]:
+        """The measured front of a job as the server tells it.
+
+        Args:
+            job_id: which.
+            networks: of a job that searches architectures, the layers of every point's network too.
+        """
+        found: dict[str, Any] = self._get(f"{_job(job_id)}/front", {"networks": "true"} if networks else None)
         return found
 
     def columns(self, job_id: str, rows: int | None = None) -> dict[str, Any]:
@@ -245,6 +250,7 @@ class Client:
 
         Raises:
             Conflict: the job has neither prices nor scores yet.
+            InvalidInput: it searches architectures, whose layers are no columns.
         """
         found: dict[str, Any] = self._get(f"{_job(job_id)}/columns", {"rows": rows} if rows else None)
         return found

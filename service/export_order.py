@@ -37,15 +37,22 @@ def submission(store: Store, job: Job, point: str, target: str, *, owner: str, k
     Raises:
         InvalidInput: no such target.
         NotFound: no such point.
-        Conflict: the job cannot be exported from: it is itself an export, was run elsewhere, or has measured nothing.
+        Conflict: the job cannot be exported from: it is itself an export, was run elsewhere, searches architectures, or
+            has measured nothing.
     """
     from ..exporters.registry import get
+    from .joint_front import is_joint
 
     get(target)
     if KEY in job.specification:
         raise Conflict(f"job {job.id} is itself an export; export from job {job.specification[KEY]['job']}")
     if job.local:
         raise Conflict(f"job {job.id} was run locally; export it there: bitfront export {job.out or 'DIR'}")
+    if is_joint(job):
+        raise Conflict(
+            f"job {job.id} searches architectures: of such a job a service exports only the best, at its end (export: "
+            "in the job); any other where it is run: bitfront run JOB.yaml --out DIR, bitfront export DIR --point ID"
+        )
     found = job.record.get("search")
     if found is None:
         raise Conflict(f"job {job.id} is {job.state} and has measured nothing yet; export when it has")

@@ -12,6 +12,8 @@ from ..errors import InvalidInput
 from ..search.knowledge import Knowledge
 from ..store import Candidate, Evaluation, Failure, Job, Store
 from .job_arrays import SPLITS, knowledge_of
+from .joint_front import is_joint
+from .joint_live import candidates_of
 
 _LONGEST_PAGE = 1000
 _QUALITY = ("value", "low", "high", "seconds", "samples")
@@ -30,7 +32,8 @@ def candidates_page(
 
     Returns:
         Rows: configuration (digest), config, origin, predicted (score), state (``measured``, ``failed`` or
-        ``proposed``), failure, measured, prices; and the cursor of the next page, ``None`` after the last.
+        ``proposed``), failure, measured, prices; of a job that searches architectures ``architecture`` too, and
+        configuration is the digest of the genome; and the cursor of the next page, ``None`` after the last.
 
     Raises:
         InvalidInput: the cursor is not of this list, or the limit is out of range.
@@ -45,7 +48,8 @@ def candidates_page(
     with store.session() as session:
         found = list(session.scalars(query.limit(limit + 1)))
     page, more = found[:limit], len(found) > limit
-    return _rows(store, job, page), f"{page[-1].position}-{page[-1].configuration}" if more else None
+    rows = _genomes(store, job, page) if is_joint(job) else _rows(store, job, page)
+    return rows, f"{page[-1].position}-{page[-1].configuration}" if more else None
 
 
 def _rows(store: Store, job: Job, page: list[Candidate]) -> list[dict[str, Any]]:
@@ -67,6 +71,25 @@ def _rows(store: Store, job: Job, page: list[Candidate]) -> list[dict[str, Any]]
     ]
 
 
+def _genomes(store: Store, job: Job, page: list[Candidate]) -> list[dict[str, Any]]:
+    found = candidates_of(store, job)
+    proposed = {each.digest: each for each in found.genomes}
+    return [
+        {
+            "configuration": each.digest,
+            "config": each.genome.configuration.to_dict(),
+            "architecture": each.genome.choices.to_dict(),
+            "origin": each.origin,
+            "predicted": each.predicted,
+            "state": _state(each.digest, found.quality, found.failed),
+            "failure": found.failed.get(each.digest),
+            "measured": {split: found.of(each.digest, split) for split in SPLITS},
+            "prices": {name: price.value for name, price in (each.prices or {}).items()},
+        }
+        for each in (proposed[row.configuration] for row in page)
+    ]
+
+
 def _outcomes(
     store: Store, known: Knowledge, digests: list[str]
 ) -> tuple[dict[tuple[str, str], dict[str, Any]], dict[str, str]]:
@@ -84,7 +107,7 @@ def _outcomes(
         return measured, {row.configuration: row.reason for row in session.execute(lost)}
 
 
-def _state(digest: str, measured: Mapping[tuple[str, str], Any], failed: Mapping[str, str]) -> str:
+def _state(digest: str, measured: Mapping[Any, Any], failed: Mapping[str, str]) -> str:
     if (digest, "validation") in measured:
         return "measured"
     return "failed" if digest in failed else "proposed"

@@ -16,6 +16,7 @@ from ..search.document import sites
 from ..store import Candidate, Failure, Job, Store
 from .job_arrays import SPLITS, JobArrays, arrays_of
 from .job_front import front_rows
+from .joint_front import is_joint, no_columns
 
 ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 """A configuration is a text with one of these characters a site: the index of its format."""
@@ -44,8 +45,10 @@ def columns_of(store: Store, job: Job, rows: int | None = None) -> dict[str, Any
         - ``quality``: split -> ``value``, ``low``, ``high`` [candidates], ``prices``: metric -> the same.
 
     Raises:
-        InvalidInput: the space has more formats than ``ALPHABET``.
+        InvalidInput: the space has more formats than ``ALPHABET``, or the job searches architectures too.
     """
+    if is_joint(job):
+        raise no_columns(job)
     arrays = arrays_of(store, job)
     if arrays is None:
         return None

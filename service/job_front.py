@@ -33,20 +33,22 @@ _CONSIDERED = 128  # else: so many, or as many as have held-out data
 _BEST = 32  # added by quality within a budget that none of those meets
 
 
-def front_of(store: Store, job: Job) -> dict[str, Any]:
+def front_of(store: Store, job: Job, networks: bool = False) -> dict[str, Any]:
     """The front of everything that a job proposed and measured, and its uniform configurations.
 
     Args:
         store: where.
         job: which.
+        networks: of a job that searches architectures, tell the layers of every point's network too.
 
     Returns:
         Plain data: job, state, metric, objectives, constraints, float, proposed, measured (counts), and points, the
         cheapest in the first price first; each has id, config, origin, baseline, measured, prices, pareto, feasible.
-        Ids are ``uniform-w4`` or the configuration's digest: they stay what they are while a job runs.
+        Ids are ``uniform-w4`` or the configuration's digest: they stay what they are while a job runs. Of a job that
+        searches architectures, more: see ``joint_front.front_of_joint``.
     """
     if is_joint(job):
-        return front_of_joint(store, job)
+        return front_of_joint(store, job, networks)
     arrays = arrays_of(store, job)
     about: dict[str, Any] = {"job": job.id, "state": job.state}
     if arrays is None:

@@ -64,7 +64,8 @@ def architectures_figure(document: Mapping[str, Any]) -> go.Figure:
 def rounds_figure(document: Mapping[str, Any]) -> go.Figure:
     """Hypervolume and number of architectures against evaluations."""
     rounds = document["joint_search"]["rounds"]
-    spent = [line["evaluations"] + line["float_networks"] for line in rounds]
+    # float networks were evaluations of their own in older documents
+    spent = [line["evaluations"] + line.get("float_networks", 0) for line in rounds]
     figure = make_subplots(specs=[[{"secondary_y": True}]])
     lines = (("hypervolume", "hypervolume", MEASURED, False), ("architectures", "architectures", PREDICTED, True))
     for name, key, colour, second in lines:
@@ -82,7 +83,7 @@ def rounds_figure(document: Mapping[str, Any]) -> go.Figure:
         )
     figure.update_layout(template="plotly_white", height=380, margin={"l": 10, "r": 10, "t": 20, "b": 10})
     figure.update_layout(paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)")
-    figure.update_xaxes(title="evaluations, float networks included")
+    figure.update_xaxes(title="evaluations")
     figure.update_yaxes(title="hypervolume", secondary_y=False)
     figure.update_yaxes(title="architectures", rangemode="tozero", secondary_y=True)
     return figure

@@ -11,6 +11,7 @@ from ..executor import Executor
 from ..work import Outcome
 from .evaluation import JointRecipe, StoredGenome, failure_context, genome_of
 from .nested import Nested
+from .recorded import recorded
 
 
 def drive(search: Nested, executor: Executor, store: Store, contexts: Mapping[Split, str], job_id: str) -> None:
@@ -30,8 +31,6 @@ def drive(search: Nested, executor: Executor, store: Store, contexts: Mapping[Sp
                 final=outcome.final,
                 worker=outcome.worker,
             )
-        foretold = search.foretold(genome)
-        store.add_candidates(job_id, [(StoredGenome.of(genome), search.genomes.origins[genome], foretold)])
         search.genomes.arrived(outcome)
 
     def lost(genome: Genome) -> str | None:
@@ -39,4 +38,4 @@ def drive(search: Nested, executor: Executor, store: Store, contexts: Mapping[Sp
         return failures.get(genome.configuration)
 
     search.genomes.lost = lost
-    executor.drive(search.rounds(), JointRecipe.of(search.subnets), commit)
+    executor.drive(recorded(search, store, contexts, job_id), JointRecipe.of(search.subnets), commit)

@@ -70,6 +70,9 @@ class FrontView(BaseModel):
 
     job: str
     state: str
+    kind: Literal["joint"] | None = Field(
+        None, description="joint: every point has an `architecture` of its own, and `networks` on request"
+    )
     metric: str | None = Field(description="of the quality; null before anything is known", examples=["kl"])
     objectives: list[str]
     constraints: dict[str, float]
@@ -83,6 +86,9 @@ class CandidateView(BaseModel):
 
     configuration: str = Field(description="digest")
     config: dict[str, str]
+    architecture: dict[str, Any] | None = Field(
+        None, description="value of each dimension; only of a job that searches architectures"
+    )
     origin: str
     predicted: float | None
     state: Literal["proposed", "measured", "failed"]
@@ -157,12 +163,19 @@ class SolutionView(BaseModel):
 
 
 @router.get("/jobs/{job_id}/front", summary="The Pareto front of a job", responses=problems(404, 409))
-def front(request: Request, who: Viewer, job_id: JobId) -> FrontView:
+def front(
+    request: Request,
+    who: Viewer,
+    job_id: JobId,
+    networks: Annotated[
+        bool, Query(description="of a job that searches architectures: the layers of each point's network too")
+    ] = False,
+) -> FrontView:
     """At any moment: of what has been measured so far."""
     from ..job_front import front_of
 
     state = state_of(request)
-    return FrontView.model_validate(plain(front_of(state.store, state.queue.job(job_id))))
+    return FrontView.model_validate(plain(front_of(state.store, state.queue.job(job_id), networks)))
 
 
 @router.get(
@@ -177,7 +190,10 @@ def columns(
     job_id: JobId,
     rows: Annotated[int | None, Query(ge=1, le=1_000_000, description="at most; by default all")] = None,
 ) -> Response:
-    """For plots: sites, scores and prices of every (site, format), and the measured candidates, one list a column."""
+    """For plots: sites, scores and prices of every (site, format), and the measured candidates, one list a column.
+
+    A job that searches architectures has none (422): its front has the points with their networks.
+    """
     from ..job_columns import columns_of
 
     state = state_of(request)

@@ -16,8 +16,8 @@ def show_front(job_id: str, budget: list[str], server: str | None, as_json: bool
 
     with Client(server) as client:
         found = client.solve(job_id, **parse_budgets(budget)) if budget else client.front_document(job_id)
-        best = None
-        if not (budget or as_json) and found["state"] == "succeeded":
+        best = found.get("best")  # a job that searches architectures tells it with its front
+        if not (budget or as_json) and found["state"] == "succeeded" and found.get("kind") != "joint":
             best = client.solve(job_id)["best"]
     if as_json:
         print_json(found)
@@ -31,8 +31,11 @@ def _front(found: Mapping[str, Any], best: Mapping[str, Any] | None) -> list[Any
     from rich.table import Table
 
     counts = f"{found['measured']} measured of {found['proposed']} proposed"
+    if found.get("kind") == "joint":
+        counts += f", {found['architectures']} architectures"
     if not found["points"]:
-        return [f"job       {found['job']} is {found['state']}: nothing is measured yet ({counts})"]
+        what = "no quantized network" if found["measured"] else "nothing"
+        return [f"job       {found['job']} is {found['state']}: {what} is measured yet ({counts})"]
     prices = list(found["points"][0]["prices"])
     table = Table(title=f"job {found['job']} ({found['state']}): measured front, {counts}", title_justify="left")
     for head in ("", "point", f"{found['metric']} held out", "95 % interval", f"{found['metric']} validation", *prices):
@@ -45,7 +48,10 @@ def _front(found: Mapping[str, Any], best: Mapping[str, Any] | None) -> list[Any
         cells += [f"{seen['value']:.4g}" if seen else ""]
         cells += [f"{point['prices'][name]['value']:.4g}" for name in prices]
         table.add_row(*cells, style="bold" if chosen else "" if point["pareto"] else "dim")
-    return [table] if best is None else [table, f"best      {best['id']}: {best['reason']}"]
+    lines = [table] if best is None else [table, f"best      {best['id']}: {best['reason']}"]
+    if found.get("unpriced"):
+        lines.append(f"left out  {found['unpriced']} measured genomes, whose prices the store does not have")
+    return lines
 
 
 def _answer(found: Mapping[str, Any]) -> list[str]:
