@@ -91,6 +91,12 @@ def exports(source: Source, view: View, row: int) -> None:
     if not source.key.startswith("job:"):
         st.caption("A run in a folder is exported on the command line, see below.")
         return
+    if view.architectures:
+        st.caption(
+            "Of a search of architectures a server exports the best point alone, at its end (export: in the job). Any "
+            "other is exported from the genome with the family at hand, see below."
+        )
+        return
     client, job_id = require_client(), source.key.partition(":")[2]
     left, right = st.columns([3, 1], vertical_alignment="bottom")
     target = left.selectbox("Target", registry.names(), key="export_target")

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 def headline(view: View) -> str:
     """Model, layers, candidates, constraints, state, best."""
     limits = ", ".join(limit_text(name, value) for name, value in view.constraints.items()) or "no constraints"
+    known = view.measured or len(view)
+    told = f"{known} of {view.proposed} candidates measured" if view.proposed > known else f"{known} measured"
     parts = [
         f"{view.model}: {count(len(view.sites), 'layer')}",
-        f"{len(view)} of {view.proposed} candidates measured" if view.proposed > len(view) else f"{len(view)} measured",
+        told if known == len(view) else f"{told}, {len(view)} of them on the front or uniform",
         limits,
         view.state,
     ]

@@ -16,13 +16,10 @@ def command_lines(source: str, view: View, row: int) -> str:
         folder = shlex.quote(name)
         return f"bitfront front {folder}\nbitfront export {folder} --point {shlex.quote(view.ids[row])}"
     url = shlex.quote(server() or "http://127.0.0.1:8765")
-    return "\n".join(
-        [
-            f"export BITFRONT_SERVER={url}   # and BITFRONT_TOKEN",
-            f"bitfront front {name}",
-            f"bitfront export {name} --point {shlex.quote(view.ids[row])} --target onnx --to out",
-        ]
-    )
+    lines = [f"export BITFRONT_SERVER={url}   # and BITFRONT_TOKEN", f"bitfront front {name}"]
+    if not view.architectures:  # points of a search of architectures are exported where it is run
+        lines.append(f"bitfront export {name} --point {shlex.quote(view.ids[row])} --target onnx --to out")
+    return "\n".join(lines)
 
 
 def python_lines(source: str, view: View, row: int) -> str:

@@ -18,6 +18,7 @@ from ..service.client import Client
 from ..service.client_views import ENDED, JobView
 from ..service.front_document import Front
 from .joint_front import JointFront, read_any_front
+from .live_joint import of_live_joint
 from .loading import load_runs
 from .session import require_client, server
 from .view import View, of_columns, of_front
@@ -69,7 +70,7 @@ def load_view(key: str) -> tuple[View | None, str]:
     client = require_client()
     job = client.show(name)
     try:
-        return _job_view(client, client.url, job.id, _stamp(job), job.state in ENDED), ""
+        return _job_view(client, job, client.url, job.id, _stamp(job)), ""
     except Conflict as cause:
         return None, str(cause)
 
@@ -84,19 +85,28 @@ def _read_run(key: str, modified_ns: int, _front: Front) -> View:
     return of_front(key, _front)
 
 
-def _read_job(_client: Client, url: str, job_id: str, stamp: str, ended: bool) -> View:
+def _read_job(_client: Client, _job: JobView, url: str, job_id: str, stamp: str) -> View:
     """Shared by all sessions: who comes here was shown the job by the server, which lets viewers see all of it."""
     del url, stamp  # only keys of the cache
-    finished = document(_client, job_id) if ended else None
+    finished = document(_client, job_id) if _job.state in ENDED else None
     if isinstance(finished, JointFront):  # its points have networks of their own, which are no columns
         return of_front(job_id, finished)
+    if family := family_of(_job):
+        return of_live_joint(_client.front_document(job_id, networks=True), _job.name, family)
     return of_columns(_client.columns(job_id, MOST_POINTS), finished)
 
 
 _run_view: Callable[[str, int, Front], View] = st.cache_resource(max_entries=16, show_spinner=False)(_read_run)
-_job_view: Callable[[Client, str, str, str, bool], View] = st.cache_resource(
+_job_view: Callable[[Client, JobView, str, str, str], View] = st.cache_resource(
     max_entries=16, show_spinner="Reading what was measured …"
 )(_read_job)
+
+
+def family_of(job: JobView) -> str:
+    """The family of architectures that a job searches; empty for a job that searches formats alone."""
+    asked = job.specification.get("space")
+    found = asked.get("architecture") if isinstance(asked, dict) else None
+    return str(found.get("family", "")) if isinstance(found, dict) else ""
 
 
 def document(client: Client, job_id: str) -> Front | None:

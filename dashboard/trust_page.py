@@ -80,6 +80,10 @@ def prices(view: View) -> None:
 
 def search(source: Source, view: View) -> None:
     """Who found the front, how it grew, and the work of the workers."""
+    if view.measured:
+        st.info("Who found the front and how it grew is told here once the job has ended: until then only it is known.")
+        show_work(*history(source.key.partition(":")[2]))
+        return
     st.dataframe(
         proposers_table(view),
         hide_index=True,
@@ -104,9 +108,7 @@ def search(source: Source, view: View) -> None:
                 st.plotly_chart(growth_figure(view, metric, seconds), key="growth_seconds", config=QUIET)
         st.caption(plain(f"Quality and {label(metric)}; the box spans what was measured. {growth_words(view, metric)}"))
     if work is not None:
-        st.subheader("Workers")
-        st.plotly_chart(timeline(work, attempts), key="timeline", config=QUIET)
-        st.caption(plain(timeline_words(work, attempts)))
+        show_work(work, attempts)
     record = view.front.search if view.front is not None else None
     if record is not None:
         st.subheader("Rounds")
@@ -114,6 +116,13 @@ def search(source: Source, view: View) -> None:
         if record.proposers:
             st.plotly_chart(proposers_figure(record), key="proposers", config=QUIET)
         st.caption(plain(f"Ended: {record.ended}."))
+
+
+def show_work(work: pd.DataFrame, attempts: list[float]) -> None:
+    """The work of the workers in time."""
+    st.subheader("Workers")
+    st.plotly_chart(timeline(work, attempts), key="timeline", config=QUIET)
+    st.caption(plain(timeline_words(work, attempts)))
 
 
 def history(job_id: str) -> tuple[pd.DataFrame, list[float]]:

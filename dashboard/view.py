@@ -74,9 +74,11 @@ class View:
         best: id of the point that the search calls best, if it has chosen.
         best_reason: why.
         proposed: candidates, measured or not.
+        measured: how many are measured, where only the front and the uniform ones of those are points; 0: all are.
         failed: candidates that could not be measured.
         front: the document, where there is one: trust, search, stages, exports.
         architectures: value of every dimension of the network [points]; empty where all have the same network.
+        networks: layers of the network [points]; empty where all have the same network.
     """
 
     key: str
@@ -105,10 +107,12 @@ class View:
     best: str | None = None
     best_reason: str = ""
     proposed: int = 0
+    measured: int = 0
     failed: int = 0
     front: Front | None = None
     labels: dict[str, str] = field(default_factory=dict)
     architectures: tuple[dict[str, Any], ...] = ()
+    networks: tuple[tuple[Site, ...], ...] = ()
 
     def __len__(self) -> int:
         """Measured points."""
@@ -137,11 +141,10 @@ class View:
 
     def own(self, row: int) -> View:
         """The view with the layers of a point's own network alone; this one where all have the same network."""
-        if not isinstance(self.front, JointFront) or not self.architectures:
+        if not self.networks:
             return self
-        point = next(each for each in self.front.points if each.id == self.ids[row])
         position = {name: index for index, name in enumerate(self.names)}
-        sites = self.front.sites_of(point)
+        sites = self.networks[row]
         return replace(self, sites=sites, choices=self.choices[:, [position[site.name] for site in sites]])
 
     def label(self, row: int) -> str:
@@ -310,6 +313,9 @@ def of_front(key: str, front: Front) -> View:
         failed=len(front.failed),
         front=front,
         architectures=tuple(point.architecture for point in points if isinstance(point, JointPoint)),
+        networks=tuple(front.sites_of(point) for point in points if isinstance(point, JointPoint))
+        if isinstance(front, JointFront)
+        else (),
     )
 
 

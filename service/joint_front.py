@@ -70,7 +70,8 @@ def front_of_joint(store: Store, job: Job, networks: bool = False) -> dict[str, 
     measured = [each for each in found.genomes if found.of(each.digest, "validation") is not None]
     formats = [each for each in measured if each.genome.configuration.pairs]
     priced = [each for each in formats if each.prices is not None]
-    about = {
+    limits: dict[str, float] = dict(job.specification.get("constraints", {}))
+    about: dict[str, Any] = {
         "job": job.id,
         "kind": "joint",
         "state": job.state,
@@ -79,12 +80,12 @@ def front_of_joint(store: Store, job: Job, networks: bool = False) -> dict[str, 
         "failed": len([digest for digest in found.failed if found.of(digest, "validation") is None]),
         "architectures": len({each.genome.choices for each in found.genomes}),
         "objectives": asked,
-        "constraints": dict(job.specification.get("constraints", {})),
+        "constraints": limits,
     }
     folder = _folder(store, job)
     if job.state == "succeeded" and folder is not None:
         return {**about, **_of_document(read_document(folder), networks)}
-    points = _points(found, priced, prices, about["constraints"])
+    points = _points(found, priced, prices, limits)
     base = None if found.largest is None else Genome(found.largest).digest
     floats = {} if base is None else {split: found.of(base, split) for split in SPLITS}
     return {

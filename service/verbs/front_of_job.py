@@ -48,7 +48,7 @@ def _front(found: Mapping[str, Any], best: Mapping[str, Any] | None) -> list[Any
         cells += [f"{seen['value']:.4g}" if seen else ""]
         cells += [f"{point['prices'][name]['value']:.4g}" for name in prices]
         table.add_row(*cells, style="bold" if chosen else "" if point["pareto"] else "dim")
-    lines = [table] if best is None else [table, f"best      {best['id']}: {best['reason']}"]
+    lines: list[Any] = [table] if best is None else [table, f"best      {best['id']}: {best['reason']}"]
     if found.get("unpriced"):
         lines.append(f"left out  {found['unpriced']} measured genomes, whose prices the store does not have")
     return lines

@@ -1,5 +1,6 @@
 """A job with space.architecture is seen while it runs: after every measurement, cut off, taken up again, ended."""
 
+import contextlib
 import sys
 
 import numpy as np
@@ -112,8 +113,11 @@ class Service:
     def candidates(self, job):
         return self.get(f"{job}/candidates", limit=1000)["candidates"]
 
-    def work(self, executor):
-        """One attempt of the job at the head of the queue: its document, or ``None`` if it was cut off."""
+    def work(self, executor, *, held=False):
+        """One attempt of the job at the head of the queue: its document, or ``None`` if it was cut off.
+
+        ``held``: one that was cut off keeps its lease and so is still running for those who look.
+        """
         claims = Claims(self.store)
         lease = claims.claim("w")
         asked = Queue(self.store).job(lease.job_id)
@@ -122,7 +126,8 @@ class Service:
         try:
             _, document = run_job(job, self.place, out, store=leased, executor=executor)
         except KeyboardInterrupt:
-            claims.give_back(lease, "CutOff", "cut off", later=False)
+            if not held:
+                claims.give_back(lease, "CutOff", "cut off", later=False)
             return None
         finally:
             leased.close()
@@ -131,9 +136,9 @@ class Service:
         return document
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    place = tmp_path_factory.mktemp("joint_live")
+@contextlib.contextmanager
+def joint_service(place):
+    """A service with the family and the data of ``JOB`` in a folder."""
     (place / "live_nets.py").write_text(MODULE)
     generator = np.random.default_rng(0)
     for name, count in (("calib", 32), ("val", 64)):
@@ -141,10 +146,20 @@ def service(tmp_path_factory):
         images[::16, 0, 0, 0] = 50.0 if name == "val" else 3.0
         np.savez(place / f"{name}.npz", inputs=images)
     before = list(sys.path)
-    yield (made := Service(place))
-    made.store.close()
-    sys.path[:] = before
     sys.modules.pop("live_nets", None)
+    made = Service(place)
+    try:
+        yield made
+    finally:
+        made.store.close()
+        sys.path[:] = before
+        sys.modules.pop("live_nets", None)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    with joint_service(tmp_path_factory.mktemp("joint_live")) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
