@@ -20,9 +20,23 @@ from bitfront.service.settings import Settings
 from bitfront.service.verbs.front_of_job import show_front
 from bitfront.service.worker.outputs import files_of
 from bitfront.space import Configuration
-from bitfront.store import Access, Artifact, Artifacts, Claims, LeasedStore, Queue, Store, Submission
+from bitfront.store import (
+    Access,
+    Artifact,
+    Artifacts,
+    Candidate,
+    Claims,
+    Evaluation,
+    Failure,
+    Job,
+    LeasedStore,
+    Queue,
+    Score,
+    Store,
+    Submission,
+)
 from fastapi.testclient import TestClient
-from sqlalchemy import delete
+from sqlalchemy import delete, inspect, select, update
 
 MODULE = """
 import torch
@@ -386,3 +400,17 @@ def test_the_terminal_names_the_best_of_a_job_that_has_succeeded(service, watche
     show_front(job, [], None, False)
     told = " ".join(capsys.readouterr().out.split())
     assert f"best {document['best']}: {document['best_reason']}" in told
+
+
+def test_every_database_gives_the_same_front(service, watched, url):
+    job, seen, _ = watched
+    other = Store(url)
+    for model in (Job, Candidate, Evaluation, Failure, Score):
+        with service.store.session() as source, other.writing() as session:
+            for row in source.scalars(select(model)):
+                session.add(model(**{each.key: getattr(row, each.key) for each in inspect(model).column_attrs}))
+    with other.writing() as session:
+        session.execute(update(Job).values(state="running"))
+    found, told = front_of(other, Queue(other).job(job), networks=True), seen[-1][0]
+    other.close()
+    assert found == {name: told[name] for name in found}
