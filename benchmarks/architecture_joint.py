@@ -1,25 +1,33 @@
 r"""Joint against separate on the elastic supernet: architecture and bits in one search, one after the other, one alone.
 
-    nice python benchmarks/architecture_joint.py --seeds 5 [--weights FILE] \
-        --plot docs/img/architecture_joint_separate.png
+    nice python benchmarks/architecture_joint.py --price latency_ms [--weights FILE] \
+        --plot out/architecture_joint.html
 
 Fashion-MNIST with its labels; quality is the share of images that are wrong. Every arm spends the same number of
-evaluations (a float network that a search measures counts as one, the largest excepted) and offers w2a8, w4a4, w4a8 and
-w8a8 where it offers formats at all:
+evaluations (a float network that a search measures counts as one, the largest excepted) and offers the same formats
+where it offers formats at all:
 
 - ``joint``: ``run_joint`` on all architectures;
 - ``joint, REINFORCE``: the same with a controller as the proposer;
+- ``joint, model-based``: the same with a Gaussian process as the proposer;
 - ``architecture, then bits``: half of the evaluations for architectures in w8a8, then the formats of four of their
   front, evenly spread, with the other half;
 - ``bits only``: the formats of the largest architecture;
 - ``architecture only``: architectures in w8a8.
 
-The price is bit operations (MACs x weight bits x activation bits), which stand for the latency of a bit-serial device:
-they are counted, not measured. A seed has its own 1,000 validation images and its own draws; all are judged on the
-same held-out images, which no search sees. The hypervolume is that of the held-out error against the logarithm of the
-bit operations, of the points that are on the measured validation front, in percent of a box that is the same for all;
-the accuracy at a budget is that of the point within it that was best on the validation data. Intervals are Student's at
-95 % over the seeds. Everything measured lies in the folder ``--out``: a run that is killed goes on.
+Two prices:
+
+- ``latency_ms``: 16 images on one thread of this CPU, the sum of the layers' kernels, each really timed; every layer in
+  w8a8 or in float, whichever kernel is faster or better (narrower weights have no faster kernel on a CPU). The points
+  of the first seed's joint front are exported and timed whole;
+- ``bops``: bit operations (MACs x weight bits x activation bits) with w2a8, w4a4, w4a8 and w8a8, which stand for the
+  latency of a bit-serial device: they are counted, not measured.
+
+A seed has its own 1,000 validation images and its own draws; all are judged on the same held-out images, which no
+search sees. The hypervolume is that of the held-out error against the logarithm of the price, of the points that are on
+the measured validation front, in percent of a box that is the same for all; the accuracy at a budget is that of the
+point within it that was best on the validation data. Intervals are Student's at 95 % over the seeds. Everything
+measured lies in the folder ``--out``: a run that is killed goes on.
 """
 
 from __future__ import annotations
@@ -30,6 +38,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,26 +49,75 @@ import torch
 from bitfront.architecture import ArchitectureSpace, Choices, Dimension, Family, Genome
 from bitfront.files import write_text
 from bitfront.search.families.elastic import elastic_family
-from bitfront.search.joint import FrontEvolution, JointSpace, Subnets, Told, gaps, merge, run_joint
-from bitfront.search.joint.evaluation import JointEvaluator
-from bitfront.search.joint.reinforce import Reinforce
+from bitfront.search.joint import (
+    FrontEvolution,
+    JointEvaluator,
+    JointSpace,
+    ModelBased,
+    Reinforce,
+    Subnets,
+    Told,
+    gaps,
+    merge,
+    proposer_from,
+    run_joint,
+)
+from bitfront.search.progress import Silent
+from bitfront.search.stages import priced
 from bitfront.store import Store
 from bitfront.zoo.fashion_resnet import data
 from bitfront.zoo.labelled import Images
 from scipy import stats
 
-FORMATS = ("w2a8", "w4a4", "w4a8", "w8a8")
 WIDE = "w8a8"
-PRICE = "bops"
-BUDGETS = (25e6, 60e6, 130e6)  # bit operations; the largest network in w8a8 takes 258e6
-BOX = ((0.05, 0.25), (4e6, 260e6))  # error, bit operations
+ERRORS = (0.05, 0.25)  # sides of the box
 VALIDATION, HOLDOUT = 1000, 2500  # images
 PICKED = 4  # architectures whose formats are searched after the architecture
 BATCH = 4  # architectures proposed at a time by the search for architectures alone
 
 Point = dict[str, Any]
 Run = dict[str, Any]
-ARMS = ("joint", "joint, REINFORCE", "architecture, then bits", "bits only", "architecture only")
+ARMS = (
+    "joint",
+    "joint, REINFORCE",
+    "joint, model-based",
+    "architecture, then bits",
+    "bits only",
+    "architecture only",
+)
+
+
+@dataclass(frozen=True)
+class Price:
+    """What networks cost.
+
+    Attributes:
+        metric: its name.
+        title: of the axis.
+        unit: of budgets, as a factor and a name.
+        formats: offered.
+        batch: images.
+        budgets: at which accuracies are compared.
+        box: least and most.
+    """
+
+    metric: str
+    title: str
+    unit: tuple[float, str]
+    formats: tuple[str, ...]
+    batch: int
+    budgets: tuple[float, ...]
+    box: tuple[float, float]
+
+
+PRICES = {
+    "latency_ms": Price(
+        "latency_ms", "milliseconds for 16 images", (1.0, "ms"), (WIDE, "bf16"), 16, (0.25, 0.5, 1.0), (0.1, 4.5)
+    ),
+    "bops": Price(
+        "bops", "bit operations", (1e6, "M"), ("w2a8", "w4a4", "w4a8", WIDE), 1, (25e6, 60e6, 130e6), (4e6, 260e6)
+    ),
+}
 
 
 class Fixed:
@@ -118,22 +176,25 @@ class Bench:
 
     Args:
         family: the elastic supernet.
+        price: what counts beside the error.
         seed: of data and draws.
         evaluations: of every arm.
         out: folder of what was measured.
     """
 
-    def __init__(self, family: Family, seed: int, evaluations: int, out: Path) -> None:
-        self.family, self.seed, self.evaluations = family, seed, evaluations
-        self.task, self.url = task_of(family, seed), f"sqlite:///{out}/store-{seed}.db"
+    def __init__(self, family: Family, price: Price, seed: int, evaluations: int, out: Path) -> None:
+        self.family, self.price, self.seed, self.evaluations = family, price, seed, evaluations
+        self.task, self.url = task_of(family, seed), f"sqlite:///{out}/store.db"
+        self.store = Store(self.url)
 
     def joint(self, family: Family, evaluations: int, **options: Any) -> list[Point]:
         """A joint search; the points that were judged on held-out images."""
         found = run_joint(
             self.task,
             family,
-            formats=FORMATS,
-            objectives=["quality", PRICE],
+            formats=self.price.formats,
+            objectives=["quality", self.price.metric],
+            batch=self.price.batch,
             evaluations=evaluations,
             seed=self.seed,
             executor="local",
@@ -150,7 +211,7 @@ class Bench:
                         "formats": each.genome.configuration.to_dict(),
                         "validation": each.validation.value,
                         "holdout": each.holdout.value,
-                        "price": each.prices[PRICE].value,
+                        "price": each.prices[self.price.metric].value,
                     }
                 )
         return points
@@ -158,10 +219,10 @@ class Bench:
     def architectures(self, evaluations: int) -> list[Point]:
         """Architectures in one format, proposed by the same evolution as in the joint search; the front judged."""
         space = self.family.architecture
-        subnets = Subnets(JointSpace(self.family, (WIDE,)), self.task, store=Store(self.url))
+        subnets = Subnets(JointSpace(self.family, (WIDE,)), self.task, store=self.store)
         evaluator, proposer = JointEvaluator(subnets), FrontEvolution(space, seed=self.seed)
         points: dict[Choices, Point] = {}
-        new = [space.largest()]
+        new = [space.largest(), space.smallest()]
         while new:
             for choices in new:
                 points[choices] = self._measured(evaluator, subnets, choices)
@@ -181,12 +242,13 @@ class Bench:
 
     def _measured(self, evaluator: JointEvaluator, subnets: Subnets, choices: Choices) -> Point:
         space = subnets.at(choices).space
-        wide = space.uniforms()[WIDE]
+        wide, metric = space.uniforms()[WIDE], self.price.metric
+        table = priced(space, "cpu", self.price.batch, [metric], self.store, Silent())
         return {
             "architecture": choices.to_dict(),
             "formats": wide.to_dict(),
             "validation": evaluator.evaluate(wide, architecture=choices).value,
-            "price": bf.price(space, metrics=[PRICE]).of(wide)[PRICE].value,
+            "price": table.of(wide)[metric].value,
         }
 
     def separate(self) -> list[Point]:
@@ -203,6 +265,9 @@ class Bench:
         return {
             "joint": lambda: self.joint(self.family, self.evaluations),
             "joint, REINFORCE": lambda: self.joint(self.family, self.evaluations, proposer=Reinforce),
+            "joint, model-based": lambda: self.joint(
+                self.family, self.evaluations, proposer=proposer_from(ModelBased, startup=8)
+            ),
             "architecture, then bits": self.separate,
             "bits only": lambda: self.joint(Fixed(self.family, [largest]), self.evaluations),
             "architecture only": lambda: self.architectures(self.evaluations),
@@ -215,9 +280,9 @@ def front_of(points: Sequence[Point]) -> list[Point]:
     return [each for each, kept in zip(points, moocore.is_nondominated(table), strict=True) if kept]
 
 
-def volume(points: Sequence[Point]) -> float:
+def volume(points: Sequence[Point], price: Price) -> float:
     """Hypervolume of the held-out errors of the validation front, in percent of the box."""
-    (low, high), (cheap, dear) = BOX
+    (low, high), (cheap, dear) = ERRORS, price.box
     table = np.array([[each["holdout"], math.log(each["price"])] for each in front_of(points)])
     table = np.maximum(table, [low, math.log(cheap)])
     box = (high - low) * math.log(dear / cheap)
@@ -238,9 +303,9 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return float(np.mean(values)), float(half)
 
 
-def figures(points: Sequence[Point]) -> list[float]:
+def figures(points: Sequence[Point], price: Price) -> list[float]:
     """Hypervolume, and accuracy at every budget."""
-    return [volume(points), *(accuracy(points, budget) for budget in BUDGETS)]
+    return [volume(points, price), *(accuracy(points, budget) for budget in price.budgets)]
 
 
 def written(values: Sequence[float], form: str = ".1f") -> str:
@@ -251,11 +316,12 @@ def written(values: Sequence[float], form: str = ".1f") -> str:
     return f"{mean:{form}} ± {half:.1f}" if math.isfinite(half) else f"{mean:{form}}"
 
 
-def show(runs: Sequence[Run]) -> None:
+def show(runs: Sequence[Run], price: Price) -> None:
     """Markdown tables: the arms, and paired by seed what the joint search is ahead."""
     names = list(dict.fromkeys(run["arm"] for run in runs))
-    table = {name: {run["seed"]: figures(run["points"]) for run in runs if run["arm"] == name} for name in names}
-    heads = ["hypervolume, %", *(f"accuracy at {budget / 1e6:.0f} M" for budget in BUDGETS)]
+    table = {name: {run["seed"]: figures(run["points"], price) for run in runs if run["arm"] == name} for name in names}
+    scale, unit = price.unit
+    heads = ["hypervolume, %", *(f"accuracy at {budget / scale:g} {unit}" for budget in price.budgets)]
     print(f"| arm | seeds | {' | '.join(heads)} |\n|---|---:|{'---:|' * len(heads)}")
     for name, rows in table.items():
         print(f"| {name} | {len(rows)} | {' | '.join(map(written, zip(*rows.values(), strict=True)))} |")
@@ -267,12 +333,12 @@ def show(runs: Sequence[Run]) -> None:
             print(f"| {name} | {len(both)} | {' | '.join(written(column, '+.1f') for column in ahead.T)} |")
 
 
-def plot(runs: Sequence[Run], path: Path) -> None:
+def plot(runs: Sequence[Run], price: Price, path: Path) -> None:
     """The held-out fronts of every arm and seed, and the median over seeds of the accuracy within each budget."""
     import plotly.graph_objects as go
     from plotly.colors import qualitative
 
-    grid, figure = np.geomspace(*BOX[1], 160), go.Figure()
+    grid, figure = np.geomspace(*price.box, 160), go.Figure()
     for color, name in zip(qualitative.D3, dict.fromkeys(run["arm"] for run in runs), strict=False):
         own = [run["points"] for run in runs if run["arm"] == name]
         points = [each for found in own for each in front_of(found)]
@@ -282,17 +348,18 @@ def plot(runs: Sequence[Run], path: Path) -> None:
         shown = np.isfinite(curves).all(axis=0)
         middle = np.median(curves[:, shown], axis=0)
         figure.add_scatter(x=grid[shown], y=middle, mode="lines", line={"color": color}, name=name)
-    for budget in BUDGETS:
+    for budget in price.budgets:
         figure.add_vline(x=budget, line={"color": "silver", "width": 1})
-    figure.update_xaxes(type="log", title="bit operations", dtick="D2")
-    figure.update_yaxes(range=[100 - 100 * BOX[0][1], 92], title="held-out accuracy, %")
-    figure.update_layout(template="plotly_white", width=800, height=460)
+    figure.update_xaxes(type="log", title=price.title, dtick="D2")
+    figure.update_yaxes(range=[80, 92], title="held-out accuracy, %")
+    figure.update_layout(template="plotly_white", width=860, height=460, margin={"l": 60, "r": 10, "t": 20, "b": 50})
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.write_image(path)
+    figure.write_html(path, include_plotlyjs=True, config={"displayModeBar": False})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--price", choices=list(PRICES), default="latency_ms")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2, 3, 4])
     parser.add_argument("--evaluations", type=int, default=32)
     parser.add_argument("--arms", nargs="*", help="default: all")
@@ -302,26 +369,28 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="only show what was measured")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    price, out = PRICES[arguments.price], arguments.out / arguments.price
+    out.mkdir(parents=True, exist_ok=True)
     family = None if arguments.report else elastic_family("fashion", weights=arguments.weights, fold=True)
     for seed in arguments.seeds:
         if family is None:
             break
-        bench = Bench(family, seed, arguments.evaluations, arguments.out)
+        bench = Bench(family, price, seed, arguments.evaluations, out)
         for name, arm in bench.arms().items():
-            path = arguments.out / f"{name.replace(', ', '-').replace(' ', '-')}-{arguments.evaluations}-{seed}.json"
+            path = out / f"{name.replace(', ', '-').replace(' ', '-')}-{arguments.evaluations}-{seed}.json"
             if path.is_file() or (arguments.arms and name not in arguments.arms):
                 continue
             started = time.perf_counter()
             points = arm()
             run = {"arm": name, "seed": seed, "seconds": time.perf_counter() - started, "points": points}
             write_text(path, json.dumps(run))
-            print(f"{path.stem}: {run['seconds']:.0f} s, {[round(value, 2) for value in figures(points)]}", flush=True)
-    found = [json.loads(path.read_text()) for path in arguments.out.glob(f"*-{arguments.evaluations}-*.json")]
+            shown = [round(value, 2) for value in figures(points, price)]
+            print(f"{path.stem}: {run['seconds']:.0f} s, {shown}", flush=True)
+    found = [json.loads(path.read_text()) for path in out.glob(f"*-{arguments.evaluations}-*.json")]
     runs = sorted(found, key=lambda run: (ARMS.index(run["arm"]), run["seed"]))
-    show(runs)
+    show(runs, price)
     if arguments.plot:
-        plot(runs, arguments.plot)
+        plot(runs, price, arguments.plot)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from .accuracy_encoding import GenomeEncoding
 from .accuracy_predictor import AccuracyPredictor
 from .assessed import Asked, Assessed, Predictor, assess
-from .correction import Correction, Seen
 from .decisions import ArchitectureDecisions, Decision, Decisions, GenomeDecisions
 from .evaluation import JointEvaluator, JointRecipe, context_of
 from .front_evolution import FrontEvolution
@@ -17,6 +16,8 @@ from .network_file import read_network, write_network
 from .nsga2 import NondominatedSorting
 from .operators import Operators
 from .proposer import Proposer, Told
+from .quality_law import QualityLaw
+from .quality_seen import Seen
 from .regularized_evolution import RegularizedGenomeEvolution
 from .reinforce import Reinforce
 from .reinforce_rewards import AbsoluteReward, FrontReward, SoftReward
@@ -35,7 +36,6 @@ __all__ = [
     "ArchitectureDecisions",
     "Asked",
     "Assessed",
-    "Correction",
     "Decision",
     "Decisions",
     "FrontEvolution",
@@ -58,6 +58,7 @@ __all__ = [
     "ParzenEstimator",
     "Predictor",
     "Proposer",
+    "QualityLaw",
     "RandomSampler",
     "RegularizedGenomeEvolution",
     "Reinforce",

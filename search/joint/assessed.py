@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +74,15 @@ class Assessed:
     scores: FloatArray = field(repr=False)
     costs: FloatArray = field(repr=False)
     refused: str = ""
+
+    @cached_property
+    def numbers(self) -> FloatArray:
+        """What describes the architecture to the law of qualities: logs of its least and largest prices [2 prices]."""
+        space = self.problem.space
+        every = np.array([space.choice(each) for each in space.uniforms().values()])
+        totals = np.column_stack([self.problem.totals(every, name) for name in self.problem.price_objectives])
+        found: FloatArray = np.log(np.maximum([*totals.min(axis=0), *totals.max(axis=0)], 1e-300))
+        return found
 
     def genome(self, point: int) -> Genome:
         """A point of the front as a genome."""

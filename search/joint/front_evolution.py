@@ -24,7 +24,7 @@ class FrontEvolution:
     An architecture is as fit as its front is near to the merged one (``merged.gaps``), whichever part of the front it
     is good for, so small and large ones live side by side without weights between quality and price. Parents are the
     fittest quarter. A child takes every dimension from one of two parents, or all from one, and then one dimension or
-    more take other values (``operators.Operators``). The first architectures are the smallest and random ones.
+    more take other values (``operators.Operators``). The first architectures are random ones.
 
     Args:
         architecture: the dimensions.
@@ -57,9 +57,6 @@ class FrontEvolution:
         self._asked |= {each.choices for each in told}
 
     def _made(self) -> Choices:
-        smallest = self.architecture.smallest()
-        if smallest not in self._asked:
-            return smallest
         usable = [each for each in self._told if np.isfinite(each.gap)]
         if len(self._asked) < self.initial or not usable:
             return self.architecture.sample(self._draw)

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ...architecture import Genome
+from ...architecture import Choices, Genome
 from ...measurement import Measurement
 from ...task import Split
 from ..progress import Advance, Progress
 from ..work import Outcome, Rounds, Work
 from .evaluation import genome_of
+
+_FAILED = 2  # failures, and no measurement, after which an architecture is given up
 
 
 @dataclass
@@ -49,6 +51,11 @@ class Genomes:
     def measured(self) -> list[Genome]:
         """The quantized genomes with a measurement on the validation data, in the order of proposal."""
         return [each for each in self.origins if each.configuration.pairs and self.of(each) is not None]
+
+    def broken(self, choices: Choices) -> bool:
+        """Whether an architecture gave nothing but failures, at least two: it is not tried any more."""
+        own = [each for each in self.origins if each.choices == choices]
+        return sum(each in self.failures for each in own) >= _FAILED and all(self.of(each) is None for each in own)
 
     def seconds(self) -> float | None:
         """Median of an evaluation on the validation data; ``None`` before there is one."""

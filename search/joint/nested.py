@@ -16,10 +16,11 @@ from ..pareto import non_dominated
 from ..problem import FLOAT
 from ..work import Rounds
 from .assessed import Asked, Assessed, Predictor, assess
-from .correction import Correction, Seen
 from .genomes import Genomes
 from .merged import Merged, merge
 from .proposer import Proposer, Told, told_of
+from .quality_law import QualityLaw
+from .quality_seen import Seen
 from .scale import Scale
 from .selection import selected
 from .space import Subnets
@@ -28,6 +29,7 @@ FloatArray = NDArray[np.float64]
 _ROUNDS = 10  # into which the evaluations after the baselines are cut
 _SMALLEST, _LARGEST = 4, 24  # evaluations of a round
 _FINALISTS = 8  # under constraints, beside the measured front
+_NORMAL = 1.959964  # half the width of a 95 % interval in standard errors
 _TRIES = 8  # times that a round asks for architectures, as long as some meet no constraint
 
 
@@ -37,12 +39,13 @@ class Nested:
 
     Round 1 measures the baselines: the largest float network and every uniform configuration on it, and under
     constraints its exact allocation, which is what a search for formats alone would begin with. Then, round by round:
-    architectures are proposed, each is scored and priced and the exact fronts of its formats solved; their float
-    networks are measured, unless a predictor foretells them; all fronts, corrected by what was measured, are merged; of
-    the merged front the points are measured that promise most hypervolume (under constraints every second one is the
-    best in quality); and the proposer is told. The last round measures the survivors on held-out data. Float networks
-    count as evaluations, the baseline's excepted. What the store knows is not asked for again; the proposals depend on
-    the seed and the measurements alone, whoever makes them, unless the time is limited.
+    architectures are proposed (first of all the smallest), each is scored and priced and the exact fronts of its
+    formats solved; their float networks are measured, unless a predictor foretells them; all fronts, as the law of
+    everything measured foretells them, are merged; of the merged front the points are measured that promise most
+    hypervolume (under constraints every second one is the best in quality); and the proposer is told. The last round
+    measures the survivors on held-out data. Float networks count as evaluations, the baseline's excepted. What the
+    store knows is not asked for again; the proposals depend on the seed and the measurements alone, whoever makes them,
+    unless the time is limited.
 
     Args:
         subnets: build the networks.
@@ -59,7 +62,7 @@ class Nested:
     Attributes:
         assessed: every architecture so far.
         refused: architecture -> why it could not be built, scored or priced.
-        correction: from (architecture, score) to quality, fitted to everything measured.
+        law: from (architecture, score) to quality, fitted to everything measured; ``None`` before the baselines are.
         log: one line for each round.
         ended: why the search ended.
     """
@@ -77,14 +80,18 @@ class Nested:
     refused: dict[Choices, str] = field(default_factory=dict)
     log: list[dict[str, Any]] = field(default_factory=list)
     ended: str = ""
-    correction: Correction = field(default_factory=lambda: Correction({}, None, {}, {}))
+    law: QualityLaw | None = None
     scale: Scale | None = None
-    _floats: dict[Choices, float] = field(default_factory=dict)
 
     @property
     def largest(self) -> Choices:
         """The architecture that the baselines are of."""
         return self.subnets.joint.family.architecture.largest()
+
+    @property
+    def smallest(self) -> Choices:
+        """The architecture that is proposed first."""
+        return self.subnets.joint.family.architecture.smallest()
 
     def rounds(self) -> Rounds:
         """The search as a coroutine: yields work, is sent outcomes."""
@@ -95,7 +102,6 @@ class Nested:
             if self.genomes.of(Genome(self.largest)) is None:
                 raise BitfrontError(f"the largest float network: {self.genomes.failures[Genome(self.largest)]}")
             yield from self.genomes.measure("uniform baselines", uniforms, "uniform")
-            self._floats[self.largest] = self._quality(Genome(self.largest))
             self._fix_scale(base, uniforms)
             self._fitted()
             self._logged("baselines", 0)
@@ -122,11 +128,9 @@ class Nested:
                 yield from self.genomes.measure(f"round {number}, float networks", floats, "float")
                 left -= len(floats)
                 count -= len(floats)
-            self._floats |= self._known_floats(new)
             chosen = self._chosen(min(count, left))
             yield from self.genomes.measure(f"round {number}", chosen, "nested")
             left -= len(chosen)
-            self._fitted()
             self._tell()
             self._logged(f"round {number}", len(new))
             if not new and not chosen:
@@ -150,18 +154,28 @@ class Nested:
 
     def merged(self) -> tuple[list[Assessed], Merged]:
         """The front of fronts as it is foretold now, and the architectures that its members count."""
-        usable = [each for each in self.assessed.values() if each.choices in self._floats]
-        return usable, merge([self._front(each) for each in usable])
+        found = [each for each in self.assessed.values() if self._usable(each.choices)]
+        return found, merge([self._front(each) for each in found])
+
+    def _usable(self, choices: Choices) -> bool:
+        """Whether its float network is known and not everything of it fails."""
+        net = Genome(choices)  # what only the store knows does not count: a search alone proposes the same
+        known = net in self.genomes.origins and self.genomes.of(net) is not None
+        return known or (self.predictor is not None and not self.genomes.broken(choices))
 
     def _front(self, each: Assessed) -> FloatArray:
         """Objectives of an architecture's points: foretold quality, prices."""
-        return np.column_stack([self.correction.qualities(each.choices, each.scores), each.costs])
+        assert self.law is not None  # the baselines were measured
+        return np.column_stack([self.law.qualities(each.choices, each.scores), each.costs])
 
     def _proposed(self, count: int) -> list[Choices]:
         """New architectures with a point that meets the constraints; others are asked for where some have none."""
         found: list[Choices] = []
         for _ in range(_TRIES):
-            asked = self.proposer.ask(count - len(found)) if len(found) < count else []
+            known = self.smallest in self.assessed or self.smallest in self.refused
+            first = [] if known or not count else [self.smallest]
+            wanted = count - len(found) - len(first)
+            asked = [*first, *(self.proposer.ask(wanted) if wanted > 0 else [])]
             for choices in asked:
                 if self._assessable(choices) and len(self.assessed[choices].front):
                     found.append(choices)
@@ -184,37 +198,24 @@ class Nested:
             return False
         return True
 
-    def _known_floats(self, new: Sequence[Choices]) -> dict[Choices, float]:
-        """Quality of float networks: measured where it is known, else foretold; none where its output is not finite."""
-        found = {}
-        for choices in new:
-            net = Genome(choices)  # what only the store knows does not count: a search alone proposes the same
-            measured = self.genomes.of(net) if net in self.genomes.origins else None
-            if measured is not None:
-                found[choices] = measured.value
-            elif self.predictor is not None:
-                found[choices] = float(self.predictor(choices))
-        return found
-
     def _chosen(self, count: int) -> list[Genome]:
         """The points of the merged front to measure next."""
         self._fitted()
+        assert self.scale is not None  # the baselines were measured
         usable, front = self.merged()
         genomes = [usable[member].genome(row) for member, row in zip(front.member, front.row, strict=True)]
         free = np.array(
             [each not in self.genomes.origins and each not in self.genomes.failures for each in genomes], dtype=bool
         )
-        if self.scale is None:
-            return []
         best = count // 2 if self.asked.constraints else 0
         found = selected(front.values, free, self.measured_objectives(), self.scale, count, best)
         return [genomes[index] for index in found]
 
     def foretold(self, genome: Genome) -> float | None:
-        """Quality of a genome as it is foretold now; ``None`` before its float network is known."""
-        if genome.choices not in self.correction.floats:
+        """Quality of a genome as it is foretold now; ``None`` before the baselines are measured."""
+        if self.law is None:
             return None
-        return self.correction.predict(genome.choices, self.assessed[genome.choices].score(genome.configuration))
+        return self.law.predict(genome.choices, self.assessed[genome.choices].score(genome.configuration))
 
     def measured_objectives(self) -> FloatArray:
         """Objectives of everything measured that meets the constraints: [genomes, objectives]."""
@@ -239,31 +240,36 @@ class Nested:
         return list(dict.fromkeys([Genome(self.largest), *rivals, *kept]))
 
     def _fitted(self) -> None:
-        """The correction, fitted to everything measured."""
+        """The law, fitted to everything measured."""
         seen = [
-            Seen(each.choices, self.assessed[each.choices].score(each.configuration), self._quality(each))
+            Seen(
+                each.choices,
+                self.assessed[each.choices].score(each.configuration),
+                found.value,
+                (found.high - found.low) / (2 * _NORMAL),
+            )
             for each in self.genomes.origins
-            if each.choices in self._floats and self.genomes.of(each) is not None
+            if (found := self.genomes.of(each)) is not None
         ]
-        self.correction = Correction.fit(self._floats, seen)
+        means = None if self.predictor is None else {each: float(self.predictor(each)) for each in self.assessed}
+        self.law = QualityLaw.fit({each: found.numbers for each, found in self.assessed.items()}, seen, means)
 
     def _tell(self) -> None:
-        usable, front = self.merged()
+        self._fitted()
+        found, front = self.merged()
+        assert self.law is not None
+        fronts = [self._front(each) for each in found]
         told = told_of(
-            [each.choices for each in usable],
-            self._floats,
-            [self._front(each) for each in usable],
-            front,
-            by_quality=bool(self.asked.constraints),
+            [each.choices for each in found], self.law.floats, fronts, front, by_quality=bool(self.asked.constraints)
         )
-        lost = [each for each in [*self.assessed, *self.refused] if each not in self._floats]
         empty = np.zeros((0, 1 + len(self.asked.prices)))
+        lost = [*self.refused, *(each for each in self.assessed if not self._usable(each))]
         self.proposer.tell([*told, *(Told(each, np.inf, empty, np.inf, 0.0) for each in lost)])
 
     def _fix_scale(self, base: Assessed, uniforms: Sequence[Genome]) -> None:
         costs = np.vstack([base.costs, *(base.cost(each.configuration)[None] for each in uniforms)])
         qualities = [self._quality(each) for each in uniforms if self.genomes.of(each) is not None]
-        self.scale = Scale.of(self._floats[self.largest], qualities, costs)
+        self.scale = Scale.of(self._quality(Genome(self.largest)), qualities, costs)
 
     def _quality(self, genome: Genome) -> float:
         found = self.genomes.of(genome)

@@ -14,9 +14,9 @@ from ...measurement import Measurement
 from ...space import SearchSpace
 from ..stage import Ledger
 from .assessed import Assessed
-from .correction import Correction
 from .joint_point import JointChoice, JointPoint
 from .judgement import Judgement
+from .quality_law import QualityLaw
 from .space import Subnets
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class JointResult:
         assessed: every architecture that was scored and priced.
         predicted_front: the front of fronts as it is foretold after the last measurement, by rising first price:
             (genome, foretold quality, price objectives).
-        correction: from (architecture, score) to quality, as it was fitted last.
+        law: from (architecture, score) to quality, as it was fitted last.
         refused: architecture -> why it could not be built, scored or priced.
         failures: genome -> why it has no measurement.
         objectives: ``quality`` and prices.
@@ -54,7 +54,7 @@ class JointResult:
     subnets: Subnets = field(repr=False)
     assessed: dict[Choices, Assessed] = field(repr=False)
     predicted_front: list[tuple[Genome, float, tuple[float, ...]]] = field(repr=False)
-    correction: Correction = field(repr=False)
+    law: QualityLaw = field(repr=False)
     refused: dict[Choices, str]
     failures: dict[Genome, str]
     objectives: tuple[str, ...]

@@ -26,8 +26,8 @@ def summarized(search: Nested, ledger: Ledger, job: dict[str, Any], record: dict
         InvalidInput: no genome could be measured.
     """
     genomes, base = search.genomes, Genome(search.largest)
-    measured = genomes.measured()
-    if not measured or any(genomes.of(base, split) is None for split in SPLITS[1:]):
+    measured, law = genomes.measured(), search.law
+    if law is None or not measured or any(genomes.of(base, split) is None for split in SPLITS[1:]):
         reason = next(iter(genomes.failures.values()), "nothing was measured")
         raise InvalidInput(f"no genome could be evaluated: {reason}")
     first = search.asked.prices[0]
@@ -43,7 +43,8 @@ def summarized(search: Nested, ledger: Ledger, job: dict[str, Any], record: dict
         of, validation = search.assessed[each.choices], genomes.of(each)
         assert validation is not None
         score = of.score(each.configuration)
-        foretold = search.correction.predict(each.choices, score)
+        foretold = law.predict(each.choices, score)
+        net = genomes.of(Genome(each.choices)) if Genome(each.choices) in genomes.origins else None
         points.append(
             JointPoint(
                 name,
@@ -51,8 +52,8 @@ def summarized(search: Nested, ledger: Ledger, job: dict[str, Any], record: dict
                 genomes.origins[each],
                 baseline.get(each.configuration) if each.choices == search.largest else None,
                 score,
-                search.correction.floats[each.choices],
-                (foretold, *search.correction.interval(each.choices, score)),
+                law.floats[each.choices] if net is None else net.value,
+                (foretold, *law.interval(each.choices, score)),
                 validation,
                 genomes.of(each, "holdout"),
                 prices[each],
@@ -70,7 +71,7 @@ def summarized(search: Nested, ledger: Ledger, job: dict[str, Any], record: dict
             (usable[member].genome(row), float(values[0]), tuple(float(value) for value in values[1:]))
             for member, row, values in zip(front.member, front.row, front.values, strict=True)
         ],
-        search.correction,
+        law,
         search.refused,
         genomes.failures,
         search.asked.objectives,

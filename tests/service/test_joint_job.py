@@ -218,7 +218,7 @@ def test_the_model_itself_is_compressed_by_a_family_that_ships(folder):
         "formats": ["w4", "w8"],
         "architecture": {"family": "compression", "arguments": {"round_to": 2, "rank": [], "recover": []}},
     }
-    job = job_of(folder, space=space, search={"evaluations": 6}, export=None)
+    job = job_of(folder, space=space, search={"evaluations": 12}, export=None)
     result, document = running.run_job(
         job, folder, folder / "compressed", store=f"sqlite:///{folder}/store.db", executor="local"
     )

@@ -189,9 +189,9 @@ def test_it_is_the_predictor_of_a_joint_search(digits, digits_task, tmp_path):
         store=f"sqlite:///{tmp_path}/store.db",
     )
     assert found.search["rounds"][-1]["float_networks"] == 1
-    foretold = {point.genome.choices: point.float_quality for point in found.points if point.origin == "nested"}
-    largest = digits.architecture.largest()
-    assert all(value == pytest.approx(predictor(each)) for each, value in foretold.items() if each != largest)
+    believed = np.array([[found.law.floats[each], predictor(each)] for each in found.assessed])
+    assert len(believed) > 6
+    assert believed[:, 0] == pytest.approx(believed[:, 1], rel=0.25)  # mended by what quantized networks tell
 
 
 def _loss(family, task, choices):
