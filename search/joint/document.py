@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +77,7 @@ def build(result: JointResult, exports: list[dict[str, Any]]) -> dict[str, Any]:
             }
             for metric, prices in largest.problem.prices.items()
         },
-        "points": [_point(point) for point in result.points],
+        "points": [_point(point, result.whole_ms) for point in result.points],
         "predicted_front": _predicted_front(result),
         "best": choice.point.id,
         "best_reason": choice.reason,
@@ -132,7 +133,7 @@ def _architectures(result: JointResult) -> dict[str, dict[str, Any]]:
     }
 
 
-def _point(point: JointPoint) -> dict[str, Any]:
+def _point(point: JointPoint, whole_ms: Mapping[Genome, float]) -> dict[str, Any]:
     value, low, high = point.predicted
     splits: dict[str, Measurement | None] = {"validation": point.validation, "holdout": point.holdout}
     return {
@@ -141,6 +142,7 @@ def _point(point: JointPoint) -> dict[str, Any]:
         "predicted": {"quality": value, "low": low, "high": high, "score": point.score, "float": point.float_quality},
         "measured": {split: measurement(found) for split, found in splits.items()},
         "prices": {metric: asdict(price) for metric, price in point.prices.items()},
+        "whole_ms": whole_ms.get(point.genome),
         "baseline": point.baseline,
         "origin": point.origin,
         "pareto": point.pareto,

@@ -37,15 +37,15 @@ _TRIES = 8  # times that a round asks for architectures, as long as some meet no
 class Nested:
     """Rounds of one joint search and what they found.
 
-    Round 1 measures the baselines: the largest float network and every uniform configuration on it, and under
-    constraints its exact allocation, which is what a search for formats alone would begin with. Then, round by round:
-    architectures are proposed (first of all the smallest), each is scored and priced and the exact fronts of its
-    formats solved; their float networks are measured, unless a predictor foretells them; all fronts, as the law of
-    everything measured foretells them, are merged; of the merged front the points are measured that promise most
-    hypervolume (under constraints every second one is the best in quality); and the proposer is told. The last round
-    measures the survivors on held-out data. Float networks count as evaluations, the baseline's excepted. What the
-    store knows is not asked for again; the proposals depend on the seed and the measurements alone, whoever makes them,
-    unless the time is limited.
+    Round 1 measures the baselines: the largest float network, every uniform configuration on it and the smallest float
+    network, which together say how far qualities reach (``Scale``), and under constraints the exact allocation on the
+    largest, which is what a search for formats alone would begin with. Then, round by round: architectures are
+    proposed, each is scored and priced and the exact fronts of its formats solved; their float networks are measured,
+    unless a predictor foretells them; all fronts, as the law of everything measured foretells them, are merged; of the
+    merged front the points are measured that promise most hypervolume (under constraints every second one is the best
+    in quality); and the proposer is told. The last round measures the survivors on held-out data. Float networks count
+    as evaluations, the largest excepted. What the store knows is not asked for again; the proposals depend on the seed
+    and the measurements alone, whoever makes them, unless the time is limited.
 
     Args:
         subnets: build the networks.
@@ -90,7 +90,7 @@ class Nested:
 
     @property
     def smallest(self) -> Choices:
-        """The architecture that is proposed first."""
+        """The architecture that is tried first, whoever proposes the others."""
         return self.subnets.joint.family.architecture.smallest()
 
     def rounds(self) -> Rounds:
@@ -102,10 +102,15 @@ class Nested:
             if self.genomes.of(Genome(self.largest)) is None:
                 raise BitfrontError(f"the largest float network: {self.genomes.failures[Genome(self.largest)]}")
             yield from self.genomes.measure("uniform baselines", uniforms, "uniform")
+            left = self.evaluations - len(uniforms)
+            nets = [Genome(self.smallest)] if left > 0 and self._assessable(self.smallest) else []
+            if nets and self.predictor is None:
+                yield from self.genomes.measure("smallest float network", nets, "float")
+                left -= len(nets)
             self._fix_scale(base, uniforms)
             self._fitted()
-            self._logged("baselines", 0)
-            yield from self._search(self.evaluations - len(uniforms))
+            self._logged("baselines", len(nets))
+            yield from self._search(left)
         finalists = self.survivors()
         with self.genomes.bar("validate on held-out data", len(finalists)):
             yield from self.genomes.measure("held-out data", finalists, "survivor", "holdout")
@@ -172,10 +177,7 @@ class Nested:
         """New architectures with a point that meets the constraints; others are asked for where some have none."""
         found: list[Choices] = []
         for _ in range(_TRIES):
-            known = self.smallest in self.assessed or self.smallest in self.refused
-            first = [] if known or not count else [self.smallest]
-            wanted = count - len(found) - len(first)
-            asked = [*first, *(self.proposer.ask(wanted) if wanted > 0 else [])]
+            asked = self.proposer.ask(count - len(found)) if len(found) < count else []
             for choices in asked:
                 if self._assessable(choices) and len(self.assessed[choices].front):
                     found.append(choices)
@@ -269,7 +271,12 @@ class Nested:
     def _fix_scale(self, base: Assessed, uniforms: Sequence[Genome]) -> None:
         costs = np.vstack([base.costs, *(base.cost(each.configuration)[None] for each in uniforms)])
         qualities = [self._quality(each) for each in uniforms if self.genomes.of(each) is not None]
-        self.scale = Scale.of(self._quality(Genome(self.largest)), qualities, costs)
+        net, start = Genome(self.smallest), self._quality(Genome(self.largest))
+        if self.predictor is not None:
+            reach = float(self.predictor(self.smallest))
+        else:
+            reach = self._quality(net) if net in self.genomes.origins else start
+        self.scale = Scale.of(start, qualities, reach if np.isfinite(reach) else start, costs)
 
     def _quality(self, genome: Genome) -> float:
         found = self.genomes.of(genome)

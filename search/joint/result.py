@@ -47,6 +47,7 @@ class JointResult:
         job: the job as asked.
         ledger: the stages that ran and those that were reused.
         record: what it takes to run it again.
+        whole_ms: milliseconds of a forward pass of genomes that were exported and timed whole on the CPU.
     """
 
     points: list[JointPoint]
@@ -66,6 +67,7 @@ class JointResult:
     job: dict[str, Any] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=Ledger)
     record: dict[str, Any] = field(default_factory=dict)
+    whole_ms: dict[Genome, float] = field(default_factory=dict)
 
     @property
     def price_objectives(self) -> list[str]:
@@ -86,6 +88,8 @@ class JointResult:
                 for key in ("value", "low", "high"):
                     row[f"{split}_{key}"] = getattr(found, key) if found else np.nan
             row |= {metric: price.value for metric, price in point.prices.items()}
+            if self.whole_ms:
+                row["whole_ms"] = self.whole_ms.get(point.genome, np.nan)
             row |= {"origin": point.origin, "digest": point.genome.digest, **_columns(point.genome)}
             rows.append(row)
         return pd.DataFrame(rows)

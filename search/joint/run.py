@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ...architecture import ArchitectureSpace, Family
-from ...errors import InvalidInput
+from ...errors import ExportMismatch, InfeasibleBudget, InvalidInput, UnsupportedModel
 from ...evaluators import Recipe
 from ...hw_models import cost_models
 from ...proxies import get_proxy
@@ -28,6 +28,7 @@ from .proposer import Proposer
 from .result import JointResult
 from .space import JointSpace, Subnets
 from .summary import summarized
+from .timed_whole import UNTIMED, WHOLE_MODELS, timed_whole, told_of_whole, worth_timing
 
 ALWAYS_PRICED = ("size_mb", "avg_bits")
 MakeProposer = Callable[..., Proposer]
@@ -63,6 +64,7 @@ def run_joint(
     out: str = "",
     ledger: Ledger | None = None,
     restrict: Callable[[SearchSpace], SearchSpace] | None = None,
+    whole_models: int = WHOLE_MODELS,
 ) -> JointResult:
     """Search architectures and formats together: propose, solve formats exactly, merge the fronts, measure, judge.
 
@@ -73,7 +75,7 @@ def run_joint(
         formats: offered at every site.
         exclude: globs of site names that stay in float, wherever they exist.
         ties: how sites are tied, as for ``SearchSpace.from_model``.
-        device: ``"cpu"`` (kernels measured here) or a named device; latency is the sum of the sites' kernels.
+        device: ``"cpu"`` (kernels measured here, and conversions between them estimated) or a named device.
         batch: samples per forward pass that latency is priced for.
         runtime: whose tables price a named GPU.
         objectives: ``"quality"`` and at least one price.
@@ -96,6 +98,8 @@ def run_joint(
         out: output folder, for the record.
         ledger: the stages that ran before; those of the search are added.
         restrict: takes away from a space what an export target cannot load.
+        whole_models: so many genomes of the front, the best first, are exported and timed whole in the end where
+            latency on the CPU is an objective or constraint; 0: none.
 
     Returns:
         The result: ``.front``, ``.best()``, ``.module(genome)``.
@@ -147,8 +151,27 @@ def run_joint(
     measuring = time.perf_counter() - started
     stages.add(Ran("measure", "genomes", "", search.genomes.ran, search.genomes.reused, measuring))
     result = summarized(search, stages, dict(job or {}), told)
+    if device == "cpu" and "latency_ms" in [*names, *limits]:
+        _time_whole(result, batch, whole_models, watch)
     result.seconds["total"] = time.perf_counter() - started
     return result
+
+
+def _time_whole(result: JointResult, batch: int, count: int, watch: Progress) -> None:
+    """Time a few genomes whole; where the model or the data does not allow it, the notes say so."""
+    if not count:
+        result.notes.append(UNTIMED)
+        return
+    try:
+        best = result.choose().point
+    except InfeasibleBudget:
+        best = None
+    points = worth_timing(result.points, best, "latency_ms", count)
+    try:
+        result.whole_ms = timed_whole(result.subnets, [each.genome for each in points], batch, watch)
+        result.notes.append(told_of_whole(points, result.whole_ms))
+    except (InvalidInput, UnsupportedModel, ExportMismatch) as cause:
+        result.notes.append(f"{UNTIMED}: {cause}")
 
 
 def _proposer(asked: MakeProposer | Proposer, architecture: ArchitectureSpace, seed: int) -> Proposer:

@@ -1,7 +1,8 @@
 r"""Objectives of a joint search on one scale, so that hypervolumes say something.
 
 Quality spreads over orders of magnitude: 2 bits destroy a network, and what matters happens near the float one. With
-:math:`f` the quality of the largest float network and :math:`w` the worst uniform configuration on it,
+:math:`f` the quality of the largest float network, :math:`u` that of the worst uniform configuration on it, :math:`g`
+that of the smallest float network and :math:`w = \max(f, g) + u - f`, what the smallest may come to,
 
 .. math:: t(q) = \log(\max(q - f + \delta / 2, 0) + \delta), \qquad \delta = (w - f) / 20
 
@@ -29,7 +30,7 @@ class Scale:
 
     Attributes:
         float_quality: of the largest float network.
-        worst: quality of the worst uniform configuration on it.
+        worst: the worst quality that counts.
         dearest: the largest of each price objective [prices].
     """
 
@@ -38,15 +39,17 @@ class Scale:
     dearest: FloatArray
 
     @staticmethod
-    def of(float_quality: float, qualities: Sequence[float], costs: FloatArray) -> Scale:
+    def of(float_quality: float, qualities: Sequence[float], smallest: float, costs: FloatArray) -> Scale:
         """From the baselines.
 
         Args:
             float_quality: of the largest float network.
             qualities: of the uniform configurations on it.
+            smallest: of the smallest float network.
             costs: price objectives of the points of its fronts and of those configurations [points, prices].
         """
-        return Scale(float_quality, max([float_quality, *qualities]), costs.max(axis=0))
+        lost = max([0.0, *(each - float_quality for each in qualities)])
+        return Scale(float_quality, max(float_quality, smallest) + lost, costs.max(axis=0))
 
     def __call__(self, objectives: FloatArray) -> FloatArray:
         """Objectives [points, objectives], quality first, scaled: all between about 0 and 1 below the reference."""

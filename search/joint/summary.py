@@ -102,8 +102,6 @@ def _notes(search: Nested) -> list[str]:
     """What is to be told beside the points."""
     asked = search.asked
     found = [f"architecture {choices.digest} was left out: {reason}" for choices, reason in search.refused.items()]
-    if asked.device == "cpu" and "latency_ms" in [*asked.prices, *asked.constraints]:
-        found.append("latency_ms is the sum of the sites' kernels, timed one by one; no whole model was timed")
     if len(asked.prices) > 1:
         found.append(
             f"an architecture's front is the union of its exact fronts against {' and '.join(asked.prices)}, each "
