@@ -1,6 +1,6 @@
 """The accuracy predictor of pairs (architecture, formats): how many quantized measurements does it need?
 
-    nice python benchmarks/architecture_predictor.py --plot docs/img/architecture_predictor.png [--preset fashion]
+    nice python benchmarks/architecture_predictor.py --plot out/architecture_predictor.html [--preset fashion]
 
 Sub-networks of an elastic supernet on real labels; quality is the cross-entropy on the test images of the digits, or
 the share of 2,000 test images of Fashion-MNIST that are wrong. Float labels are of 200 random architectures, quantized
@@ -8,8 +8,10 @@ ones of others, with random formats (w2a8, w4a4, w4a8, w8a8; the share of every 
 coarse pairs both occur): 306 pairs, those of a third of the architectures held out. From the others, n pairs are drawn,
 and compared are
 
-- ``pretrained``: the predictor that learned the float labels, adapted to the n pairs (APQ, arXiv:2006.08509);
-- ``scratch``: the same network and number of steps, on the n pairs alone;
+- ``pretrained``: the predictor that learned the float labels, adapted to the n pairs: what formats lose on top;
+- ``one network``: a network that learned the float labels with the columns of formats closed (0), and goes on from there
+  on float labels and the n pairs (APQ, arXiv:2006.08509);
+- ``scratch``: a network of the same size and number of steps, on the n pairs alone;
 - ``ridge``: ridge regression on the same columns, on the n pairs alone, its penalty by leave-one-out;
 - ``floats only``: the float quality that the pretrained predictor foretells, whatever the formats.
 
@@ -37,6 +39,7 @@ from bitfront.files import write_text
 from bitfront.search.families.elastic import elastic_family
 from bitfront.search.joint import JointSpace, Subnets
 from bitfront.search.joint.accuracy_encoding import GenomeEncoding
+from bitfront.search.joint.accuracy_network import Ensemble
 from bitfront.search.joint.accuracy_predictor import AccuracyPredictor
 from bitfront.search.joint.evaluation import JointEvaluator
 from bitfront.space import SearchSpace
@@ -49,8 +52,9 @@ from scipy import stats
 FORMATS = ("w2a8", "w4a4", "w4a8", "w8a8")
 FLOATS, PAIRS, HELD_OUT = 200, 306, 102
 COUNTS = (20, 50, 100, 200)
+HIDDEN, MEMBERS, STEPS = 48, 5, 300  # of the predictor
 
-METHODS = ("pretrained", "scratch", "ridge", "floats only")
+METHODS = ("pretrained", "one network", "scratch", "ridge", "floats only")
 METRICS = {
     "spearman": "Spearman's correlation",
     "kendall": "Kendall's tau",
@@ -151,6 +155,27 @@ def _adapted(before: AccuracyPredictor, train: dict[Genome, float], wanted: Sequ
     return before.adapted(train).predict(wanted)
 
 
+def _one_network(
+    encoding: GenomeEncoding,
+    floats: dict[Choices, float],
+    train: dict[Genome, float],
+    seed: int,
+    wanted: Sequence[Genome],
+) -> FloatArray:
+    """Float labels first; then both, each group with the same weight, as rows that are repeated."""
+    nets = encoding.rows([Genome(each) for each in floats])
+    logs, pairs = np.log(list(floats.values())), np.log(list(train.values()))
+    drawn = Ensemble.drawn(encoding.size, HIDDEN, MEMBERS, seed)
+    first = drawn.parameters[0]
+    first[:, encoding.of_architecture :] = 0.0
+    scale = float(np.mean([logs.mean(), pairs.mean()])), float(np.std(np.concatenate([logs, pairs])))
+    before = drawn.rescaled(float(logs.mean()), float(logs.std())).trained(nets, logs, STEPS)
+    times = max(1, round(len(floats) / len(train)))
+    rows = np.concatenate([nets, *[encoding.rows(list(train))] * times])
+    found = before.rescaled(*scale).trained(rows, np.concatenate([logs, *[pairs] * times]), STEPS)
+    return np.exp(found.outputs(encoding.rows(wanted)).mean(axis=0))
+
+
 def _scratch(encoding: GenomeEncoding, train: dict[Genome, float], seed: int, wanted: Sequence[Genome]) -> FloatArray:
     return AccuracyPredictor.scratch(encoding, train, seed=seed).predict(wanted)
 
@@ -173,6 +198,7 @@ def compared(architecture: ArchitectureSpace, floats: Labels, pairs: Labels, see
             train = [pool[int(index)] for index in order[:count]]
             methods: dict[str, Callable[[], FloatArray]] = {
                 "pretrained": partial(_adapted, before, dict(train), wanted),
+                "one network": partial(_one_network, encoding, qualities, dict(train), seed, wanted),
                 "scratch": partial(_scratch, encoding, dict(train), seed, wanted),
                 "ridge": partial(ridge, train, encoding, wanted),
                 "floats only": partial(before.predict, [Genome(each.choices) for each in wanted]),
@@ -241,7 +267,7 @@ def plot(done: Lines, path: Path) -> None:
     figure.update_xaxes(type="log", title="quantized pairs", tickvals=COUNTS)
     figure.update_layout(template="plotly_white", width=900, height=400)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.write_image(path)
+    figure.write_html(path, include_plotlyjs=True, config={"displayModeBar": False})
 
 
 def main() -> None:

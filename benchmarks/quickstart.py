@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import bitfront as bf
 import numpy as np
@@ -84,7 +85,8 @@ def greedy(loss: np.ndarray, bits: np.ndarray, budget: float, ties: list[tuple[i
     return np.array([choice[group[site]] for site in range(len(loss))])
 
 
-def measure(name: str) -> dict[str, object]:
+def measure(name: str) -> dict[str, Any]:
+    """The three searches of one model, greedy beside them, and what every stage took."""
     watch = Watch()
     with watch.stage("load", 1):
         entry = zoo.load(name)
@@ -136,36 +138,55 @@ def measure(name: str) -> dict[str, object]:
     }
 
 
+def quality_table(found: list[dict[str, Any]]) -> list[str]:
+    """Held-out quality of the best configuration at every budget, as Markdown."""
+    lines = [
+        "| model | metric (held out) | float | uniform w4 | uniform w8 | avg_bits | best | 95 % | greedy by MSE |",
+        "|---|---|---:|---:|---:|---:|---:|---|---:|",
+    ]
+    for each in found:
+        for row in each["rows"]:
+            mark = f" (uniform {row['is_uniform']})" if row["is_uniform"] else ""
+            lines.append(
+                f"| {each['model']} | {each['metric']} | {each['float']:.4g} | {each['uniform']['w4']:.4g} "
+                f"| {each['uniform']['w8']:.4g} | {row['budget']:g} | {row['best']:.4g}{mark} "
+                f"| {row['low']:.4g} … {row['high']:.4g} | {row['greedy_mse']:.4g} |"
+            )
+    return lines
+
+
+def stage_table(found: list[dict[str, Any]]) -> list[str]:
+    """Seconds of every stage that any model went through, in their order, and the largest peak, as Markdown."""
+    names = list(dict.fromkeys(name for each in found for name in each["stages"]))
+    lines = [f"| model | sites | {' | '.join(names)} | peak MB |", "|---|" + "---:|" * (len(names) + 2)]
+    for each in found:
+        stages = each["stages"]
+        seconds = " | ".join(f"{stages[name]['seconds']:.1f}" if name in stages else "" for name in names)
+        peak = max(stage["peak_mb"] for stage in stages.values())
+        lines.append(f"| {each['model']} | {each['sites']} | {seconds} | {peak:.0f} |")
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", default=zoo.names())
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    found = []
+    found: list[dict[str, Any]] = []
     for name in arguments.models:
+        started = time.perf_counter()
         found.append(measure(name))
-        print(f"\n{name} ({found[-1]['sites']} sites)", flush=True)
-        for stage, row in found[-1]["stages"].items():
-            print(f"  {stage:<44} {row['seconds']:8.1f} s {row['peak_mb']:8.0f} MB")
-    print("\n| model | metric (held out) | float | uniform w4 | uniform w8 | avg_bits | best | 95 % | greedy by MSE |")
-    print("|---|---|---:|---:|---:|---:|---:|---|---:|")
-    for each in found:
-        for row in each["rows"]:
-            mark = f" (uniform {row['is_uniform']})" if row["is_uniform"] else ""
-            print(
-                f"| {each['model']} | {each['metric']} | {each['float']:.4g} | {each['uniform']['w4']:.4g} "
-                f"| {each['uniform']['w8']:.4g} | {row['budget']:g} | {row['best']:.4g}{mark} "
-                f"| {row['low']:.4g} … {row['high']:.4g} | {row['greedy_mse']:.4g} |"
-            )
-    if arguments.json:
-        about = {
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
-        }
-        arguments.json.write_text(json.dumps({"about": about, "models": found}, indent=1) + "\n")
+        print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
+        if arguments.json:  # after every model: what is measured is kept
+            about = {
+                "date": datetime.now(UTC).isoformat(timespec="seconds"),
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "threads": torch.get_num_threads(),
+            }
+            arguments.json.write_text(json.dumps({"about": about, "models": found}, indent=1) + "\n")
+    print("\n".join(["", *quality_table(found), "", *stage_table(found)]))
 
 
 if __name__ == "__main__":

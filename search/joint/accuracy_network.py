@@ -5,7 +5,8 @@ Member k is a network with two hidden layers,
 .. math:: g_k(x) = w_k^\top \sigma(V_k\, \sigma(U_k x + a_k) + b_k) + c_k, \qquad \sigma = \mathrm{SiLU}
 
 and all are trained at once on the mean of their squared errors, each from its own initialisation (a deep ensemble,
-Lakshminarayanan et al., arXiv:1612.01474). Columns can be closed: their weights are 0 until ``opened`` trains them.
+Lakshminarayanan et al., arXiv:1612.01474). A network may learn what comes on top of something known: with the logarithm
+u of that, what is compared with the wanted logarithm is :math:`\log(e^u + e^{g})`.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Ensemble:
     deviation: float = 1.0
 
     @staticmethod
-    def drawn(columns: int, hidden: int = 64, members: int = 5, seed: int = 0, closed: int = 0) -> Ensemble:
+    def drawn(columns: int, hidden: int = 64, members: int = 5, seed: int = 0) -> Ensemble:
         """Random weights (He et al., arXiv:1502.01852), output 0.
 
         Args:
@@ -48,7 +49,6 @@ class Ensemble:
             hidden: units of each hidden layer.
             members: of the ensemble.
             seed: of the weights.
-            closed: how many of the last columns have weight 0.
         """
         draw = torch.Generator().manual_seed(seed)
 
@@ -56,8 +56,7 @@ class Ensemble:
             shape = (members, inputs, hidden)
             return torch.randn(shape, generator=draw, dtype=torch.float64) * math.sqrt(2 / active)
 
-        first = weights(columns, max(1.0, (columns - closed) / 2))  # about half of one-hot columns of pairs are 1
-        first[:, columns - closed :] = 0.0
+        first = weights(columns, max(1.0, columns / 2))  # about half of one-hot columns of pairs are 1
         zeros = torch.zeros(members, 1, hidden, dtype=torch.float64)
         last, bias = (
             torch.zeros(members, hidden, 1, dtype=torch.float64),
@@ -77,26 +76,26 @@ class Ensemble:
         ratio = self.deviation / deviation
         return Ensemble((*inner, ratio * last, ratio * bias + (self.mean - mean) / deviation), mean, deviation)
 
-    def trained(self, rows: FloatArray, wanted: FloatArray, weights: FloatArray, steps: int) -> Ensemble:
+    def trained(self, rows: FloatArray, wanted: FloatArray, steps: int, under: FloatArray | None = None) -> Ensemble:
         """After so many steps of AdamW, learning rate linear up and down.
 
         Args:
             rows: inputs [n, columns].
             wanted: what to predict [n].
-            weights: of each row in the loss [n]; they are divided by their sum.
             steps: of the whole batch.
+            under: logarithms of what the output's exponential comes on top of [n]; ``None``: of nothing.
         """
         parameters = [each.clone().requires_grad_() for each in self.parameters]
-        inputs = torch.from_numpy(rows)
-        goals = torch.from_numpy((wanted - self.mean) / self.deviation)
-        share = torch.from_numpy(weights / weights.sum())
+        inputs, goals = torch.from_numpy(rows), torch.from_numpy(wanted)
+        known = torch.full_like(goals, -math.inf) if under is None else torch.from_numpy(under)
         optimizer = torch.optim.AdamW(parameters, lr=_RATE, weight_decay=_DECAY)
         for step in range(steps):
             done = (step + 1) / steps
             for group in optimizer.param_groups:
                 group["lr"] = _RATE * min(done / _WARM, (1 - done) / (1 - _WARM) + 1 / steps)
             optimizer.zero_grad()
-            loss = ((_forward(parameters, inputs) - goals).square() * share).sum()
+            found = torch.logaddexp(known, self.mean + self.deviation * _forward(parameters, inputs))
+            loss = ((found - goals) / self.deviation).square().mean(dim=1).sum()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         return replace(self, parameters=tuple(each.detach() for each in parameters))

@@ -99,7 +99,7 @@ def test_the_ensemble_is_its_formula_and_keeps_its_function_on_another_scale():
     draw = np.random.default_rng(0)
     rows, wanted = draw.normal(size=(30, 7)), draw.normal(size=30)
     found = Ensemble.drawn(7, hidden=5, members=3, seed=1).rescaled(0.4, 2.0)
-    found = found.trained(rows, wanted, np.ones(30), 20)
+    found = found.trained(rows, wanted, 20)
     first, one, second, two, last, bias = (each.numpy() for each in found.parameters)
 
     def silu(x):
@@ -112,11 +112,25 @@ def test_the_ensemble_is_its_formula_and_keeps_its_function_on_another_scale():
     assert found.rescaled(-1.0, 0.3).outputs(rows) == pytest.approx(found.outputs(rows))
 
 
-def test_weights_of_closed_columns_stay_zero_while_float_networks_are_learned(pretrained, data, encoding):
-    closed = pretrained.ensemble.parameters[0][:, encoding.of_architecture :]
-    assert (closed == 0).all()
-    opened = pretrained.adapted(labelled(data[1][:20])).ensemble.parameters[0][:, encoding.of_architecture :]
-    assert (opened != 0).any()
+def test_an_ensemble_learns_what_comes_on_top():
+    """log(e^u + e^g) = wanted: the loss falls, and the part on top is that of the truth."""
+    draw = np.random.default_rng(0)
+    rows = draw.normal(size=(60, 3))
+    under, top = draw.normal(size=60), rows @ [1.0, -0.5, 0.3]
+    start = Ensemble.drawn(3, hidden=16, members=2, seed=1)
+    found = start.trained(rows, np.logaddexp(under, top), 400, under)
+    assert np.corrcoef(found.outputs(rows).mean(axis=0), top)[0, 1] > 0.97
+    alone = start.trained(rows, np.logaddexp(under, top), 400)
+    assert np.corrcoef(alone.outputs(rows).mean(axis=0), top)[0, 1] < 0.97
+
+
+def test_a_pair_is_its_float_network_and_what_formats_lose(pretrained, data):
+    adapted = pretrained.adapted(labelled(data[1][:20]))
+    nets = [Genome(each.choices) for each in data[2]]
+    assert adapted.predict(nets) == pytest.approx(pretrained.predict(nets))
+    assert (adapted.predict(data[2]) > adapted.predict(nets)).all()
+    lost = np.exp(adapted.loss.outputs(adapted.encoding.rows(data[2])).mean(axis=0))
+    assert adapted.predict(data[2]) - adapted.predict(nets) == pytest.approx(lost)
 
 
 def test_float_networks_are_foretold(pretrained):
