@@ -9,8 +9,8 @@ coarse pairs both occur): 306 pairs, those of a third of the architectures held 
 and compared are
 
 - ``pretrained``: the predictor that learned the float labels, adapted to the n pairs: what formats lose on top;
-- ``one network``: a network that learned the float labels with the columns of formats closed (0), and goes on from there
-  on float labels and the n pairs (APQ, arXiv:2006.08509);
+- ``one network``: a network that learned the float labels with the columns of formats closed (0), and goes on from
+  there on float labels and the n pairs (APQ, arXiv:2006.08509);
 - ``scratch``: a network of the same size and number of steps, on the n pairs alone;
 - ``ridge``: ridge regression on the same columns, on the n pairs alone, its penalty by leave-one-out;
 - ``floats only``: the float quality that the pretrained predictor foretells, whatever the formats.

@@ -37,7 +37,7 @@ def build(result: Result, exports: list[dict[str, Any]]) -> dict[str, Any]:
     about = environment()
     return {
         "schema_version": SCHEMA_VERSION,
-        "name": result.job.get("name", result.model),
+        "name": result.job.get("name") or result.model,
         "created": about["date"],
         "bitfront": about["bitfront"],
         "job": result.job,

@@ -18,8 +18,8 @@ class JointPoint:
     Attributes:
         id: short name: ``uniform-w4``, or ``p`` and a number counted from the cheapest.
         genome: architecture and formats.
-        origin: who proposed it: ``uniform``, ``formats alone`` (exact allocation on the largest architecture) or
-            ``nested``.
+        origin: who proposed it: ``uniform``, ``formats alone`` (exact allocation on the largest architecture),
+            ``anchor`` (the cheapest formats of a new architecture that lose nothing to be seen) or ``nested``.
         baseline: name of the format if it is a uniform configuration of the largest architecture.
         score: additive score of its formats.
         float_quality: of its architecture in float on the validation data, measured or foretold.

@@ -40,12 +40,13 @@ class Nested:
     Round 1 measures the baselines: the largest float network, every uniform configuration on it and the smallest float
     network, which together say how far qualities reach (``Scale``), and under constraints the exact allocation on the
     largest, which is what a search for formats alone would begin with. Then, round by round: architectures are
-    proposed, each is scored and priced and the exact fronts of its formats solved; their float networks are measured,
-    unless a predictor foretells them; all fronts, as the law of everything measured foretells them, are merged; of the
-    merged front the points are measured that promise most hypervolume (under constraints every second one is the best
-    in quality); and the proposer is told. The last round measures the survivors on held-out data. Float networks count
-    as evaluations, the largest excepted. What the store knows is not asked for again; the proposals depend on the seed
-    and the measurements alone, whoever makes them, unless the time is limited.
+    proposed, each is scored and priced and the exact fronts of its formats solved. Of each new one the cheapest formats
+    are measured that are foretold to lose less than can be seen (its anchor), or its float network where there are
+    none; with a predictor of float networks neither. All fronts, as the law of everything measured foretells them, are
+    merged; of the merged front the points are measured that promise most hypervolume (under constraints every second
+    one is the best in quality); and the proposer is told. The last round measures the survivors on held-out data. Float
+    networks count as evaluations, the largest excepted. What the store knows is not asked for again; the proposals
+    depend on the seed and the measurements alone, whoever makes them, unless the time is limited.
 
     Args:
         subnets: build the networks.
@@ -55,7 +56,7 @@ class Nested:
         evaluations: genomes to measure, uniform ones included.
         deadline: no further round of candidates starts after this ``time.perf_counter()``; ``None``: no limit.
         workers: how many genomes are evaluated at a time, to foresee how many fit before the deadline.
-        predictor: foretells the quality of float networks; ``None``: they are measured.
+        predictor: foretells the quality of float networks; ``None``: something of each architecture is measured first.
         finalists: most candidates measured on held-out data beside the baselines; ``None``: the measured front, under
             constraints the 8 best too.
 
@@ -128,11 +129,14 @@ class Nested:
             if not count:
                 break
             new = self._proposed(count if self.predictor else count // 2)
+            self._fitted()
             if self.predictor is None:
-                floats = [Genome(choices) for choices in new]
-                yield from self.genomes.measure(f"round {number}, float networks", floats, "float")
-                left -= len(floats)
-                count -= len(floats)
+                anchors = [self._anchor(choices) for choices in new]
+                for origin in ("float", "anchor"):
+                    asked = [each for each in anchors if (each.configuration == FLOAT) == (origin == "float")]
+                    yield from self.genomes.measure(f"round {number}, new architectures", asked, origin)
+                left -= len(anchors)
+                count -= len(anchors)
             chosen = self._chosen(min(count, left))
             yield from self.genomes.measure(f"round {number}", chosen, "nested")
             left -= len(chosen)
@@ -163,10 +167,17 @@ class Nested:
         return found, merge([self._front(each) for each in found])
 
     def _usable(self, choices: Choices) -> bool:
-        """Whether its float network is known and not everything of it fails."""
-        net = Genome(choices)  # what only the store knows does not count: a search alone proposes the same
-        known = net in self.genomes.origins and self.genomes.of(net) is not None
-        return known or (self.predictor is not None and not self.genomes.broken(choices))
+        """Whether something of it is known and not everything of it fails."""
+        if self.predictor is not None:
+            return not self.genomes.broken(choices)
+        return self.genomes.tried(choices)
+
+    def _anchor(self, choices: Choices) -> Genome:
+        """What is measured first of a new architecture: the cheapest formats that lose nothing to be seen, or float."""
+        each = self.assessed[choices]
+        assert self.law is not None  # the baselines were measured
+        free = np.flatnonzero(self.law.losses(choices, each.scores) <= self.law.noise)
+        return each.genome(int(free[np.argmin(each.costs[free, 0])])) if len(free) else Genome(choices)
 
     def _front(self, each: Assessed) -> FloatArray:
         """Objectives of an architecture's points: foretold quality, prices."""

@@ -105,13 +105,17 @@ class QualityLaw:
         """Foretold quality of one genome."""
         return float(self.qualities(choices, np.array([score]))[0])
 
+    @property
+    def noise(self) -> float:
+        """Standard error of a measurement against others on the same samples."""
+        return self._fit.shared * float(np.median(self._fit.measured.noise))
+
     @one_thread()
     def interval(self, choices: Choices, score: float) -> tuple[float, float]:
         """95 % interval of what a measurement of a genome will give."""
         fit, log = self._fit, math.log(score) if score > 0 else 0.0
         inside, outside = fit.around(fit.kernel.index[choices], log)
-        noise = fit.shared * float(np.median(fit.measured.noise))
-        value, wide = self.floats[choices], _NORMAL * math.hypot(noise, math.sqrt(outside))
+        value, wide = self.floats[choices], _NORMAL * math.hypot(self.noise, math.sqrt(outside))
         if score <= 0:
             return value - wide, value + wide
         far = _NORMAL * math.sqrt(inside + fit.relative**2)

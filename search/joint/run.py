@@ -87,7 +87,8 @@ def run_joint(
         workers: for Ray; default one per CPU.
         proxy: predicts the loss of formats; a cheap one, as every architecture is scored.
         proposer: of architectures: what is called with their space and a seed, or a proposer.
-        predictor: foretells the quality of float networks, which then are not measured.
+        predictor: foretells the quality of float networks; then architectures need no measurement of their own before
+            points of their fronts are measured.
         finalists: most candidates measured on held-out data beside the baselines; default: the measured front, under
             constraints the 8 best too.
         recipe: how weights are rounded and ranges chosen.
