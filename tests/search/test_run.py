@@ -269,6 +269,11 @@ def test_the_document_is_plain_json(result):
     assert best["config"] == result.best().to_dict()
 
 
+@pytest.mark.parametrize(("job", "name"), [({}, "spirals"), ({"name": ""}, "spirals"), ({"name": "mine"}, "mine")])
+def test_a_front_is_named_after_its_job_or_else_its_model(result, job, name):
+    assert replace(result, job=job).document()["name"] == name
+
+
 def test_time_budget_stops_further_candidates(task, space, tmp_path):
     found = search(task, space, tmp_path, seconds=1e-3)
     assert {point.origin for point in found.points} == {"uniform"}
