@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from ...architecture import Choices, Genome
 from ...errors import BitfrontError, InfeasibleBudget
-from ..pareto import non_dominated
 from ..problem import FLOAT
 from ..work import Rounds
 from .assessed import Asked, Assessed, Predictor, assess
@@ -20,16 +19,14 @@ from .genomes import Genomes
 from .merged import Merged, merge
 from .proposer import Proposer, Told, told_of
 from .quality_law import QualityLaw
-from .quality_seen import Seen
 from .scale import Scale
 from .selection import selected
 from .space import Subnets
+from .standing import Standing
 
 FloatArray = NDArray[np.float64]
 _ROUNDS = 10  # into which the evaluations after the baselines are cut
 _SMALLEST, _LARGEST = 4, 24  # evaluations of a round
-_FINALISTS = 8  # under constraints, beside the measured front
-_NORMAL = 1.959964  # half the width of a 95 % interval in standard errors
 _TRIES = 8  # times that a round asks for architectures, as long as some meet no constraint
 
 
@@ -85,6 +82,11 @@ class Nested:
     scale: Scale | None = None
 
     @property
+    def standing(self) -> Standing:
+        """What was measured, with its prices."""
+        return Standing(self.genomes, self.assessed, self.asked)
+
+    @property
     def largest(self) -> Choices:
         """The architecture that the baselines are of."""
         return self.subnets.joint.family.architecture.largest()
@@ -112,7 +114,7 @@ class Nested:
             self._fitted()
             self._logged("baselines", len(nets))
             yield from self._search(left)
-        finalists = self.survivors()
+        finalists = self.standing.survivors(self.largest, self.finalists)
         with self.genomes.bar("validate on held-out data", len(finalists)):
             yield from self.genomes.measure("held-out data", finalists, "survivor", "holdout")
 
@@ -221,7 +223,7 @@ class Nested:
             [each not in self.genomes.origins and each not in self.genomes.failures for each in genomes], dtype=bool
         )
         best = count // 2 if self.asked.constraints else 0
-        found = selected(front.values, free, self.measured_objectives(), self.scale, count, best)
+        found = selected(front.values, free, self.standing.objectives(), self.scale, count, best)
         return [genomes[index] for index in found]
 
     def foretold(self, genome: Genome) -> float | None:
@@ -230,42 +232,12 @@ class Nested:
             return None
         return self.law.predict(genome.choices, self.assessed[genome.choices].score(genome.configuration))
 
-    def measured_objectives(self) -> FloatArray:
-        """Objectives of everything measured that meets the constraints: [genomes, objectives]."""
-        rows = [
-            [self._quality(each), *self.assessed[each.choices].cost(each.configuration)]
-            for each in self.genomes.measured()
-            if self.assessed[each.choices].meets(each.configuration)
-        ]
-        return np.array(rows, dtype=np.float64).reshape(len(rows), 1 + len(self.asked.prices))
-
-    def survivors(self) -> list[Genome]:
-        """What is measured on held-out data: baselines, the measured front, under constraints the best within them."""
-        measured = self.genomes.measured()
-        rivals = [each for each in measured if self.genomes.origins[each] in ("uniform", "formats alone")]
-        table = [[self._quality(each), *self.assessed[each.choices].cost(each.configuration)] for each in measured]
-        keep = non_dominated(np.array(table)) if table else np.zeros(0, dtype=bool)
-        front = [each for each, kept in zip(measured, keep, strict=True) if kept]
-        if self.asked.constraints:
-            within = [each for each in measured if self.assessed[each.choices].meets(each.configuration)]
-            front = list(dict.fromkeys([*sorted(within, key=self._quality)[:_FINALISTS], *front]))
-        kept = front if self.finalists is None else sorted(front, key=self._quality)[: self.finalists]
-        return list(dict.fromkeys([Genome(self.largest), *rivals, *kept]))
-
     def _fitted(self) -> None:
         """The law, fitted to everything measured."""
-        seen = [
-            Seen(
-                each.choices,
-                self.assessed[each.choices].score(each.configuration),
-                found.value,
-                (found.high - found.low) / (2 * _NORMAL),
-            )
-            for each in self.genomes.origins
-            if (found := self.genomes.of(each)) is not None
-        ]
         means = None if self.predictor is None else {each: float(self.predictor(each)) for each in self.assessed}
-        self.law = QualityLaw.fit({each: found.numbers for each, found in self.assessed.items()}, seen, means)
+        self.law = QualityLaw.fit(
+            {each: found.numbers for each, found in self.assessed.items()}, self.standing.seen(), means
+        )
 
     def _tell(self) -> None:
         self._fitted()
@@ -280,18 +252,15 @@ class Nested:
         self.proposer.tell([*told, *(Told(each, np.inf, empty, np.inf, 0.0) for each in lost)])
 
     def _fix_scale(self, base: Assessed, uniforms: Sequence[Genome]) -> None:
-        costs = np.vstack([base.costs, *(base.cost(each.configuration)[None] for each in uniforms)])
-        qualities = [self._quality(each) for each in uniforms if self.genomes.of(each) is not None]
-        net, start = Genome(self.smallest), self._quality(Genome(self.largest))
+        few = [self.assessed[self.smallest].costs] if self.smallest in self.assessed else []
+        costs = np.vstack([base.costs, *few, *(base.cost(each.configuration)[None] for each in uniforms)])
+        qualities = [self.standing.quality(each) for each in uniforms if self.genomes.of(each) is not None]
+        net, start = Genome(self.smallest), self.standing.quality(Genome(self.largest))
         if self.predictor is not None:
             reach = float(self.predictor(self.smallest))
         else:
-            reach = self._quality(net) if net in self.genomes.origins else start
+            reach = self.standing.quality(net) if net in self.genomes.origins else start
         self.scale = Scale.of(start, qualities, reach if np.isfinite(reach) else start, costs)
-
-    def _quality(self, genome: Genome) -> float:
-        found = self.genomes.of(genome)
-        return found.value if found is not None else float("inf")
 
     def _limited(self, count: int) -> int:
         """As many as fit before the deadline, judged by the evaluations seen so far; none: the time is up."""
@@ -306,7 +275,7 @@ class Nested:
 
     def _logged(self, name: str, architectures: int) -> None:
         assert self.scale is not None
-        objectives = self.measured_objectives()
+        objectives = self.standing.objectives()
         line = {
             "round": name,
             "architectures": len(self.assessed),

@@ -6,8 +6,9 @@ that of the smallest float network and :math:`w = \max(f, g) + u - f`, what the 
 
 .. math:: t(q) = \log(\max(q - f + \delta / 2, 0) + \delta), \qquad \delta = (w - f) / 20
 
-(an architecture may beat the largest one a little). Prices are as they are. The reference point is :math:`t(w)` and
-the dearest price of the largest architecture. The scale is fixed with the baselines, so figures of a search compare.
+(an architecture may beat the largest one a little). Prices count by their logarithms, as budgets are asked for: half
+the milliseconds are as much at 10 as at 1. The reference point is :math:`t(w)` and the dearest price of the largest
+architecture. The scale is fixed with the baselines, so figures of a search compare.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from ..allocation import hypervolume
 
 FloatArray = NDArray[np.float64]
 _FLOOR = 20.0
+_LEAST = 1e-6  # of the dearest price: what is cheaper counts as this
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,13 @@ class Scale:
     Attributes:
         float_quality: of the largest float network.
         worst: the worst quality that counts.
-        dearest: the largest of each price objective [prices].
+        cheapest: the least of each price objective [prices].
+        dearest: the largest.
     """
 
     float_quality: float
     worst: float
+    cheapest: FloatArray
     dearest: FloatArray
 
     @staticmethod
@@ -46,16 +50,18 @@ class Scale:
             float_quality: of the largest float network.
             qualities: of the uniform configurations on it.
             smallest: of the smallest float network.
-            costs: price objectives of the points of its fronts and of those configurations [points, prices].
+            costs: price objectives of the points of both networks' fronts and of those configurations [points, prices].
         """
         lost = max([0.0, *(each - float_quality for each in qualities)])
-        return Scale(float_quality, max(float_quality, smallest) + lost, costs.max(axis=0))
+        return Scale(float_quality, max(float_quality, smallest) + lost, costs.min(axis=0), costs.max(axis=0))
 
     def __call__(self, objectives: FloatArray) -> FloatArray:
         """Objectives [points, objectives], quality first, scaled: all between about 0 and 1 below the reference."""
         low, high = self._log(np.array([self.float_quality, self.worst]))
         width = high - low if high > low else 1.0
-        prices = objectives[:, 1:] / np.where(self.dearest > 0, self.dearest, 1.0)
+        least = np.maximum(self.cheapest, np.maximum(self.dearest, 1e-300) * _LEAST)
+        wide = np.log(np.maximum(self.dearest, least) / least)
+        prices = np.log(np.maximum(objectives[:, 1:], least * _LEAST) / least) / np.where(wide > 0, wide, 1.0)
         return np.column_stack([(self._log(objectives[:, 0]) - low) / width, prices])
 
     @property

@@ -105,7 +105,7 @@ def test_fronts_that_do_not_fit_are_refused(parts, told):
         merge(parts)
 
 
-SCALE = Scale(0.1, 0.9, np.array([1.0]))
+SCALE = Scale(0.1, 0.9, np.array([0.01]), np.array([1.0]))
 
 
 def test_the_best_in_quality_are_selected_first_then_what_gains_most():
