@@ -252,20 +252,20 @@ def show(done: Lines) -> None:
 
 
 def plot(done: Lines, path: Path) -> None:
-    """Rank correlation and error against the number of pairs."""
+    """Rank correlation and error against the number of pairs, of the methods that learn pairs."""
     from plotly.colors import qualitative
     from plotly.subplots import make_subplots
 
     shown = ("spearman", "error")
     figure = make_subplots(1, 2, subplot_titles=[METRICS[each] for each in shown])
     for column, metric in enumerate(shown, 1):
-        for color, method in zip(qualitative.D3, METHODS, strict=False):
+        for color, method in zip(qualitative.D3, METHODS[:-1], strict=False):
             counts, means, halves = zip(*cells(done, metric, method), strict=True)
             bars = {"type": "data", "array": halves}
             line, legend = {"color": color}, {"legendgroup": method, "showlegend": column == 1}
             figure.add_scatter(x=counts, y=means, error_y=bars, name=method, line=line, row=1, col=column, **legend)
     figure.update_xaxes(type="log", title="quantized pairs", tickvals=COUNTS)
-    figure.update_layout(template="plotly_white", width=900, height=400)
+    figure.update_layout(template="plotly_white", width=900, height=400, margin={"l": 50, "r": 10, "t": 30, "b": 50})
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.write_html(path, include_plotlyjs=True, config={"displayModeBar": False})
 
