@@ -18,16 +18,16 @@ where it offers formats at all:
 Two prices:
 
 - ``latency_ms``: 16 images on one thread of this CPU, the sum of the layers' kernels, each really timed; every layer in
-  w8a8 or in float, whichever kernel is faster or better (narrower weights have no faster kernel on a CPU). The points
-  of the first seed's joint front are exported and timed whole;
+  w8a8 or in float, whichever kernel is faster or better (narrower weights have no faster kernel on a CPU). With
+  ``--whole`` the first seed's fronts of ``joint`` and ``architecture only`` are exported and timed whole;
 - ``bops``: bit operations (MACs x weight bits x activation bits) with w2a8, w4a4, w4a8 and w8a8, which stand for the
   latency of a bit-serial device: they are counted, not measured.
 
 A seed has its own 1,000 validation images and its own draws; all are judged on the same held-out images, which no
 search sees. The hypervolume is that of the held-out error against the logarithm of the price, of the points that are on
 the measured validation front, in percent of a box that is the same for all; the accuracy at a budget is that of the
-point within it that was best on the validation data. Intervals are Student's at 95 % over the seeds. Everything
-measured lies in the folder ``--out``: a run that is killed goes on.
+point within it that was best on the validation data. Intervals are Student's at 95 % over the seeds. Arms that are done
+lie in the folder ``--out``, and evaluations of joint searches: a run that is killed goes on with the arm it was in.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ from bitfront.search.joint import (
     proposer_from,
     run_joint,
 )
+from bitfront.search.joint.timed_whole import timed_whole
 from bitfront.search.progress import Silent
 from bitfront.search.stages import priced
 from bitfront.store import Store
@@ -199,6 +200,7 @@ class Bench:
             seed=self.seed,
             executor="local",
             store=self.url,
+            whole_models=0,
             **options,
         )
         points = []
@@ -272,6 +274,19 @@ class Bench:
             "bits only": lambda: self.joint(Fixed(self.family, [largest]), self.evaluations),
             "architecture only": lambda: self.architectures(self.evaluations),
         }
+
+
+def whole(family: Family, price: Price, seed: int, runs: Sequence[Run]) -> None:
+    """Export the fronts of two arms and time them whole, beside the price that they were found with."""
+    subnets = Subnets(JointSpace(family, price.formats), task_of(family, seed))
+    for arm in ("joint", "architecture only"):
+        points = next(run["points"] for run in runs if run["arm"] == arm and run["seed"] == seed)
+        front = sorted(front_of(points), key=lambda each: float(each["price"]))
+        genomes = [Genome.from_dict({key: each[key] for key in ("architecture", "formats")}) for each in front]
+        found, failed = timed_whole(subnets, genomes, price.batch, Silent())
+        ratios = [found[genome] / each["price"] for genome, each in zip(genomes, front, strict=True) if genome in found]
+        shown = ", ".join(f"{found[genome]:.3f}" for genome in genomes if genome in found)
+        print(f"{arm}: {shown} ms whole; {min(ratios):.2f} to {max(ratios):.2f} of the price, {len(failed)} failed")
 
 
 def front_of(points: Sequence[Point]) -> list[Point]:
@@ -366,6 +381,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out/architecture_joint"))
     parser.add_argument("--weights", type=Path, help="of the supernet; default: trained, or from the cache")
     parser.add_argument("--plot", type=Path)
+    parser.add_argument("--whole", action="store_true", help="time fronts of the first seed whole")
     parser.add_argument("--report", action="store_true", help="only show what was measured")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -389,6 +405,8 @@ def main() -> None:
     found = [json.loads(path.read_text()) for path in out.glob(f"*-{arguments.evaluations}-*.json")]
     runs = sorted(found, key=lambda run: (ARMS.index(run["arm"]), run["seed"]))
     show(runs, price)
+    if arguments.whole and family is not None:
+        whole(family, price, arguments.seeds[0], runs)
     if arguments.plot:
         plot(runs, price, arguments.plot)
 

@@ -98,6 +98,8 @@ class AccuracyPredictor:
             InvalidInput: a site or format without a column, or a quality that is negative or not finite.
         """
         known = {**self.pairs, **pairs}
+        if not known:
+            return self
         floor = min(self.floor, _floor([*self.floats.values(), *known.values()]))
         genomes, logs = list(known), np.log(np.maximum(list(known.values()), floor))
         under = None if self.network is None else self._float_logs(genomes)

@@ -80,6 +80,7 @@ class Nested:
     ended: str = ""
     law: QualityLaw | None = None
     scale: Scale | None = None
+    _fitted_to: tuple[int, int] = (0, 0)
 
     @property
     def standing(self) -> Standing:
@@ -122,6 +123,7 @@ class Nested:
         """All rounds between the baselines and the held-out data."""
         exact = self.bits_only()[: max(0, left)]
         yield from self.genomes.measure("formats of the largest alone", exact, "formats alone")
+        self._fitted()
         left -= len(exact)
         size = int(np.clip(-(-left // _ROUNDS), _SMALLEST, _LARGEST))
         number = 0
@@ -234,10 +236,15 @@ class Nested:
 
     def _fitted(self) -> None:
         """The law, fitted to everything measured."""
-        means = None if self.predictor is None else {each: float(self.predictor(each)) for each in self.assessed}
-        self.law = QualityLaw.fit(
-            {each: found.numbers for each, found in self.assessed.items()}, self.standing.seen(), means
-        )
+        seen = self.standing.seen()
+        known = len(self.assessed), len(seen)
+        if self.law is not None and known == self._fitted_to:
+            return
+        self._fitted_to, means = known, None
+        if self.predictor is not None:
+            every = {each: float(self.predictor(each)) for each in self.assessed}
+            means = {each: value for each, value in every.items() if np.isfinite(value)}
+        self.law = QualityLaw.fit({each: found.numbers for each, found in self.assessed.items()}, seen, means)
 
     def _tell(self) -> None:
         self._fitted()

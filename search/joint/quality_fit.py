@@ -91,7 +91,7 @@ class Fit:
         factors = self.factor * (self.root @ unknowns[2 : 2 + count])
         offsets = self.floats * (self.root @ unknowns[2 + count : -1] + _UNKNOWN * unknowns[-1])
         floats = own.prior[own.used][at] + offsets[at]
-        found = loss_at(unknowns[0] + power * own.logs + factors[at], floats, self.ceiling)
+        found = loss_at(unknowns[0] + power * own.logs + factors[at], floats, self.ceiling, own.least)
         loss, slope, along = (np.where(own.quantized, each, 0.0) for each in found)
         gradient = np.empty((len(at), len(unknowns)))
         gradient[:, 0] = slope

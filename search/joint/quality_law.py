@@ -76,6 +76,9 @@ class QualityLaw:
             numbers: what describes every architecture that will be asked about [p]: logs of prices.
             seen: the measured genomes; the first float network among them is the largest.
             means: quality of float networks as a predictor foretells it; ``None``: nothing is known of them.
+
+        Raises:
+            InvalidInput: no float network was measured.
         """
         kernel = ArchitectureKernel.of(numbers)
         measured = Measured.of(kernel, seen, means)
@@ -98,7 +101,7 @@ class QualityLaw:
     def losses(self, choices: Choices, scores: FloatArray) -> FloatArray:
         """What formats of one architecture lose, from their scores [points]: 0 for a score of 0."""
         logs = self._log(choices) + self.power * np.log(np.maximum(scores, 1e-300))
-        found: FloatArray = np.where(scores > 0, loss_at(logs, self.floats[choices], self.ceiling)[0], 0.0)
+        found: FloatArray = np.where(scores > 0, loss_at(logs, self.floats[choices], self.ceiling, self._least)[0], 0.0)
         return found
 
     def predict(self, choices: Choices, score: float) -> float:
@@ -120,10 +123,14 @@ class QualityLaw:
             return value - wide, value + wide
         far = _NORMAL * math.sqrt(inside + fit.relative**2)
         logs = self._log(choices) + self.power * log + far * np.array([-1.0, 0.0, 1.0])
-        low, middle, high = loss_at(logs, value, self.ceiling)[0]
+        low, middle, high = loss_at(logs, value, self.ceiling, self._least)[0]
         return float(value + middle - math.hypot(middle - low, wide)), float(
             value + middle + math.hypot(high - middle, wide)
         )
+
+    @property
+    def _least(self) -> float:
+        return self._fit.measured.least
 
     def _log(self, choices: Choices) -> float:
         return self.intercept + self.factors[choices]

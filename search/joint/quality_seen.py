@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from ...architecture import Choices
+from ...errors import InvalidInput
 from .architecture_kernel import ArchitectureKernel
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 _CEILING = 0.03  # of the largest loss measured, beyond it
-_LEAST = 1e-3  # of the largest loss: what any float network is below the ceiling
+_LEAST = 1e-3  # of the largest loss: what any float network is below the ceiling, and the least noise
+_WORST = 20.0  # times the largest of the float quality and the upper quartile of losses: what is worse counts as this
 _FARTHEST = 30.0  # largest exponent of a plain power law
 
 
@@ -38,7 +40,7 @@ class Seen:
 
 
 def loss_at(
-    logs: FloatArray, floats: FloatArray | float, ceiling: float
+    logs: FloatArray, floats: FloatArray | float, ceiling: float, least: float
 ) -> tuple[FloatArray, FloatArray, FloatArray | float]:
     """What formats lose.
 
@@ -46,6 +48,7 @@ def loss_at(
         logs: t [points].
         floats: f [points] or of all.
         ceiling: Q; infinite for a plain power law.
+        least: what every float network is below the ceiling.
 
     Returns:
         The loss, and its derivatives in t and in f.
@@ -53,7 +56,6 @@ def loss_at(
     if not math.isfinite(ceiling):
         found = np.exp(np.minimum(logs, _FARTHEST))
         return found, found, 0.0
-    least = _LEAST * abs(ceiling)
     room, share = np.maximum(ceiling - floats, least), expit(logs)
     return room * share, room * share * (1 - share), np.where(ceiling - floats > least, -share, 0.0)
 
@@ -67,7 +69,7 @@ class Measured:
         at: of which of them each measurement is [measurements].
         logs: log of the score; 0 for a float network.
         quantized: whether it has formats.
-        quality: measured.
+        quality: measured; what is beyond all use (a perplexity of 1e12) counts as no worse than the worst of use.
         noise: standard error, at least a little.
         base: quality of the largest float network.
         prior: m, the float quality expected of every architecture of the kernel [architectures].
@@ -85,20 +87,34 @@ class Measured:
     widest: float
 
     @property
+    def least(self) -> float:
+        """What every float network is below the ceiling."""
+        return max(_LEAST * self.widest, 1e-12)
+
+    @property
     def scale(self) -> float:
         """Of differences of quality, before anything else is known."""
         return max(self.widest, float(self.noise.min()))
 
     @staticmethod
     def of(kernel: ArchitectureKernel, seen: Sequence[Seen], means: Mapping[Choices, float] | None) -> Measured:
-        """From measured genomes; the first float network among them is the expectation where there is no predictor."""
+        """From measured genomes; the first float network among them is the expectation where there is no predictor.
+
+        Raises:
+            InvalidInput: there is no float network among them.
+        """
         rows = np.array([kernel.index[each.choices] for each in seen], dtype=np.int64)
         used, at = np.unique(rows, return_inverse=True)
+        base = next((each.quality for each in seen if each.score <= 0), None)
+        if base is None:
+            raise InvalidInput("a law of qualities needs a measured float network, that of the largest architecture")
         quality = np.array([each.quality for each in seen])
-        base = next(each.quality for each in seen if each.score <= 0)
+        lost = np.maximum(quality[quality > base] - base, 0.0)
+        typical = float(np.quantile(lost, 0.75)) if len(lost) else 0.0
+        quality = np.minimum(quality, base + _WORST * max(abs(base), typical))
         expected = [base if means is None else means.get(each, base) for each in kernel.index]
         widest = float(max(quality.max() - base, 0.0))
-        least = max(1e-3 * widest, 1e-6 * abs(base), 1e-12)
+        least = max(_LEAST * widest, 1e-6 * abs(base), 1e-12)
         noise = np.maximum([each.noise for each in seen], least)
         quantized = np.array([each.score > 0 for each in seen])
         logs = np.log(np.where(quantized, [each.score for each in seen], 1.0))

@@ -21,6 +21,8 @@ import numpy as np
 from ...errors import InvalidInput
 from .proposer import Told
 
+_BEYOND = 0.1  # how far a foretold share of errors may be outside of 0 to 1
+
 Reward: TypeAlias = Callable[[Told], float]
 """Of an architecture with a front; larger is better, minus infinity where there is no front."""
 
@@ -55,15 +57,15 @@ class SoftReward:
             raise InvalidInput(f"exponent={self.exponent}; a reward must fall with the price: give 0 or less")
 
     def __call__(self, told: Told) -> float:
-        """The best point's reward.
+        """The best point's reward; a share that is foretold below 0 counts as 0.
 
         Raises:
             InvalidInput: a quality is no share of errors.
         """
         if not len(told.front):
             return -math.inf
-        wrong, price = told.front[:, 0], told.front[:, 1]
-        if wrong.min() < 0 or told.quality > 1:
+        wrong, price = np.maximum(told.front[:, 0], 0.0), told.front[:, 1]
+        if not -_BEYOND <= told.quality <= 1 + _BEYOND:
             raise InvalidInput(
                 f"this reward takes shares of errors, got the quality {told.quality}; use AbsoluteReward"
             )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ...architecture import ArchitectureSpace, Family
-from ...errors import ExportMismatch, InfeasibleBudget, InvalidInput, UnsupportedModel
+from ...errors import InfeasibleBudget, InvalidInput
 from ...evaluators import Recipe
 from ...hw_models import cost_models
 from ...proxies import get_proxy
@@ -23,12 +23,13 @@ from .commit import drive
 from .evaluation import context_of
 from .front_evolution import FrontEvolution
 from .genomes import Genomes
+from .joint_point import JointPoint
 from .nested import Nested
 from .proposer import Proposer
 from .result import JointResult
 from .space import JointSpace, Subnets
 from .summary import summarized
-from .timed_whole import UNTIMED, WHOLE_MODELS, timed_whole, told_of_whole, worth_timing
+from .timed_whole import WHOLE_MODELS, timed_whole, told_of_whole, worth_timing
 
 ALWAYS_PRICED = ("size_mb", "avg_bits")
 MakeProposer = Callable[..., Proposer]
@@ -114,6 +115,8 @@ def run_joint(
     check_names(objectives, limits, list(cost_models()))
     if evaluations < 1:
         raise InvalidInput(f"evaluations={evaluations}; it must be at least 1")
+    if whole_models < 0:
+        raise InvalidInput(f"whole_models={whole_models}; it must be 0 or more")
     if finalists is not None and finalists < 1:
         raise InvalidInput(f"finalists={finalists}; it must be at least 1, or None for the whole measured front")
     get_proxy(proxy)
@@ -160,19 +163,13 @@ def run_joint(
 
 def _time_whole(result: JointResult, batch: int, count: int, watch: Progress) -> None:
     """Time a few genomes whole; where the model or the data does not allow it, the notes say so."""
-    if not count:
-        result.notes.append(UNTIMED)
-        return
     try:
-        best = result.choose().point
+        best: JointPoint | None = result.choose().point
     except InfeasibleBudget:
         best = None
     points = worth_timing(result.points, best, "latency_ms", count)
-    try:
-        result.whole_ms = timed_whole(result.subnets, [each.genome for each in points], batch, watch)
-        result.notes.append(told_of_whole(points, result.whole_ms))
-    except (InvalidInput, UnsupportedModel, ExportMismatch) as cause:
-        result.notes.append(f"{UNTIMED}: {cause}")
+    result.whole_ms, failed = timed_whole(result.subnets, [each.genome for each in points], batch, watch)
+    result.notes += told_of_whole(points, result.whole_ms, failed)
 
 
 def _proposer(asked: MakeProposer | Proposer, architecture: ArchitectureSpace, seed: int) -> Proposer:

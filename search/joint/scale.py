@@ -7,8 +7,8 @@ that of the smallest float network and :math:`w = \max(f, g) + u - f`, what the 
 .. math:: t(q) = \log(\max(q - f + \delta / 2, 0) + \delta), \qquad \delta = (w - f) / 20
 
 (an architecture may beat the largest one a little). Prices count by their logarithms, as budgets are asked for: half
-the milliseconds are as much at 10 as at 1. The reference point is :math:`t(w)` and the dearest price of the largest
-architecture. The scale is fixed with the baselines, so figures of a search compare.
+the milliseconds are as much at 10 as at 1. The reference point is :math:`t(w)` and the dearest price of the baselines.
+The scale is fixed with the baselines, so figures of a search compare.
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ class Scale:
         width = high - low if high > low else 1.0
         least = np.maximum(self.cheapest, np.maximum(self.dearest, 1e-300) * _LEAST)
         wide = np.log(np.maximum(self.dearest, least) / least)
-        prices = np.log(np.maximum(objectives[:, 1:], least * _LEAST) / least) / np.where(wide > 0, wide, 1.0)
+        prices = np.log(np.maximum(objectives[:, 1:], np.maximum(self.dearest, 1e-300) * _LEAST) / least) / np.where(
+            wide > 0, wide, 1.0
+        )
         return np.column_stack([(self._log(objectives[:, 0]) - low) / width, prices])
 
     @property

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ...architecture import Genome
-from ...errors import InvalidInput
+from ...errors import ExportMismatch, InvalidInput
 from ...exporters import export
 from ...hw_models.network import Export, time_exports
 from ...hw_models.onnx_runner import OnnxRuntimeRunner, processor
@@ -27,10 +27,12 @@ from .space import Subnets
 
 _TIMED = "genome-whole-1"
 WHOLE_MODELS = 4
-UNTIMED = "latency_ms counts the kernels of the sites and conversions between them; no whole model was timed"
+_PARTS = "latency_ms counts the kernels of the sites and conversions between them"
 
 
-def timed_whole(subnets: Subnets, genomes: Sequence[Genome], batch: int, progress: Progress) -> dict[Genome, float]:
+def timed_whole(
+    subnets: Subnets, genomes: Sequence[Genome], batch: int, progress: Progress
+) -> tuple[dict[Genome, float], dict[Genome, str]]:
     """Export genomes to ONNX and time each whole on one thread of this CPU; what the store knows is not timed again.
 
     Args:
@@ -40,20 +42,20 @@ def timed_whole(subnets: Subnets, genomes: Sequence[Genome], batch: int, progres
         progress: is told each genome.
 
     Returns:
-        Milliseconds of a forward pass (CPU time of the thread), by genome.
-
-    Raises:
-        InvalidInput: the first calibration batch has fewer samples, or onnx is not installed.
-        UnsupportedModel: a network cannot be exported.
-        ExportMismatch: a file does not compute what the fake-quantized model does.
+        Milliseconds of a forward pass (CPU time of the thread) by genome, and why others have none: the calibration
+        data has fewer samples in its first batch, onnx is not installed, a network cannot be exported, or a file does
+        not compute what the fake-quantized model does.
     """
-    found = {}
+    found, failed = {}, {}
     here = (processor(), *OnnxRuntimeRunner().runtime)
     with progress.stage("time whole models", len(genomes)) as advance:
         for genome in genomes:
-            found[genome] = _known(subnets, genome, batch, here)
+            try:
+                found[genome] = _known(subnets, genome, batch, here)
+            except (InvalidInput, ExportMismatch) as cause:
+                failed[genome] = str(cause)
             advance(1)
-    return found
+    return found, failed
 
 
 def worth_timing(points: Sequence[JointPoint], best: JointPoint | None, price: str, count: int) -> list[JointPoint]:
@@ -72,13 +74,21 @@ def worth_timing(points: Sequence[JointPoint], best: JointPoint | None, price: s
     return [*first, *(front[int(index)] for index in kept)]
 
 
-def told_of_whole(points: Sequence[JointPoint], whole: Mapping[Genome, float]) -> str:
-    """One line: how far the price of the search is from whole models."""
-    ratios = np.array([whole[each.genome] / each.prices["latency_ms"].value for each in points])
-    return (
-        f"latency_ms counts the kernels of the sites and conversions between them; {len(ratios)} genomes exported and "
-        f"timed whole take {ratios.min():.2f} to {ratios.max():.2f} times that (median {np.median(ratios):.2f})"
-    )
+def told_of_whole(
+    points: Sequence[JointPoint], whole: Mapping[Genome, float], failed: Mapping[Genome, str]
+) -> list[str]:
+    """In words: how far the price of the search is from whole models, and which could not be timed."""
+    found = []
+    ratios = np.array([whole[each.genome] / each.prices["latency_ms"].value for each in points if each.genome in whole])
+    if len(ratios):
+        found.append(
+            f"{_PARTS}; {len(ratios)} genomes exported and timed whole take {ratios.min():.2f} to {ratios.max():.2f} "
+            f"times that (median {np.median(ratios):.2f})"
+        )
+    else:
+        found.append(f"{_PARTS}; no whole model was timed")
+    reasons = dict.fromkeys(failed.values())
+    return [*found, *(f"a whole model could not be timed: {reason}" for reason in reasons)]
 
 
 def _known(subnets: Subnets, genome: Genome, batch: int, here: tuple[str, ...]) -> float:

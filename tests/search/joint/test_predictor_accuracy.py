@@ -162,6 +162,10 @@ def test_adapting_learns_pairs_and_does_not_forget_float_networks(data, pretrain
     assert spearmanr([adapted(each) for each in floats], list(floats.values())).statistic > 0.97
 
 
+def test_no_pairs_change_nothing(pretrained):
+    assert pretrained.adapted({}) is pretrained
+
+
 def test_pairs_add_up_and_are_replaced(data, pretrained):
     first, second = labelled(data[1][:4]), labelled(data[1][4:8])
     both = pretrained.adapted(first, steps=5).adapted({**second, data[1][0]: 0.5}, steps=5)

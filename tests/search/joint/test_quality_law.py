@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from bitfront.architecture import Choices
+from bitfront.errors import InvalidInput
 from bitfront.search.joint import QualityLaw, Seen
 from bitfront.search.joint.architecture_kernel import ArchitectureKernel
 from bitfront.search.joint.quality_fit import Fit
@@ -136,7 +137,7 @@ def test_the_gradient_of_the_fit_is_that_of_differences():
 
 def test_far_below_the_ceiling_the_law_is_a_power_law():
     logs = np.linspace(-12, -8, 5)
-    np.testing.assert_allclose(loss_at(logs, 0.1, 0.8)[0], 0.7 * np.exp(logs), rtol=1e-3)
+    np.testing.assert_allclose(loss_at(logs, 0.1, 0.8, 1e-3)[0], 0.7 * np.exp(logs), rtol=1e-3)
 
 
 def test_the_kernel_is_a_covariance_and_likes_what_is_alike():
@@ -158,3 +159,30 @@ def test_with_the_largest_float_network_alone_everything_is_expected_to_be_like_
     found = QualityLaw.fit(NUMBERS, [Seen(NETS[0], 0.0, 0.25, 0.01)])
     assert found.floats[NETS[3]] == pytest.approx(0.25, abs=1e-6)
     assert np.isinf(found.ceiling)
+
+
+@pytest.mark.parametrize("worst", [1e6, 1e12, 1.7e308])
+def test_one_measurement_beyond_all_use_does_not_blind_the_law(worst):
+    """Perplexities: a format that destroys the network, and others that lose a little."""
+    plain = [(0.0, 20.0), (0.05, 20.5), (0.3, 25.0), (1.0, 80.0)]
+    seen = [*(Seen(NETS[0], score, value, 0.5) for score, value in plain), Seen(NETS[0], 6.0, worst, 0.5)]
+    found = QualityLaw.fit(NUMBERS, [*seen, Seen(NETS[3], 0.0, 40.0, 0.5)])
+    assert found.predict(NETS[0], 0.0) == pytest.approx(20.0, abs=0.5)
+    assert found.predict(NETS[0], 0.3) == pytest.approx(25.0, abs=4.0)
+    assert found.predict(NETS[0], 1.0) > 40
+    assert found.noise < 2.0
+
+
+@pytest.mark.parametrize("shift", [0.0, 20.0, -1000.0])
+def test_the_law_does_not_mind_where_qualities_start(shift):
+    seen = [Seen(NETS[0], 0.0, shift, 1e-4)]
+    seen += [Seen(NETS[0], score, shift + lost, 1e-4) for score, lost in ((0.01, 0.002), (0.1, 0.005), (1.0, 0.01))]
+    found = QualityLaw.fit(NUMBERS, seen)
+    assert found.predict(NETS[0], 0.1) - shift == pytest.approx(0.005, abs=0.002)
+    if np.isfinite(found.ceiling):
+        assert found.predict(NETS[0], 1e9) <= found.ceiling + 1e-9
+
+
+def test_a_law_needs_a_float_network():
+    with pytest.raises(InvalidInput, match="needs a measured float network"):
+        QualityLaw.fit(NUMBERS, [Seen(NETS[0], 0.5, 0.3)])
