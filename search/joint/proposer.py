@@ -19,9 +19,10 @@ class Told:
 
     Attributes:
         choices: the architecture.
-        quality: of its float network, lower is better; infinite where its output was not finite.
-        front: objectives of the points of its own front, foretold and corrected by what was measured, all minimised,
-            the quality first: float64 [points, objectives]; no rows where nothing meets the constraints.
+        quality: of its float network as it is foretold now, lower is better; infinite where nothing of it could be
+            measured.
+        front: objectives of the points of its own front as they are foretold now, all minimised, the quality first:
+            float64 [points, objectives]; no rows where nothing meets the constraints.
         gap: how far its front is from the merged one in units of that one's extent; 0 where it contributes.
         share: which part of the merged front is its own.
     """
