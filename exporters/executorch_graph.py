@@ -17,8 +17,6 @@ XNNPACK has no kernel from int8 to float.
 from __future__ import annotations
 
 import operator
-import warnings
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,13 +25,12 @@ from torch import Tensor, fx, nn
 from torch.ao.quantization.fx import _decomposed
 
 from ..errors import UnsupportedModel
-from ..evaluators.float_run import in_eval
 from ..evaluators.quantizers import ActivationQuantizer, DynamicQuantizer, Quantizer
 from ..formats import TensorFormat
 from ..space import Site
 from ..task import Batch
-from ..tracing import without_attention_fast_path
 from .protocol import ExportRequest
+from .quiet_trace import traced_quietly
 
 OPERATORS = torch.ops.quantized_decomposed
 assert _decomposed.quantized_decomposed_lib.ns == "quantized_decomposed"  # importing it registers the operators
@@ -80,12 +77,7 @@ def program(request: ExportRequest) -> Program:
     Raises:
         UnsupportedModel: ``torch.export`` cannot express the model, or a site is not used as a layer.
     """
-    with ExitStack() as stack:
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")
-        stack.enter_context(in_eval(request.model))
-        stack.enter_context(without_attention_fast_path())
-        stack.enter_context(torch.no_grad())
+    with traced_quietly(request.model):
         module = _exported(request.model, request.example).run_decompositions({}).module(check_guards=False)
         assert isinstance(module, fx.GraphModule)
         kinds = _rewrite(module, request)

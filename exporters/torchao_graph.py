@@ -7,8 +7,6 @@ layers, convolutions and embeddings are calls of ``torch.nn.functional``, which 
 from __future__ import annotations
 
 import textwrap
-import warnings
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +14,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..errors import UnsupportedModel
-from ..evaluators.float_run import in_eval
 from ..formats import Format
 from ..task import Batch
-from ..tracing import without_attention_fast_path
 from .comparison import doubled
 from .protocol import ExportRequest
+from .quiet_trace import traced_quietly
 
 _HEAD = '''"""The float model as torch operators; parameters and buffers are attached by load.py."""
 
@@ -73,12 +70,7 @@ def trace(request: ExportRequest) -> Graph:
     Raises:
         UnsupportedModel: ``torch.export`` cannot express the model.
     """
-    with ExitStack() as stack:
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")
-        stack.enter_context(in_eval(request.model))
-        stack.enter_context(without_attention_fast_path())
-        stack.enter_context(torch.no_grad())
+    with traced_quietly(request.model):
         example = doubled(request.example) if len(request.example) == 1 else request.example
         program = _export(request.model, example, dynamic=True)
         dynamic = not isinstance(program, Exception)

@@ -16,6 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..errors import InvalidInput
 from ..hw_models import Price
 from ..measurement import Difference, Measurement, difference
 from ..space import Configuration
@@ -139,6 +140,33 @@ def winner(ordered: Sequence[Point], rivals: Collection[Configuration]) -> Point
         return ordered[0]
     ahead = ordered[: ordered.index(rival)]
     return next((point for point in ahead if (found := _fresh(point)) is not None and found <= least), rival)
+
+
+def within(prices: Mapping[str, Price], limits: Mapping[str, float]) -> bool:
+    """Whether prices keep to limits.
+
+    Raises:
+        InvalidInput: a limit of something that was not priced.
+    """
+    unknown = sorted(set(limits) - set(prices))
+    if unknown:
+        raise InvalidInput(f"unknown budget {unknown[0]!r}; this search priced {', '.join(prices)}")
+    return all(prices[name].value <= limit * (1 + 1e-9) for name, limit in limits.items())
+
+
+def unreachable(what: str, prices: Sequence[Mapping[str, Price]], limits: Mapping[str, float]) -> str:
+    """In words: nothing that was measured keeps to the limits, and how near the nearest comes to each.
+
+    Args:
+        what: was measured: "configuration", "genome".
+        prices: of everything measured.
+        limits: as asked.
+    """
+    least = ", ".join(
+        f"{name} <= {limit:g} (smallest measured {min(each[name].value for each in prices):.4g})"
+        for name, limit in limits.items()
+    )
+    return f"no measured {what} meets {least}; raise a budget or run a search with it as a constraint"
 
 
 def judged_gap(point: Point, rival: Point) -> Difference | None:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InfeasibleBudget, InvalidInput
+from ..errors import InfeasibleBudget
 from ..measurement import Measurement
 from ..space import Configuration
 from .allocation import knee
 from .archive import Archive
-from .choice import Choice, Point, estimates, judged_gap, winner
+from .choice import Choice, Point, estimates, judged_gap, unreachable, winner, within
 from .judged import judged
 from .problem import Problem, exact_allocations
 from .proxy_choice import ProxyChoice
@@ -160,9 +160,9 @@ class Result:
     def choose(self, max_drop: float | None = None, budgets: dict[str, float] | None = None) -> Choice:
         """As ``best``, with the point and the reason in words; how is told in ``search/choice.py``."""
         limits = {**self.problem.constraints, **(budgets or {})}
-        eligible = [point for point in self.points if self._within(point, limits)]
+        eligible = [point for point in self.points if within(point.prices, limits)]
         if not eligible:
-            raise InfeasibleBudget(self._unreachable(limits))
+            raise InfeasibleBudget(unreachable("configuration", [each.prices for each in self.points], limits))
         price = self.problem.price_objectives[0]
         validated = [point for point in eligible if point.holdout is not None]
         if max_drop is not None:
@@ -244,19 +244,6 @@ class Result:
         """Whether a point costs no more than another in every price objective."""
         prices = self.problem.price_objectives
         return all(point.prices[name].value <= than.prices[name].value * (1 + 1e-9) for name in prices)
-
-    def _within(self, point: Point, limits: dict[str, float]) -> bool:
-        unknown = sorted(set(limits) - set(point.prices))
-        if unknown:
-            raise InvalidInput(f"unknown budget {unknown[0]!r}; this search priced {', '.join(point.prices)}")
-        return all(point.prices[name].value <= limit * (1 + 1e-9) for name, limit in limits.items())
-
-    def _unreachable(self, limits: dict[str, float]) -> str:
-        least = ", ".join(
-            f"{name} <= {limit:g} (smallest measured {min(p.prices[name].value for p in self.points):.4g})"
-            for name, limit in limits.items()
-        )
-        return f"no measured configuration meets {least}; raise a budget or run a search with it as a constraint"
 
     def document(self, exports: list[dict[str, Any]] | None = None) -> dict[str, Any]:
         """Everything as JSON: the content of ``front.json``."""

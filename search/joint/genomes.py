@@ -57,12 +57,13 @@ class Genomes:
         own = [each for each in self.origins if each.choices == choices]
         return sum(each in self.failures for each in own) >= _FAILED and all(self.of(each) is None for each in own)
 
-    def tried(self, choices: Choices) -> bool:
-        """Whether a genome of an architecture was proposed and measured.
+    @property
+    def tried(self) -> set[Choices]:
+        """Architectures of which a genome was proposed and measured.
 
         What only the store knows does not count: a search alone proposes the same.
         """
-        return any(each.choices == choices and self.of(each) is not None for each in self.origins)
+        return {each.choices for each in self.origins if self.of(each) is not None}
 
     def seconds(self) -> float | None:
         """Median of an evaluation on the validation data; ``None`` before there is one."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...errors import InfeasibleBudget, InvalidInput
+from ...errors import InfeasibleBudget
 from ...measurement import Measurement
 from ..allocation import knee
-from ..choice import estimates, judged_gap, winner
+from ..choice import estimates, judged_gap, unreachable, winner, within
 from .joint_point import JointChoice, JointPoint
 
 
@@ -35,9 +35,9 @@ class Judgement:
     def choose(self, max_drop: float | None = None, budgets: Mapping[str, float] | None = None) -> JointChoice:
         """See ``JointResult.best``."""
         limits = {**self.constraints, **(budgets or {})}
-        eligible = [point for point in self.points if self._within(point, limits)]
+        eligible = [point for point in self.points if within(point.prices, limits)]
         if not eligible:
-            raise InfeasibleBudget(self._unreachable(limits))
+            raise InfeasibleBudget(unreachable("genome", [each.prices for each in self.points], limits))
         validated = [point for point in eligible if point.holdout is not None] or eligible
         price = self.price_objectives[0]
         if max_drop is not None:
@@ -101,7 +101,7 @@ class Judgement:
     def _no_dearer(self, than: JointPoint, points: Sequence[JointPoint]) -> list[JointPoint]:
         """The points that cost no more than one in every price objective."""
         limits = {name: than.prices[name].value for name in self.price_objectives}
-        return [point for point in points if self._within(point, limits)]
+        return [point for point in points if within(point.prices, limits)]
 
     def _knee(self, front: Sequence[JointPoint]) -> JointPoint:
         """The knee of quality against the mean of the price objectives, each scaled to [0, 1] over the front."""
@@ -111,16 +111,3 @@ class Judgement:
         quality = np.array([point.validation.value for point in front])
         decades = bool(quality.min() > 0 and quality.max() > 10 * quality.min())
         return front[knee(cost, quality, log_loss=decades)]
-
-    def _within(self, point: JointPoint, limits: Mapping[str, float]) -> bool:
-        unknown = sorted(set(limits) - set(point.prices))
-        if unknown:
-            raise InvalidInput(f"unknown budget {unknown[0]!r}; this search priced {', '.join(point.prices)}")
-        return all(point.prices[name].value <= limit * (1 + 1e-9) for name, limit in limits.items())
-
-    def _unreachable(self, limits: Mapping[str, float]) -> str:
-        least = ", ".join(
-            f"{name} <= {limit:g} (smallest measured {min(p.prices[name].value for p in self.points):.4g})"
-            for name, limit in limits.items()
-        )
-        return f"no measured genome meets {least}; raise a budget or run a search with it as a constraint"

@@ -167,14 +167,15 @@ class Nested:
 
     def merged(self) -> tuple[list[Assessed], Merged]:
         """The front of fronts as it is foretold now, and the architectures that its members count."""
-        found = [each for each in self.assessed.values() if self._usable(each.choices)]
+        found = self._usable()
         return found, merge([self._front(each) for each in found])
 
-    def _usable(self, choices: Choices) -> bool:
-        """Whether something of it is known and not everything of it fails."""
+    def _usable(self) -> list[Assessed]:
+        """The architectures of which something is known and not everything fails."""
         if self.predictor is not None:
-            return not self.genomes.broken(choices)
-        return self.genomes.tried(choices)
+            return [each for choices, each in self.assessed.items() if not self.genomes.broken(choices)]
+        tried = self.genomes.tried
+        return [each for choices, each in self.assessed.items() if choices in tried]
 
     def _anchor(self, choices: Choices) -> Genome:
         """What is measured first of a new architecture: the cheapest formats that lose nothing to be seen, or float."""
@@ -255,7 +256,8 @@ class Nested:
             [each.choices for each in found], self.law.floats, fronts, front, by_quality=bool(self.asked.constraints)
         )
         empty = np.zeros((0, 1 + len(self.asked.prices)))
-        lost = [*self.refused, *(each for each in self.assessed if not self._usable(each))]
+        usable = {each.choices for each in found}
+        lost = [*self.refused, *(each for each in self.assessed if each not in usable)]
         self.proposer.tell([*told, *(Told(each, np.inf, empty, np.inf, 0.0) for each in lost)])
 
     def _fix_scale(self, base: Assessed, uniforms: Sequence[Genome]) -> None:

@@ -11,6 +11,7 @@ import uvicorn
 from bitfront.service.api import create_app
 from bitfront.service.settings import Settings
 from bitfront.store import Access, Store
+from fastapi.testclient import TestClient
 
 
 @pytest.fixture
@@ -68,4 +69,21 @@ def live(tmp_path, monkeypatch):
     tokens = {each.name: access.new_token(each.name) for each in access.users()}
     with running(create_app(settings, store)) as port:
         yield Live(f"http://127.0.0.1:{port}", store, settings, tokens)
+    store.close()
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A service over HTTP, and its settings."""
+    settings = Settings(
+        store=f"sqlite:///{tmp_path}/store.db",
+        outputs=str(tmp_path / "jobs"),
+        uploads=str(tmp_path / "uploads"),
+        executor="local",
+    )
+    store = Store(settings.store)
+    access = Access(store)
+    access.add_user("sam", "submitter")
+    headers = {"Authorization": f"Bearer {access.new_token('sam')}"}
+    yield TestClient(create_app(settings, store), base_url="http://127.0.0.1:8765", headers=headers), settings
     store.close()

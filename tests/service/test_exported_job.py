@@ -6,30 +6,9 @@ import json
 import zipfile
 
 import numpy as np
-import pytest
 import torch
-from bitfront.service.api import create_app
-from bitfront.service.settings import Settings
 from bitfront.service.worker import JobWorker
-from bitfront.store import Access, Store
-from fastapi.testclient import TestClient
 from torch import nn
-
-
-@pytest.fixture
-def server(tmp_path):
-    settings = Settings(
-        store=f"sqlite:///{tmp_path}/store.db",
-        outputs=str(tmp_path / "jobs"),
-        uploads=str(tmp_path / "uploads"),
-        executor="local",
-    )
-    store = Store(settings.store)
-    access = Access(store)
-    access.add_user("sam", "submitter")
-    headers = {"Authorization": f"Bearer {access.new_token('sam')}"}
-    yield TestClient(create_app(settings, store), base_url="http://127.0.0.1:8765", headers=headers), settings
-    store.close()
 
 
 def sent(http, kind, name, content):

@@ -17,15 +17,13 @@ from bitfront.search.joint import read_network
 from bitfront.service import cli, job_key, joint_job, read_job
 from bitfront.service import run_job as running
 from bitfront.service.admission import admit
-from bitfront.service.api import create_app
 from bitfront.service.assemble import task_of
 from bitfront.service.front_document import Front
 from bitfront.service.job import parse_job
 from bitfront.service.reproduce import reproduce
 from bitfront.service.settings import Settings
 from bitfront.service.worker import JobWorker
-from bitfront.store import Access, Identity, Store
-from fastapi.testclient import TestClient
+from bitfront.store import Identity, Store
 from torch import nn
 
 MODULE = """
@@ -317,23 +315,6 @@ def test_keys_of_jobs_without_an_architecture_did_not_change(folder):
     other = parse_job({**job.plain(), "space": plain})
     assert job_key.job_key(job, folder) == job_key.job_key(other, folder)
     assert job_key.job_key(job, folder) != job_key.job_key(job_of(folder), folder)
-
-
-@pytest.fixture
-def server(tmp_path):
-    """A service over HTTP, and its settings."""
-    settings = Settings(
-        store=f"sqlite:///{tmp_path}/store.db",
-        outputs=str(tmp_path / "jobs"),
-        uploads=str(tmp_path / "uploads"),
-        executor="local",
-    )
-    store = Store(settings.store)
-    access = Access(store)
-    access.add_user("sam", "submitter")
-    headers = {"Authorization": f"Bearer {access.new_token('sam')}"}
-    yield TestClient(create_app(settings, store), base_url="http://127.0.0.1:8765", headers=headers), settings
-    store.close()
 
 
 def sent(http, kind, name, content):
